@@ -1,0 +1,157 @@
+"""Freeze the backbone, then unfreeze it at an epoch with a learning rate of its own."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import BackboneFinetuning
+from pytorch_lightning.callbacks.finetuning import multiplicative
+from pytorch_lightning.utilities import rank_zero_info
+
+from zamba_lcli.errors import InputError
+from zamba_lcli.module import ZambaVideoClassificationLightningModule
+
+log = logging.getLogger(__name__)
+
+
+class ZambaBackboneFinetuning(BackboneFinetuning):
+    """Trains the head alone, and from an epoch on the backbone too, with its learning rate tied to the head's.
+
+    The arguments are those of Lightning's ``BackboneFinetuning``, and so is what they promise: a YAML that names that one gets
+    this one. Here it is kept with every
+    optimizer, every scheduler and on resume as well: the backbone is a parameter group of its own from the first step, and
+    its learning rate is always the head's times a ratio. Lightning's callback adds the group at the unfreeze, which does
+    nothing where the optimizer was built on all parameters (as LightningCLI does), trains BatchNorm of the frozen backbone,
+    and does not unfreeze after a resume (Lightning#20340, #20629, #21901).
+
+    In the epoch of the unfreeze the ratio is ``backbone_initial_ratio_lr``, or ``backbone_initial_lr`` over the head's
+    learning rate then. Each epoch after it multiplies the ratio by ``lambda_func(epoch + 1)``; with ``should_align`` it stays
+    at 1 once it would exceed 1.
+
+    Args:
+        unfreeze_backbone_at_epoch: First epoch (counted from 0) in which the backbone trains. If it is past on a resume, the
+            backbone is unfrozen at once.
+        lambda_func: Takes an epoch, returns the factor by which the ratio grows.
+        backbone_initial_ratio_lr: Backbone's over head's learning rate when unfrozen.
+        backbone_initial_lr: Backbone's learning rate when unfrozen; null to use the ratio.
+        should_align: Keep the backbone's learning rate from exceeding the head's.
+        initial_denom_lr: Not used, as in Lightning, where a learning rate is always given; kept so that its YAML is valid.
+        train_bn: Train the backbone's BatchNorm layers too, once unfrozen. Otherwise they keep weights and statistics.
+        verbose: Log both learning rates at each epoch.
+        rounding: Digits of the logged learning rates.
+    """
+
+    def __init__(
+        self,
+        unfreeze_backbone_at_epoch: int = 10,
+        lambda_func: Callable[[int], float] = multiplicative,
+        backbone_initial_ratio_lr: float = 10e-2,
+        backbone_initial_lr: float | None = None,
+        should_align: bool = True,
+        initial_denom_lr: float = 10.0,
+        train_bn: bool = True,
+        verbose: bool = False,
+        rounding: int = 12,
+    ) -> None:
+        """Keeps the arguments; see the class."""
+        super().__init__(
+            unfreeze_backbone_at_epoch=unfreeze_backbone_at_epoch,
+            lambda_func=lambda_func,
+            backbone_initial_ratio_lr=backbone_initial_ratio_lr,
+            backbone_initial_lr=backbone_initial_lr,
+            should_align=should_align,
+            initial_denom_lr=initial_denom_lr,
+            train_bn=train_bn,
+            verbose=verbose,
+            rounding=rounding,
+        )
+        self.unfrozen_at_epoch: int | None = None
+        self.initial_ratio: float | None = None
+
+    @property
+    def state_key(self) -> str:
+        """The name of Lightning's callback, so that checkpoints are told by what the YAML says."""
+        return BackboneFinetuning.__qualname__
+
+    # ---- state -------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns since when the backbone trains and with which ratio it began."""
+        return {"unfrozen_at_epoch": self.unfrozen_at_epoch, "initial_ratio": self.initial_ratio}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over since when the backbone trains; a state of Lightning's own callback has nothing of it."""
+        self.unfrozen_at_epoch = state_dict.get("unfrozen_at_epoch")
+        self.initial_ratio = state_dict.get("initial_ratio")
+
+    # ---- hooks -------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Freezes the backbone."""
+        if not isinstance(pl_module, ZambaVideoClassificationLightningModule):
+            raise InputError(
+                f"ZambaBackboneFinetuning needs a ZambaVideoClassificationLightningModule, not {type(pl_module).__name__}."
+            )
+        pl_module.freeze_backbone()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Does nothing: the optimizer's groups are the same in all phases, so there is nothing to put back."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Brings a resumed run into the phase of its epoch, also in the middle of one."""
+        self._enter_epoch(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Unfreezes the backbone when its epoch has come."""
+        self._enter_epoch(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Ties the backbone's learning rate to the head's, whatever the scheduler made of them."""
+        self._tie_learning_rates(trainer)
+
+    # ---- phases ------------------------------------------------------------------------------------------------------
+
+    def ratio(self, epoch: int) -> float:
+        """Returns the backbone's over the head's learning rate in ``epoch``; 0 while the backbone is frozen."""
+        if self.unfrozen_at_epoch is None or self.initial_ratio is None or epoch < self.unfrozen_at_epoch:
+            return 0.0
+        ratio = self._capped(self.initial_ratio)
+        for past in range(self.unfrozen_at_epoch + 1, epoch + 1):
+            ratio = self._capped(ratio * self.lambda_func(past + 1))
+        return ratio
+
+    def _capped(self, ratio: float) -> float:
+        return min(1.0, ratio) if self.should_align else ratio
+
+    def _enter_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = cast(ZambaVideoClassificationLightningModule, pl_module)
+        epoch = trainer.current_epoch
+        if epoch >= self.unfreeze_backbone_at_epoch and module.backbone_is_frozen:
+            if self.unfrozen_at_epoch is None:
+                self.unfrozen_at_epoch = epoch
+                self.initial_ratio = self._initial_ratio(trainer)
+                rank_zero_info(f"Epoch {epoch}: the backbone is unfrozen, at {self.ratio(epoch):g} of the head's learning rate.")
+            module.unfreeze_backbone(train_bn=self.train_bn)
+        self._tie_learning_rates(trainer)
+
+    def _initial_ratio(self, trainer: Trainer) -> float:
+        if self.backbone_initial_lr is None:
+            return self.backbone_initial_ratio_lr
+        head = _groups(trainer)["head"]
+        return self.backbone_initial_lr / (head["lr"] or head["initial_lr"])  # a warm-up may start at 0
+
+    def _tie_learning_rates(self, trainer: Trainer) -> None:
+        groups = _groups(trainer)
+        groups["backbone"]["lr"] = groups["head"]["lr"] * self.ratio(trainer.current_epoch)
+
+
+def _groups(trainer: Trainer) -> dict[str, dict[str, Any]]:
+    """Returns the optimizer's parameter groups by name."""
+    groups = {group.get("name"): group for optimizer in trainer.optimizers for group in optimizer.param_groups}
+    if not {"head", "backbone"} <= set(groups):
+        raise InputError(
+            "ZambaBackboneFinetuning needs an optimizer with the groups `head` and `backbone`; build it on "
+            "`model.parameter_groups()`."
+        )
+    return cast(dict[str, dict[str, Any]], groups)

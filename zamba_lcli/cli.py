@@ -1,0 +1,272 @@
+"""The command line: Lightning's own, with what it gets wrong made right."""
+
+import pydoc
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ActionConfigFile, Namespace
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import BackboneFinetuning, BasePredictionWriter, ModelCheckpoint
+from pytorch_lightning.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    LRSchedulerTypeTuple,
+    SaveConfigCallback,
+    instantiate_class,
+)
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_info
+from torch.optim import Optimizer
+
+from zamba_lcli import callbacks, data, models  # noqa: F401  (so that a YAML can name their classes shortly)
+from zamba_lcli.callbacks import PredictionsCSV, ZambaBackboneFinetuning
+from zamba_lcli.errors import InputError
+from zamba_lcli.models.weights import load_checkpoint
+from zamba_lcli.module import ZambaVideoClassificationLightningModule
+
+CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")  # what Lightning takes for ckpt_path besides a path
+
+
+def recipe_path(name: str) -> str:
+    """Returns where the recipe ``name`` is: the file itself, or one that comes with the package.
+
+    Args:
+        name: What was given to ``--config``; a bare file name that is no file here is looked for in the package.
+    """
+    if Path(name).name == name and not Path(name).exists():
+        package = Path(__file__).parent
+        for folder in (package / "configs", package.parent / "configs"):  # installed; in a checkout
+            if (folder / name).is_file():
+                return str(folder / name)
+    return name
+
+
+class RecipeFile(ActionConfigFile):
+    """``--config``, which also finds the package's recipes by their bare names."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Reads the file into the configuration."""
+        super().__call__(parser, cfg, recipe_path(values), option_string)
+
+
+class ZambaArgumentParser(LightningArgumentParser):
+    """Lightning's parser, whose errors are one message and not three screens of options."""
+
+    def add_lightning_class_args(
+        self, lightning_class: Any, nested_key: str, subclass_mode: bool = False, required: bool = True
+    ) -> list[str]:
+        """Adds trainer, model or data; the model may be left out where a checkpoint says what it is."""
+        return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required=False)
+
+    def print_usage(self, file: Any = None) -> None:
+        """Writes what the command is, to be followed by the error."""
+        print(f"usage: {self.prog.replace(' [options]', '')} [options]", file=file or sys.stdout)
+
+
+class RunFolderConfigCallback(SaveConfigCallback):
+    """Saves the configuration in the run folder.
+
+    Lightning's callback refuses to run in a folder that has one, which a run resumed in the same TensorBoard version always
+    does (Lightning#17115), and writes into the working folder where there is no logger (Lightning#17168). Here a
+    configuration found there is kept under another name, and without a run folder none is written.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Saves the configuration, once a run."""
+        if self.already_saved:
+            return
+        self.already_saved = True
+        log_dir = trainer.log_dir  # the same in all processes: this is a broadcast
+        if not trainer.loggers or log_dir is None or not trainer.is_global_zero:
+            return
+        config_file = Path(log_dir) / self.config_filename
+        config_file.parent.mkdir(parents=True, exist_ok=True)
+        text = self.parser.dump(self.config, skip_none=False)
+        if config_file.exists() and config_file.read_text() != text:
+            number = next(n for n in range(1, 10_000) if not config_file.with_stem(f"{config_file.stem}_{n}").exists())
+            config_file.rename(config_file.with_stem(f"{config_file.stem}_{number}"))
+        config_file.write_text(text)
+
+
+class ZambaCLI(LightningCLI):
+    """Lightning's command line with the subcommands fit, validate, test and predict."""
+
+    def __init__(self, args: ArgsType = None) -> None:
+        """Parses ``args`` (those of the process if None) and runs the subcommand."""
+        super().__init__(
+            ZambaVideoClassificationLightningModule,
+            data.ZambaVideoDataModule,
+            subclass_mode_model=True,
+            seed_everything_default=0,
+            save_config_callback=RunFolderConfigCallback,
+            auto_configure_optimizers=False,  # after_instantiate_classes says why
+            parser_class=ZambaArgumentParser,
+            parser_kwargs={"allow_abbrev": False, **{name: {"allow_abbrev": False} for name in self.subcommands()}},
+            args=args,
+        )
+
+    # ---- the parser --------------------------------------------------------------------------------------------------
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Makes a parser with ``--config``."""
+        parser = self.parser_class(**kwargs)
+        parser.add_argument("-c", "--config", action=RecipeFile, help="Path of a YAML file, or name of a recipe.")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds ``optimizer`` and ``lr_scheduler``, and links what data and model share."""
+        parser.add_optimizer_args((Optimizer,))
+        parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
+        parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+        parser.link_arguments("model.init_args.task", "data.task")
+        # a YAML that names Lightning's callback gets the one that keeps its promises
+        parser.add_instantiator(_build_finetuning, BackboneFinetuning, subclasses=False)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parses the arguments, and draws a seed if ``seed_everything: true`` asks for one (Lightning takes 0)."""
+        super().parse_arguments(parser, args)
+        self._args = args
+        command = self.config[self.config.subcommand]
+        if command.seed_everything is True:
+            command.seed_everything = random.SystemRandom().randrange(2**32)
+
+    # ---- what a checkpoint says --------------------------------------------------------------------------------------
+
+    def _parse_ckpt_path(self) -> None:
+        """Takes from the checkpoint what the user left out: model, classes and how clips are looked at.
+
+        In Lightning the checkpoint's hyperparameters win over what the user states (Lightning#21455). Here what is stated
+        wins, and a difference is printed.
+        """
+        name = self.config.subcommand
+        ckpt_path = self.config[name].get("ckpt_path")
+        if ckpt_path is not None and ckpt_path not in CHECKPOINT_KEYWORDS:
+            if not Path(ckpt_path).is_file():
+                raise InputError(f"ckpt_path: there is no file {Path(ckpt_path).absolute()}.")
+            found = _configuration_in(load_checkpoint(Path(ckpt_path)), ckpt_path)
+            stated = self.parser.parse_args(self._args, defaults=False)[name]
+            _check_same_model(stated.get("model.class_path"), found["model"]["class_path"], ckpt_path)
+            for section in (found["model"]["init_args"], found["data"]):
+                prefix = "data" if section is found["data"] else "model.init_args"
+                for key in list(section):
+                    yours = _plain(stated.get(f"{prefix}.{key}"))
+                    if yours is not None:
+                        if yours != section[key]:
+                            rank_zero_info(f"{prefix}.{key}: {yours} as you state; the checkpoint has {section[key]}.")
+                        del section[key]
+            self.config = self.parser.parse_object({name: found}, self.config)
+        if self.config[name].get("model") is None:
+            raise InputError(
+                "model is missing: give a recipe (--config), or a class (--model SlowFast), or a checkpoint (--ckpt_path)."
+            )
+
+    # ---- building ----------------------------------------------------------------------------------------------------
+
+    def instantiate_classes(self) -> None:
+        """Builds data, model and trainer; where a checkpoint brings the weights, no others are loaded or downloaded."""
+        self._stated_config = self.config
+        if self._get(self.config, "ckpt_path") is not None:
+            self.config = self.config.clone()
+            self._get(self.config, "model").init_args.weights = None
+        super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Builds the trainer; finetuning comes first among its callbacks, so that others see its learning rates."""
+        self.config = self._stated_config  # what the run folder records
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.sort(key=lambda callback: not isinstance(callback, BackboneFinetuning))
+        return trainer
+
+    def after_instantiate_classes(self) -> None:
+        """Tells the model how to train.
+
+        LightningCLI builds the optimizer on all parameters in one group, before anything is frozen, and the scheduler with
+        it; so backbone and head cannot have learning rates of their own (Lightning#20340). The model builds both itself, on
+        its two groups, when the Trainer asks for them.
+        """
+        optimizer = self._get(self.config_init, "optimizer")
+        lr_scheduler = self._get(self.config_init, "lr_scheduler")
+        if optimizer is not None:
+            self.model.set_optimizer(
+                lambda groups: instantiate_class(groups, optimizer),
+                None if lr_scheduler is None else lambda built: instantiate_class(built, lr_scheduler),
+            )
+
+    # ---- running -----------------------------------------------------------------------------------------------------
+
+    def before_predict(self) -> None:
+        """Makes sure that predictions are written, and does not hold them all in memory."""
+        self.config_init[self.subcommand].return_predictions = False
+        if not any(isinstance(callback, BasePredictionWriter) for callback in self.trainer.callbacks):
+            self.trainer.callbacks.append(PredictionsCSV())
+
+    def after_fit(self) -> None:
+        """Says how it went and where everything is."""
+        metrics = {k: v for k, v in self.trainer.callback_metrics.items() if k.startswith("val_")}
+        lines = [f"{name:24} {float(value):.4f}" for name, value in sorted(metrics.items())]
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.best_model_path:
+                score = callback.best_model_score
+                note = "" if score is None or callback.monitor is None else f"  ({callback.monitor} {float(score):.4f})"
+                lines.append(f"checkpoint: {callback.best_model_path}{note}")
+        for logger in self.trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                lines.append(f"to look at it: tensorboard --logdir {logger.root_dir}")
+        rank_zero_info("\n".join(["", *lines]))
+
+
+def _configuration_in(checkpoint: dict[str, Any], ckpt_path: str) -> dict[str, Any]:
+    """Returns the model and data sections that a checkpoint was trained with, as far as later runs need them."""
+    init_args = dict(checkpoint.get("hyper_parameters", {}))
+    init_args.pop("_instantiator", None)
+    class_path = init_args.pop("_class_path", None)
+    class_names = init_args.pop("class_names", None)
+    if class_path is None or class_names is None:
+        raise InputError(
+            f"ckpt_path: {ckpt_path} is not a checkpoint of this program: it does not name its model and classes. To start "
+            "from its weights, set model.init_args.weights to it."
+        )
+    init_args.pop("weights", None)
+    views = checkpoint.get(data.ZambaVideoDataModule.__qualname__, {})
+    return {
+        "model": {"class_path": class_path, "init_args": init_args},
+        "data": {**views, "class_names": list(class_names)},
+    }
+
+
+def _check_same_model(stated: str | None, found: str, ckpt_path: str) -> None:
+    if stated is not None and pydoc.locate(stated) is not pydoc.locate(found):
+        raise InputError(
+            f"ckpt_path: {ckpt_path} holds a {found}, but model.class_path says {stated}. Leave out model.class_path, or give "
+            "a checkpoint of that model."
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Returns a parsed value as it would stand in a checkpoint."""
+    if isinstance(value, Namespace):
+        return value.as_dict()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _build_finetuning(class_type: type, *args: Any, **kwargs: Any) -> ZambaBackboneFinetuning:
+    return ZambaBackboneFinetuning(*args, **kwargs)
+
+
+def main(args: ArgsType = None) -> None:
+    """Runs ``zamba``.
+
+    Args:
+        args: The command line, e.g. ``["fit", "--config", "demo.yaml"]``; that of the process if None.
+
+    Raises:
+        SystemExit: With code 2 and a message on stderr if something given is wrong.
+    """
+    try:
+        ZambaCLI(args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error

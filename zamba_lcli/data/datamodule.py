@@ -1,0 +1,315 @@
+"""From labels and clips to batches."""
+
+import csv
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from torch.utils.data import DataLoader, DistributedSampler
+
+from zamba_lcli.data.dataset import ClipDataset, ClipItem, EachClipOnceSampler
+from zamba_lcli.data.demo import DemoClips
+from zamba_lcli.data.labels import (
+    LabelledClip,
+    LabelTable,
+    check_classes_in_train,
+    check_files,
+    read_labels,
+    require_split,
+)
+from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling
+from zamba_lcli.data.video import UnreadableClipError, probe
+from zamba_lcli.data.videos import find_videos
+from zamba_lcli.errors import InputError
+from zamba_lcli.types import Batch, Task
+
+SPLITS_OF = {  # the splits that a command reads
+    TrainerFn.FITTING: ("train", "val"),
+    TrainerFn.VALIDATING: ("val",),
+    TrainerFn.TESTING: ("holdout",),
+    TrainerFn.PREDICTING: (),
+}
+
+
+class ZambaVideoDataModule(LightningDataModule):
+    """Labelled clips for fit, validate and test; clips without labels for predict.
+
+    A clip that cannot be read is never replaced: it is left out of its batch, named in the log and listed with the reason
+    in ``failed.csv`` of the run folder.
+
+    Args:
+        labels: Table of labels (CSV) with the columns ``filepath`` and ``label``, optionally ``split`` (train, val or
+            holdout) and ``site``. Several labels of a clip: several rows, or ``a;b``.
+        data_dir: Folder that the filepaths in the table are relative to; null for the folder of the table.
+        videos: What ``predict`` looks at: a folder (searched with its subfolders), a table with a column ``filepath``,
+            or one clip.
+        demo: Renders a small labelled set of clips, to try things out; instead of labels and data_dir.
+        sampling: Which frames of a clip are looked at; null for 32 evenly spaced ones.
+        height: Height of the frames given to the model, in pixels.
+        width: Width of the frames given to the model, in pixels.
+        crop_bottom_pixels: Rows cut off at the bottom of the original picture, where cameras print time and temperature.
+        batch_size: Clips in a batch, per process.
+        num_workers: Processes that read clips, per training process; 0 to read in the training process itself.
+        split_proportions: Shares of train, val and holdout where the table has no split; null for 3 : 1 : 1. Sites, if
+            known, are kept together.
+        split_seed: Changes which clips or sites the drawn splits get.
+        check_clips: Open every clip before the first step and refuse to start if any is unreadable. With false, such
+            clips are passed over when their turn comes.
+        class_names: The classes in order; null for those in the labels, sorted, or those of the checkpoint.
+        task: The model's task; ``multiclass`` refuses clips with several labels. Set by the model's on the command line.
+    """
+
+    def __init__(
+        self,
+        labels: str | None = None,
+        data_dir: str | None = None,
+        videos: str | None = None,
+        demo: DemoClips | None = None,
+        sampling: FrameSampling | None = None,
+        height: int = 240,
+        width: int = 426,
+        crop_bottom_pixels: int = 0,
+        batch_size: int = 2,
+        num_workers: int = 2,
+        split_proportions: dict[str, float] | None = None,
+        split_seed: int = 0,
+        check_clips: bool = True,
+        class_names: list[str] | None = None,
+        task: Task = "multilabel",
+    ) -> None:
+        """Checks the arguments; see the class."""
+        super().__init__()
+        for name, value, least in (
+            ("height", height, 1),
+            ("width", width, 1),
+            ("crop_bottom_pixels", crop_bottom_pixels, 0),
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                raise InputError(f"data.{name}: {value} is less than {least}.")
+        if demo is not None and (labels is not None or data_dir is not None):
+            raise InputError("data.demo makes its own labels and clips: leave out data.labels and data.data_dir, or data.demo.")
+        self.labels = labels
+        self.data_dir = data_dir
+        self.videos = videos
+        self.demo = demo
+        self.sampling = EvenlySpaced() if sampling is None else sampling
+        self.height = height
+        self.width = width
+        self.crop_bottom_pixels = crop_bottom_pixels
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.split_proportions = split_proportions
+        self.split_seed = split_seed
+        self.check_clips = check_clips
+        self.task = task
+        self._class_names = class_names
+        self._failed: set[str] = set()
+        self._failed_csv: Path | None = None
+
+    # ---- labels ------------------------------------------------------------------------------------------------------
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes in the order of the targets."""
+        if self._class_names is not None:
+            return self._class_names
+        if self.demo is not None:
+            return list(self.demo.class_names)
+        return list(self.table.class_names)
+
+    @cached_property
+    def table(self) -> LabelTable:
+        """The labels table, read and checked; the clips themselves are not looked at.
+
+        Raises:
+            InputError: If there is none or something in it is wrong.
+        """
+        labels, data_dir = self.labels, self.data_dir
+        if self.demo is not None:
+            labels, data_dir = str(self.demo.labels), str(self.demo.data_dir)
+        if labels is None:
+            raise InputError("data.labels is missing: give the path of a table with the columns filepath and label.")
+        return read_labels(
+            labels,
+            data_dir=data_dir,
+            multiclass=self.task == "multiclass",
+            split_proportions=self.split_proportions,
+            seed=self.split_seed,
+        )
+
+    def _targets(self, clips: Sequence[LabelledClip]) -> np.ndarray:
+        """Returns float32 (clips, classes), 1 where a clip has the label."""
+        column = {name: i for i, name in enumerate(self.class_names)}
+        targets = np.zeros((len(clips), len(column)), np.float32)
+        for row, clip in enumerate(clips):
+            targets[row, [column[label] for label in clip.labels]] = 1
+        return targets
+
+    def _check_classes(self) -> None:
+        """Refuses labels that the model (given by a checkpoint) does not know."""
+        unknown = sorted(set(self.table.class_names) - set(self.class_names))
+        if unknown:
+            raise InputError(
+                f"{self.table.source}: the model has no class for the labels {unknown}. It knows {self.class_names}. "
+                "Correct the labels, or train without that checkpoint."
+            )
+
+    # ---- Lightning's hooks -------------------------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """Renders the demonstration clips; then checks, in one process and before any step, that the clips are there.
+
+        Raises:
+            InputError: Names the clips that are missing or cannot be opened.
+        """
+        if self.demo is not None:
+            self.demo.render()
+        splits = SPLITS_OF[cast(TrainerFn, self._trainer_fn())]
+        clips = [clip for split in splits for clip in self.table.split(split)]
+        if clips:
+            check_files(clips, self.table.source, data_dir=self.data_dir)
+            if self.check_clips:
+                _check_readable(clips, self.table.source)
+
+    def setup(self, stage: str) -> None:
+        """Makes the datasets of the splits that ``stage`` (fit, validate, test or predict) needs."""
+        if self.trainer is not None and self.trainer.loggers:
+            log_dir = self.trainer.log_dir  # the same in all processes: this is a broadcast
+            self._failed_csv = None if log_dir is None else Path(log_dir) / "failed.csv"
+        if stage == "predict":
+            if self.videos is None:
+                raise InputError("data.videos is missing: give a folder of clips, a table with a column filepath, or a clip.")
+            filepaths, paths = find_videos(self.videos, self.data_dir)
+            self.predict_dataset = self._dataset(filepaths, paths, np.zeros((len(paths), 0), np.float32))
+            return
+        self._check_classes()
+        if stage == "fit":
+            check_classes_in_train(self.table, self.class_names)
+        for split in SPLITS_OF[cast(TrainerFn, self._trainer_fn())]:
+            require_split(self.table, split)
+            clips = self.table.split(split)
+            sites = {clip.site for clip in clips if clip.site is not None}
+            rank_zero_info(f"{split}: {len(clips)} clips" + (f" from {len(sites)} sites" if sites else ""))
+            dataset = self._dataset([c.filepath for c in clips], [c.path for c in clips], self._targets(clips))
+            setattr(self, f"{split}_dataset", dataset)
+
+    def train_dataloader(self) -> DataLoader[ClipItem]:
+        """Returns the train clips, in an order that depends on the run's seed and the epoch alone."""
+        return self._loader(self.train_dataset, DistributedSampler, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[ClipItem]:
+        """Returns the val clips in order."""
+        return self._loader(self.val_dataset, EachClipOnceSampler)
+
+    def test_dataloader(self) -> DataLoader[ClipItem]:
+        """Returns the holdout clips in order."""
+        return self._loader(self.holdout_dataset, EachClipOnceSampler)
+
+    def predict_dataloader(self) -> DataLoader[ClipItem]:
+        """Returns the clips of ``videos`` in order."""
+        return self._loader(self.predict_dataset, EachClipOnceSampler)
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Names the clips that could not be read, once each, in the log and in ``failed.csv``."""
+        for _, filepath, reason in batch["failed"]:
+            if filepath not in self._failed:
+                self._failed.add(filepath)
+                self._report_failed(filepath, reason)
+        return batch
+
+    def teardown(self, stage: str) -> None:
+        """Says how many clips could not be read."""
+        if self._failed:
+            listed = f"; they are listed in {self._failed_csv}" if self._failed_csv else ""
+            rank_zero_warn(f"{len(self._failed)} clips could not be read and were left out{listed}.")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns how clips are looked at, as plain values, for the checkpoint: predicting must do the same."""
+        sampling = {
+            "class_path": f"{type(self.sampling).__module__}.{type(self.sampling).__qualname__}",
+            "init_args": asdict(self.sampling),  # type: ignore[call-overload]
+        }
+        return {
+            "sampling": sampling,
+            "height": self.height,
+            "width": self.width,
+            "crop_bottom_pixels": self.crop_bottom_pixels,
+        }
+
+    # ---- helpers -----------------------------------------------------------------------------------------------------
+
+    def _trainer_fn(self) -> TrainerFn | None:
+        return TrainerFn.FITTING if self.trainer is None else self.trainer.state.fn
+
+    def _dataset(self, filepaths: Sequence[str], paths: Sequence[Path], targets: np.ndarray) -> ClipDataset:
+        return ClipDataset(
+            filepaths,
+            paths,
+            targets,
+            self.sampling,
+            height=self.height,
+            width=self.width,
+            crop_bottom_pixels=self.crop_bottom_pixels,
+        )
+
+    def _loader(
+        self, dataset: ClipDataset, sampler: Callable[..., DistributedSampler[ClipItem]], shuffle: bool = False
+    ) -> DataLoader[ClipItem]:
+        trainer = self.trainer
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler(
+                dataset,
+                num_replicas=1 if trainer is None else trainer.world_size,
+                rank=0 if trainer is None else trainer.global_rank,
+                shuffle=shuffle,
+                seed=int(os.environ.get("PL_GLOBAL_SEED", "0")),  # set by Lightning's seed_everything
+            ),
+            num_workers=self.num_workers,
+            collate_fn=dataset.collate,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _report_failed(self, filepath: str, reason: str) -> None:
+        rank_zero_warn(f"{filepath} could not be read and is left out: {reason}")
+        if self._failed_csv is None:
+            return
+        self._failed_csv.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not self._failed_csv.exists()
+        with self._failed_csv.open("a", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            if is_new:
+                rows.writerow(["filepath", "reason"])
+            rows.writerow([filepath, reason])
+
+
+def _check_readable(clips: Sequence[LabelledClip], source: Path) -> None:
+    """Opens every clip and refuses if any is unreadable."""
+
+    def reason(clip: LabelledClip) -> str | None:
+        try:
+            probe(clip.path)
+        except UnreadableClipError as error:
+            return f"{clip.filepath}: {error.reason}"
+        return None
+
+    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:  # waiting for the disk, mostly
+        bad = [text for text in pool.map(reason, clips) if text is not None]
+    if bad:
+        listing = "\n".join(f"  {text}" for text in bad[:20]) + (f"\n  ... and {len(bad) - 20} more" if len(bad) > 20 else "")
+        raise InputError(
+            f"{len(bad)} of the {len(clips)} clips in {source} cannot be read:\n{listing}\n"
+            "Take their rows out of the table or mend the files; or set data.check_clips to false, and they are left out "
+            "and listed in failed.csv of the run folder."
+        )

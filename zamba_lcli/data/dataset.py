@@ -1,0 +1,110 @@
+"""Clips as items and batches for a torch DataLoader."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, DistributedSampler
+
+from zamba_lcli.data.sampling import FrameSampling
+from zamba_lcli.data.video import UnreadableClipError, read_clip
+from zamba_lcli.types import Batch
+
+NO_CLIP = -1  # index that a sampler gives to a process that has run out of clips
+
+
+@dataclass(frozen=True)
+class ClipItem:
+    """One clip of a dataset: its frames, or the reason why there are none."""
+
+    index: int
+    filepath: str
+    target: np.ndarray  # float32 (classes,)
+    frames: np.ndarray | None = None  # uint8 (T, H, W, 3)
+    error: str = ""
+
+
+class ClipDataset(Dataset[ClipItem]):
+    """Reads clips when they are asked for.
+
+    Args:
+        filepaths: Names of the clips as the user wrote them.
+        paths: Where they are.
+        targets: float32 (clips, classes), 1 where a clip has the label; (clips, 0) where there are no labels.
+        sampling: Which times of a clip are looked at.
+        height: Height of the frames in pixels.
+        width: Width of the frames in pixels.
+        crop_bottom_pixels: Rows cut off at the bottom of the original picture.
+    """
+
+    def __init__(
+        self,
+        filepaths: Sequence[str],
+        paths: Sequence[Path],
+        targets: np.ndarray,
+        sampling: FrameSampling,
+        *,
+        height: int,
+        width: int,
+        crop_bottom_pixels: int,
+    ) -> None:
+        """Keeps the arguments; no file is opened."""
+        self.filepaths = filepaths
+        self.paths = paths
+        self.targets = targets
+        self.sampling = sampling
+        self.height = height
+        self.width = width
+        self.crop_bottom_pixels = crop_bottom_pixels
+
+    def __len__(self) -> int:
+        """Returns the number of clips, readable or not."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> ClipItem:
+        """Reads the clip at ``index``; one that cannot be read comes without frames and with the reason."""
+        if index == NO_CLIP:
+            return ClipItem(NO_CLIP, "", self.targets[:0])
+        try:
+            clip = read_clip(
+                self.paths[index],
+                self.sampling,
+                height=self.height,
+                width=self.width,
+                crop_bottom_pixels=self.crop_bottom_pixels,
+            )
+        except UnreadableClipError as error:
+            return ClipItem(index, self.filepaths[index], self.targets[index], error=error.reason)
+        return ClipItem(index, self.filepaths[index], self.targets[index], clip.frames)
+
+    def collate(self, items: list[ClipItem]) -> Batch:
+        """Makes a batch of the clips that could be read and a list of those that could not."""
+        read = [item for item in items if item.frames is not None]
+        shape = (0, self.sampling.num_frames, self.height, self.width, 3)
+        frames = np.stack([cast(np.ndarray, item.frames) for item in read]) if read else np.zeros(shape, np.uint8)
+        targets = np.stack([item.target for item in read]) if read else self.targets[:0]
+        return {
+            # (B, T, H, W, C) -> (B, C, T, H, W) without copying: torch's channels_last_3d layout
+            "video": torch.from_numpy(frames).permute(0, 4, 1, 2, 3),
+            "target": torch.from_numpy(targets),
+            "index": [item.index for item in read],
+            "filepath": [item.filepath for item in read],
+            "failed": [(item.index, item.filepath, item.error) for item in items if item.error],
+        }
+
+
+class EachClipOnceSampler(DistributedSampler[ClipItem]):
+    """Deals the clips to the processes in order, each clip once.
+
+    ``DistributedSampler`` repeats clips so that all processes take as many steps, which falsifies metrics. Here the
+    processes that run out get the index ``NO_CLIP`` instead, and the collation leaves it out.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        """Yields this process's indices."""
+        clips = len(cast(ClipDataset, self.dataset))
+        indices = [*range(clips), *[NO_CLIP] * (self.total_size - clips)]
+        return iter(indices[self.rank : self.total_size : self.num_replicas])

@@ -1,0 +1,452 @@
+"""Tables of labels: a CSV in; clips with labels, splits and sites out. All that is wrong is said at once."""
+
+import csv
+import difflib
+import hashlib
+import io
+import math
+import os
+import stat
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+from zamba_lcli.errors import InputError
+
+SPLITS = ("train", "val", "holdout")
+DEFAULT_PROPORTIONS = {"train": 3, "val": 1, "holdout": 1}
+MAX_LISTED = 20  # lines of a list in a message
+COLUMNS = ("filepath", "label", "split", "site")
+OTHER_NAMES = {  # what people call the columns that are needed
+    "filepath": ("file", "filename", "file_name", "file_path", "path", "video", "clip"),
+    "label": ("labels", "species", "class", "category", "taxon", "scientific_name"),
+}
+ANY_LABEL = ""  # counts all clips, whatever their labels
+
+
+@dataclass(frozen=True)
+class LabelledClip:
+    """A clip and what is known of it."""
+
+    filepath: str  # as the user wrote it
+    path: Path  # where it is
+    labels: tuple[str, ...]  # one or more class names, sorted
+    split: str  # train, val or holdout
+    site: str | None
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """A table of labels that has been checked."""
+
+    source: Path
+    clips: tuple[LabelledClip, ...]  # in the order of first appearance in the table
+    class_names: tuple[str, ...]  # sorted
+
+    def split(self, name: str) -> list[LabelledClip]:
+        """Returns the clips of one split in the order of the table."""
+        return [clip for clip in self.clips if clip.split == name]
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_labels(
+    path: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    multiclass: bool = False,
+    split_proportions: Mapping[str, int | float] | None = None,
+    seed: int = 0,
+) -> LabelTable:
+    """Reads and checks a table of labels; the clips themselves are not looked at.
+
+    The table is UTF-8 text separated by commas, semicolons or tabs with the columns ``filepath`` and ``label``, and
+    optionally ``split`` and ``site``. Several labels of a clip are several rows, or ``a;b`` in one (in quotes where
+    semicolons separate the columns). All values are text; blanks around them do not count.
+
+    Args:
+        path: The table.
+        data_dir: Folder that relative filepaths start from; ``None`` for the folder of the table.
+        multiclass: Refuse clips with several labels.
+        split_proportions: Shares of train, val and holdout where the table has no split; ``None`` for 3 : 1 : 1.
+        seed: Changes which clips or sites the drawn splits get.
+
+    Raises:
+        InputError: Names the table, every wrong row (1 is the header, as in a spreadsheet) and what to do.
+    """
+    source = Path(path)
+    shares = _shares(DEFAULT_PROPORTIONS if split_proportions is None else split_proportions)
+    problems = _Problems(source)
+    rows = _parse_rows(_read_cells(source), problems)
+    has_splits = any(row.split for row in rows)
+    if has_splits:
+        if split_proportions is not None:
+            warnings.warn(f"data.split_proportions is not used: {source} has a column split.", stacklevel=2)
+        _check_all_have_split(rows, problems)
+    _check_spellings(rows, problems)
+    drafts = _merge_rows(rows, source.parent if data_dir is None else Path(data_dir), problems)
+    if multiclass:
+        _check_one_label_each(drafts.values(), problems)
+    problems.raise_if_any()
+    if not has_splits:
+        _draw_splits(list(drafts.values()), shares, seed, source)
+    clips = tuple(
+        LabelledClip(row.filepath, where, tuple(sorted(row.labels)), row.split, row.site or None)
+        for where, row in drafts.items()
+    )
+    return LabelTable(source, clips, tuple(sorted({label for clip in clips for label in clip.labels})))
+
+
+@dataclass
+class _Row:
+    """A row of the table; after merging, all rows of a clip."""
+
+    number: int
+    filepath: str
+    labels: list[str]
+    split: str
+    site: str
+
+
+@dataclass
+class _Problems:
+    """What is wrong with the rows of a table, to be told in one go."""
+
+    source: Path
+    found: list[tuple[int, str]] = field(default_factory=list)
+    remedies: dict[str, None] = field(default_factory=dict)  # a set that keeps its order
+
+    def add(self, row: int, what: str, remedy: str) -> None:
+        self.found.append((row, what))
+        self.remedies[remedy] = None
+
+    def raise_if_any(self) -> None:
+        if self.found:
+            lines = [f"row {row}: {what}" for row, what in sorted(self.found, key=lambda problem: problem[0])]
+            head = f"data.labels: {_count(len(lines), 'problem')} in {self.source.absolute()}:"
+            raise InputError("\n".join([head, _listing(lines), *self.remedies]))
+
+
+def _read_cells(source: Path) -> list[list[str]]:
+    """Returns the rows of a table as lists of text, the header first."""
+    where = source.absolute()
+    if source.is_dir():
+        raise InputError(f"data.labels: {where} is a folder. Give the table (CSV) with the columns filepath and label.")
+    try:
+        text = source.read_text(encoding="utf-8-sig")  # -sig: Excel puts a byte order mark before the first column name
+    except FileNotFoundError:
+        raise InputError(f"data.labels: there is no file {where}. Correct the path.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"data.labels: {where} is not UTF-8 text. Save it as 'CSV UTF-8'.") from None
+    except OSError as error:
+        raise InputError(f"data.labels: {where} cannot be read: {error.strerror}.") from None
+    header = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text), delimiter=_separator(header), skipinitialspace=True, strict=True)
+    try:
+        cells = [[cell.strip() for cell in row] for row in reader]
+    except csv.Error as error:  # a quote that is not closed, mostly
+        raise InputError(f"data.labels: {where}, line {reader.line_num}: {error}. Check the quotes there.") from None
+    if not any(any(row) for row in cells[1:]):
+        raise InputError(f"data.labels: {where} is empty. It needs a header filepath,label and a row for each clip.")
+    _check_columns(cells[0], where)
+    return cells
+
+
+def _separator(header: str) -> str:
+    """Returns what separates columns: European Excel writes semicolons, so labels joined by ``;`` say nothing."""
+
+    def columns(separator: str) -> tuple[bool, int]:
+        names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+        return {"filepath", "label"} <= set(names), len(names)
+
+    return max((",", ";", "\t"), key=columns)
+
+
+def _check_columns(names: Sequence[str], where: Path) -> None:
+    """Refuses a header without the columns that are needed, or with one that was surely meant to be one we know."""
+    # `Split` must not be passed over as an unknown column: the clips would be split anew
+    miswritten = [n for n in names if n.lower() in COLUMNS and n.lower() not in names]
+    wrong = [f"the column {n!r} must be written {n.lower()!r}" for n in miswritten]
+    wrong += [f"there are {names.count(name)} columns {name!r}" for name in COLUMNS if names.count(name) > 1]
+    for name, others in OTHER_NAMES.items():
+        if name not in [n.lower() for n in names]:
+            close = [n for n in names if difflib.get_close_matches(n.lower(), (name, *others), n=1, cutoff=0.8)]
+            wrong.append(f"there is no column {name!r}" + (f" (is it {close[0]!r}?)" if close else ""))
+    if wrong:
+        raise InputError(
+            f"data.labels: {where}: {'; '.join(wrong)}. Its columns are {', '.join(map(repr, names))}. "
+            "It needs filepath and label, and may have split and site: correct the first row."
+        )
+
+
+def _parse_rows(cells: Sequence[Sequence[str]], problems: _Problems) -> list[_Row]:
+    """Takes the known columns out of the rows; blank rows, as Excel leaves them, are passed over."""
+    names = cells[0]
+    rows = []
+    for number, values in enumerate(cells[1:], start=2):
+        if not any(values):
+            continue
+        if any(values[len(names) :]):
+            remedy = "Put values that contain the separator in double quotes."
+            problems.add(number, f"{len(values)} values for {len(names)} columns", remedy)
+            continue
+        value = dict(zip(names, values, strict=False))
+        if not value["filepath"]:
+            problems.add(number, "the filepath is empty", "Give every row a filepath, or delete the row.")
+            continue
+        labels = _parse_label(value.get("label", ""), number, problems)
+        split = value.get("split", "")
+        if split and split not in SPLITS:
+            problems.add(number, f"unknown split {split!r}", f"Write one of {', '.join(SPLITS)} in the column split.")
+        rows.append(_Row(number, value["filepath"], labels, split, value.get("site", "")))
+    return rows
+
+
+def _parse_label(text: str, row: int, problems: _Problems) -> list[str]:
+    if text.startswith(("[", "('", '("', "{'", '{"')):
+        remedy = "Several labels of a clip: write a;b, or a row for each label."
+        problems.add(row, f"the label {text!r} looks like a list", remedy)
+        return []
+    labels = [label.strip() for label in text.split(";")]
+    if "" in labels:
+        what = f"an empty label in {text!r}" if any(labels) else "the label is empty"
+        problems.add(row, what, "Give every row a label: clips without animals need one too, such as blank.")
+    return [label for label in labels if label]
+
+
+def _check_all_have_split(rows: Iterable[_Row], problems: _Problems) -> None:
+    for row in rows:
+        if not row.split:
+            remedy = "Give every row a split; or none, and the splits are drawn."
+            problems.add(row.number, f"{row.filepath} has no split, but other rows have one", remedy)
+
+
+def _check_spellings(rows: Iterable[_Row], problems: _Problems) -> None:
+    """Finds labels that differ in case or blanks only: they would silently become classes of their own."""
+    first: dict[str, tuple[str, int]] = {}  # normalized -> first spelling and its row
+    seen = set()
+    for row in rows:
+        for label in row.labels:
+            if label in seen:
+                continue
+            seen.add(label)
+            plain = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+            spelling, number = first.setdefault(plain, (label, row.number))
+            if spelling != label:
+                what = f"the label {label!r} differs from {spelling!r} (row {number}) in case or blanks only"
+                problems.add(row.number, what, "Spell each label in one way.")
+
+
+def _merge_rows(rows: Iterable[_Row], data_dir: Path, problems: _Problems) -> dict[Path, _Row]:
+    """Joins the rows of each clip, in the order of first appearance; the same row twice is the same as once."""
+    merged: dict[Path, _Row] = {}
+    for row in rows:
+        clip = merged.setdefault(data_dir / row.filepath, row)
+        clip.labels = list({*clip.labels, *row.labels})
+        for name in ("split", "site"):
+            before, now = getattr(clip, name), getattr(row, name)
+            if before and now and before != now:
+                what = f"the {name} of {row.filepath} is {now!r}, but {before!r} further up"
+                problems.add(row.number, what, f"Give all rows of a clip the same {name}.")
+            setattr(clip, name, before or now)
+    return merged
+
+
+def _check_one_label_each(clips: Iterable[_Row], problems: _Problems) -> None:
+    for clip in clips:
+        if len(clip.labels) > 1:
+            what = f"{clip.filepath} has {len(clip.labels)} labels: {', '.join(sorted(clip.labels))}"
+            problems.add(clip.number, what, "For several labels a clip set model.task to multilabel; else keep one.")
+
+
+# ---- drawing splits --------------------------------------------------------------------------------------------------
+
+
+def _shares(proportions: Mapping[str, int | float]) -> dict[str, float]:
+    """Returns the splits that get clips, in the order of ``SPLITS``, with shares that add up to 1."""
+    unknown = [name for name in proportions if name not in SPLITS]
+    invalid = {name: value for name, value in proportions.items() if not 0 <= value < math.inf}
+    total = sum(proportions.values())
+    if unknown or invalid or not total:
+        what = f"unknown splits {unknown}" if unknown else f"wrong shares {invalid}" if invalid else "no share above 0"
+        remedy = f"Give shares of 0 or more to {', '.join(SPLITS)}, such as {DEFAULT_PROPORTIONS}."
+        raise InputError(f"data.split_proportions: {what}. {remedy}")
+    return {name: proportions[name] / total for name in SPLITS if proportions.get(name)}
+
+
+def _draw_splits(clips: Sequence[_Row], shares: Mapping[str, float], seed: int, source: Path) -> None:
+    """Sets the splits of clips, each site in one split; see ``_stratify``.
+
+    Raises:
+        InputError: If there are too few sites or clips to give each split something.
+    """
+    names = [f"site {clip.site}" if clip.site else f"clip {PurePath(clip.filepath).as_posix()}" for clip in clips]
+    groups: dict[str, Counter[str]] = {name: Counter() for name in names}  # how many clips of each label
+    for name, clip in zip(names, clips, strict=True):
+        groups[name].update((ANY_LABEL, *clip.labels))
+    split_of = _stratify(groups, shares, seed)
+    for name, clip in zip(names, clips, strict=True):
+        clip.split = split_of[name]
+    empty = [split for split in shares if split not in split_of.values()]
+    if empty:
+        clips_of = Counter(label for clip in clips for label in clip.labels)
+        sites_of = Counter(label for label, _ in {(k, clip.site) for clip in clips if clip.site for k in clip.labels})
+        lines = [f"{k}: {_count(n, 'clip')}, {_count(sites_of[k], 'site')}" for k, n in sorted(clips_of.items())]
+        raise InputError(
+            f"data.labels: {source.absolute()} has too few clips or sites to draw splits: nothing is left for "
+            f"{' and '.join(empty)}, for a site stays in one split and train needs each class.\n{_listing(lines)}\n"
+            "Add clips from other sites, or fill in a column split, or delete the column site (clips of one site then "
+            "come into several splits), or ask for fewer splits with data.split_proportions."
+        )
+
+
+def _stratify(groups: Mapping[str, Counter[str]], shares: Mapping[str, float], seed: int) -> dict[str, str]:
+    """Returns the split of each group, so that each split gets its share of each label as far as the groups allow.
+
+    A group is the clips of one site, or a clip of no known site. Labels are taken in turn, the one in the fewest groups
+    first, because it leaves the least choice. Its groups are taken larger ones first (in powers of two), then as
+    shuffled by the seed. Each goes to the split where it brings the numbers of clips closest to the shares; but when
+    only as many groups are left as there are splits without the label, they go to those splits, to train first. In the
+    end a label that train lacks, because its groups went elsewhere with their other labels, gets its smallest group
+    moved to train.
+
+    The outcome depends on the seed and the groups, not on their order. It is iterative stratification (Sechidis et al.
+    2011, https://doi.org/10.1007/978-3-642-23808-6_10) of groups in place of examples.
+    """
+    members: dict[str, list[str]] = {}  # label -> its groups
+    for name in sorted(groups, key=lambda name: hashlib.blake2b(f"{seed} {name}".encode()).digest()):
+        for label in groups[name]:
+            members.setdefault(label, []).append(name)
+    labels = sorted(members, key=lambda label: (len(members[label]), label))
+    total = {label: sum(groups[name][label] for name in members[label]) for label in labels}
+    wanted = {split: {label: share * total[label] for label in labels} for split, share in shares.items()}
+    got: dict[str, Counter[str]] = {split: Counter() for split in shares}
+    split_of: dict[str, str] = {}
+
+    def gain(split: str, name: str) -> float:
+        """Returns by how much Pearson's chi-squared, sum of (got - wanted)^2 / wanted, falls with this group."""
+        got_, wanted_ = got[split], wanted[split]
+        # fsum, unlike sum, gives the same in any order of the rows
+        return math.fsum(n * (2 * (wanted_[k] - got_[k]) - n) / wanted_[k] for k, n in groups[name].items())
+
+    for label in labels:
+        left = [name for name in members[label] if name not in split_of]
+        left.sort(key=lambda name: groups[name][label].bit_length())
+        while left:
+            name = left.pop()
+            candidates = list(shares)
+            lacking = [split for split in shares if not got[split][label]]
+            if len(left) < len(lacking):  # not enough groups to come to fill the gaps
+                candidates = ["train"] if "train" in lacking else lacking
+            split_of[name] = max(candidates, key=lambda split: gain(split, name))
+            got[split_of[name]] += groups[name]
+    for label in labels:
+        if "train" in shares and not any(split_of[name] == "train" for name in members[label]):
+            split_of[min(members[label], key=lambda name: groups[name][ANY_LABEL])] = "train"
+    return split_of
+
+
+# ---- checks that a command asks for ----------------------------------------------------------------------------------
+
+
+def check_classes_in_train(table: LabelTable, class_names: Iterable[str] | None = None) -> None:
+    """Refuses classes without a clip to train on.
+
+    Args:
+        table: The labels.
+        class_names: The model's classes; ``None`` for those of the table.
+
+    Raises:
+        InputError: Names the classes and where their clips are.
+    """
+    number = {split: Counter(label for clip in table.split(split) for label in clip.labels) for split in SPLITS}
+    lines = [
+        f"{name!r}: " + ", ".join(f"{number[split][name]} in {split}" for split in SPLITS)
+        for name in (table.class_names if class_names is None else class_names)
+        if not number["train"][name]
+    ]
+    if lines:
+        raise InputError(
+            f"data.labels: {_count(len(lines), 'class', 'classes')} without a clip in the split train of "
+            f"{table.source.absolute()}:\n{_listing(lines)}\n"
+            "Put clips (with their whole site) of each class into train, or take the class out of the table."
+        )
+
+
+def require_split(table: LabelTable, name: str) -> None:
+    """Refuses a table without clips in the split ``name``.
+
+    Raises:
+        InputError: Says which splits there are.
+    """
+    number = Counter(clip.split for clip in table.clips)
+    if not number[name]:
+        there = ", ".join(f"{number[split]} in {split}" for split in SPLITS)
+        raise InputError(
+            f"data.labels: {table.source.absolute()} has no clip in the split {name} ({there}). Write {name} in the "
+            f"column split for some clips; or, without that column, give {name} a share in data.split_proportions."
+        )
+
+
+def sites_in_several_splits(table: LabelTable) -> dict[str, set[str]]:
+    """Returns the sites whose clips are in more than one split, with those splits."""
+    splits: dict[str, set[str]] = {}
+    for clip in table.clips:
+        if clip.site is not None:
+            splits.setdefault(clip.site, set()).add(clip.split)
+    return {site: names for site, names in sorted(splits.items()) if len(names) > 1}
+
+
+def check_files(clips: Iterable[LabelledClip], source: Path, *, data_dir: str | Path | None = None) -> None:
+    """Refuses clips whose files are missing, empty, not files or not readable by this user; none is opened.
+
+    Args:
+        clips: The clips to look for.
+        source: The table they are from, for the message.
+        data_dir: The setting of that name, for the message; ``None`` for the folder of the table.
+
+    Raises:
+        InputError: Names the clips and says what to do.
+    """
+    clips = list(clips)
+    wrong = [(clip, what) for clip in clips if (what := _wrong_with_file(clip.path))]
+    if not wrong:
+        return
+    folder = (source.parent if data_dir is None else Path(data_dir)).absolute()
+    remedy = f"Filepaths start from data.data_dir, which is {folder}: check it, or correct the table or the files."
+    if len(wrong) == len(clips) and all(what.startswith("missing") for _, what in wrong):
+        first = clips[0].path.absolute()
+        remedy = f"None is there: data.data_dir is probably wrong. It is {folder}; the first clip would be {first}."
+    raise InputError(
+        f"data.labels: {len(wrong)} of {_count(len(clips), 'clip')} in {source.absolute()} cannot be used:\n"
+        f"{_listing([f'{clip.filepath}: {what}' for clip, what in wrong])}\n{remedy}"
+    )
+
+
+def _wrong_with_file(path: Path) -> str | None:
+    """Returns why there is no clip at ``path``, or ``None`` if there may be one."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        is_there = os.path.exists(str(path).replace("\\", "/"))
+        return "missing (write / instead of \\ and it is there)" if is_there else "missing"
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        return getattr(error, "strerror", None) or str(error)
+    if not stat.S_ISREG(status.st_mode):
+        return "a folder" if stat.S_ISDIR(status.st_mode) else "not a file"
+    if not status.st_size:
+        return "empty (0 bytes)"
+    return None if os.access(path, os.R_OK) else "no permission to read it"
+
+
+def _listing(lines: Sequence[str]) -> str:
+    more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
+    return "\n".join([*(f"  {line}" for line in lines[:MAX_LISTED]), *more])
+
+
+def _count(number: int, thing: str, things: str = "") -> str:
+    return f"{number} {thing if number == 1 else things or thing + 's'}"

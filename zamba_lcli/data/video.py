@@ -1,0 +1,247 @@
+"""A file and the times to look at -> frames.
+
+What counts are the presentation times of what is really in the file. Headers (number of frames, duration, rate) are wrong
+or absent in many files of camera traps and are not read.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from zamba_lcli.data.sampling import FrameSampling, Timeline
+
+# FFmpeg prints what it thinks of each damaged packet; what matters becomes the reason of an UnreadableClipError.
+av.logging.set_level(av.logging.PANIC)
+
+
+class UnreadableClipError(Exception):
+    """A clip of which no frame can be had."""
+
+    def __init__(self, reason: str) -> None:
+        """Keeps ``reason``, one plain line."""
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _SeekMissedError(Exception):
+    """A seek did not land at or before the key frame it was meant for."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The frames of a clip that were asked for."""
+
+    frames: NDArray[np.uint8]  # (T, H, W, 3) RGB
+    times: NDArray[np.float64]  # (T,) seconds: when the frames given are shown
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Timeline in the ticks of the stream."""
+
+    ticks: NDArray[np.int64]  # (N,) ascending
+    seconds_per_tick: float
+    timeline: Timeline
+
+    def shown_at(self, seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Returns which frames are shown at the given times: the last that began by then, (T,) positions."""
+        tolerance = 1e-6  # seconds; the times asked for are often those of frames, up to rounding
+        return np.maximum(np.searchsorted(self.timeline.times, seconds + tolerance, side="right") - 1, 0)
+
+    def key_before(self, position: int) -> int:
+        """Returns the ticks of the last key frame at or before ``position``."""
+        keys = np.flatnonzero(self.timeline.keyframes[: position + 1])
+        return int(self.ticks[keys[-1] if len(keys) else 0])
+
+
+def _open(path: Path) -> tuple[InputContainer, VideoStream]:
+    """Opens a file and returns it with its first video stream, set to decode in one thread.
+
+    The loader's processes each read a clip of their own; threads inside them would only compete.
+    """
+    try:
+        if os.stat(path).st_size == 0:
+            raise UnreadableClipError("the file is empty")
+        container = av.open(str(path), metadata_errors="ignore")
+    except FileNotFoundError:
+        raise UnreadableClipError("there is no such file") from None
+    except PermissionError:
+        raise UnreadableClipError("no permission to read the file") from None
+    except (av.error.FFmpegError, OSError) as error:
+        raise UnreadableClipError(f"not a video, or its index is missing ({error.strerror})") from None
+    streams = container.streams.video
+    if not streams:
+        container.close()
+        raise UnreadableClipError("no video in the file (it may be a sound recording)")
+    if streams[0].codec_context is None:
+        container.close()
+        raise UnreadableClipError("the video is in a format that cannot be decoded")
+    streams[0].codec_context.thread_count = 1
+    return container, streams[0]
+
+
+def probe(path: Path) -> None:
+    """Opens a file to see whether there is a video in it; no frame is decoded.
+
+    Raises:
+        UnreadableClipError: With the reason.
+    """
+    _open(path)[0].close()
+
+
+def read_timeline(path: Path) -> Timeline:
+    """Reads when each frame in a file is shown, without decoding them.
+
+    Raises:
+        UnreadableClipError: If the file cannot be opened or holds no frame.
+    """
+    container, stream = _open(path)
+    with container:
+        return _index(container, stream).timeline
+
+
+def read_clip(
+    path: Path, sampling: FrameSampling, *, height: int, width: int, crop_bottom_pixels: int = 0
+) -> Clip:
+    """Reads the frames shown at the times that ``sampling`` chooses, scaled, upright, in RGB.
+
+    A frame that is damaged is replaced by the nearest good one before it (or, at the beginning, after it), which is what a
+    player shows; ``Clip.times`` tells. No frame is made up.
+
+    Args:
+        path: The file.
+        sampling: Chooses times from the clip's timeline.
+        height: Height of the frames in pixels.
+        width: Width of the frames in pixels.
+        crop_bottom_pixels: Rows cut off at the bottom of the upright original picture, before scaling.
+
+    Raises:
+        UnreadableClipError: If the file cannot be opened or none of its frames can be decoded.
+    """
+    container, stream = _open(path)
+    with container:
+        index = _index(container, stream)
+    positions = index.shown_at(sampling.times(index.timeline))
+    wanted = [int(position) for position in np.unique(positions)]
+    try:
+        delivered = _decode(path, index, wanted, height, width, crop_bottom_pixels, seek=True)
+    except _SeekMissedError:  # the index of some AVI files leads astray
+        delivered = _decode(path, index, wanted, height, width, crop_bottom_pixels, seek=False)
+    return Clip(
+        frames=np.stack([delivered[int(position)][1] for position in positions]),
+        times=np.array([delivered[int(p)][0] - index.ticks[0] for p in positions]) * index.seconds_per_tick,
+    )
+
+
+def _index(container: InputContainer, stream: VideoStream) -> _Index:
+    """Lists the stream's packets, up to where the file is cut off."""
+    found: dict[int, bool] = {}
+    try:
+        for packet in container.demux(stream):
+            ticks = packet.pts if packet.pts is not None else packet.dts
+            if ticks is not None and packet.size:
+                found[ticks] = packet.is_keyframe
+    except (av.error.FFmpegError, OSError):
+        pass  # what was found so far can be read
+    if not found:
+        raise UnreadableClipError("no frame in the file")
+    ticks = np.array(sorted(found), np.int64)
+    keyframes = np.array([found[int(t)] for t in ticks])
+    seconds_per_tick = float(stream.time_base or 1)
+    return _Index(ticks, seconds_per_tick, Timeline((ticks - ticks[0]) * seconds_per_tick, keyframes))
+
+
+def _decode(
+    path: Path, index: _Index, wanted: list[int], height: int, width: int, crop_bottom_pixels: int, seek: bool
+) -> dict[int, tuple[int, NDArray[np.uint8]]]:
+    """Decodes what it takes to deliver the frames at the ``wanted`` positions (ascending).
+
+    Returns:
+        For each position the ticks of the frame delivered and its picture, uint8 (height, width, 3).
+    """
+
+    def picture(frame: VideoFrame) -> NDArray[np.uint8]:
+        return _picture(frame, height, width, crop_bottom_pixels)
+
+    container, stream = _open(path)
+    delivered: dict[int, tuple[int, NDArray[np.uint8]]] = {}
+    remaining = iter(wanted)
+    target: int | None = next(remaining)
+    held: VideoFrame | None = None  # the last good frame
+    with container:
+        while target is not None:
+            key = index.key_before(target)
+            if seek and key > (index.ticks[0] if held is None else _ticks(held)):
+                try:
+                    container.seek(key, stream=stream)
+                except av.error.FFmpegError:
+                    raise _SeekMissedError from None
+                landed = False
+            else:
+                landed = True
+            for frame in _frames(container, stream):
+                if not landed and _ticks(frame) > index.ticks[target]:
+                    raise _SeekMissedError
+                landed = True
+                while target is not None and _ticks(frame) >= index.ticks[target]:
+                    exact = _ticks(frame) == index.ticks[target] or held is None
+                    chosen = frame if exact or held is None else held
+                    delivered[target] = (_ticks(chosen), picture(chosen))
+                    target = next(remaining, None)
+                held = frame
+                if target is None or (seek and index.key_before(target) > _ticks(frame)):
+                    break  # done, or it is a shorter way to jump ahead
+            else:  # the file ends before the target, which was damaged
+                if not landed:
+                    raise _SeekMissedError
+                if held is None:
+                    raise UnreadableClipError("none of the frames can be decoded")
+                last = (_ticks(held), picture(held))
+                delivered |= {position: last for position in (target, *remaining) if position is not None}
+                target = None
+    return delivered
+
+
+def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Yields the good frames from here on in the order they are shown; damaged packets and frames are passed over."""
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except (av.error.FFmpegError, OSError):
+                continue
+            yield from (f for f in frames if not f.is_corrupt and (f.pts is not None or f.dts is not None))
+    except (av.error.FFmpegError, OSError):  # cut off: what the decoder still holds is good
+        try:
+            yield from (f for f in stream.codec_context.decode(None) if not f.is_corrupt)
+        except (av.error.FFmpegError, OSError):
+            return
+
+
+def _ticks(frame: VideoFrame) -> int:
+    ticks = frame.pts if frame.pts is not None else frame.dts
+    assert ticks is not None
+    return ticks
+
+
+def _picture(frame: VideoFrame, height: int, width: int, crop_bottom_pixels: int) -> NDArray[np.uint8]:
+    """Returns a frame upright, cropped and scaled: uint8 (height, width, 3)."""
+    quarter_turns = round(frame.rotation / 90) % 4
+    sideways = quarter_turns % 2 == 1
+    full_height = frame.width if sideways else frame.height
+    if crop_bottom_pixels >= full_height:
+        raise UnreadableClipError(f"crop_bottom_pixels is {crop_bottom_pixels}, but the picture has {full_height} rows")
+    # Scaled to a height of which the bar is cut off: cheaper than a full-size RGB picture to cut it from.
+    scaled_height = round(height * full_height / (full_height - crop_bottom_pixels))
+    # "area" averages all pixels that fall into one, without the aliasing of point sampling
+    size = (scaled_height, width) if sideways else (width, scaled_height)
+    rgb = frame.reformat(width=size[0], height=size[1], format="rgb24", interpolation="AREA").to_ndarray()
+    return np.ascontiguousarray(np.rot90(rgb, quarter_turns)[:height])

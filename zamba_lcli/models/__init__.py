@@ -1,0 +1,5 @@
+"""Networks: each is trunk -> backbone -> head."""
+
+from zamba_lcli.models.slowfast import SlowFast
+
+__all__ = ["SlowFast"]

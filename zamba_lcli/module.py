@@ -1,0 +1,334 @@
+"""What every network shares while it trains: loss, metrics, steps, parameter groups and what is frozen."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias, cast
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+    MultilabelAccuracy,
+    MultilabelF1Score,
+    MultilabelPrecision,
+    MultilabelRecall,
+)
+
+from zamba_lcli.errors import InputError
+from zamba_lcli.types import Batch, Task
+
+OptimizerBuilder: TypeAlias = Callable[[Iterable[dict[str, Any]]], Optimizer]
+LRSchedulerBuilder: TypeAlias = Callable[[Optimizer], LRScheduler]
+
+
+class TopKAccuracy(Metric):
+    """Share of clips of which a true label is among the ``k`` classes with the highest scores.
+
+    For clips with one label this is the usual top-k accuracy. For clips with several, one of them among the ``k`` is
+    enough, as in zamba.
+    """
+
+    full_state_update = False
+    hits: Tensor
+    clips: Tensor
+
+    def __init__(self, k: int) -> None:
+        """Sets ``k``, the number of classes that may be named."""
+        super().__init__()
+        self.k = k
+        self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("clips", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Counts a batch.
+
+        Args:
+            preds: Scores, float (B, classes).
+            target: Zeros and ones, (B, classes), or class indices, (B,).
+        """
+        named = preds.topk(self.k, dim=1).indices  # (B, k)
+        hit = target.gather(1, named) if target.ndim == 2 else named == target[:, None]
+        self.hits += hit.any(dim=1).sum()
+        self.clips += len(preds)
+
+    def compute(self) -> Tensor:
+        """Returns the share of clips, between 0 and 1."""
+        return self.hits / self.clips
+
+
+class ZambaVideoClassificationLightningModule(LightningModule):
+    """Base of all networks: trunk -> backbone -> head, trained on clips with one label or several.
+
+    The trunk never trains. The backbone is frozen until a finetuning callback unfreezes it; the head always trains.
+    Frozen means: no gradient, eval mode, running statistics untouched. A subclass sets ``backbone`` and ``head``, and
+    implements ``trunk``, ``forward_trunk`` and ``forward_backbone``.
+
+    Args:
+        class_names: The classes, in the order of the logits. On the command line they come from the labels.
+        task: ``multilabel``: a clip may have several labels, each judged by itself (binary cross-entropy with logits).
+            ``multiclass``: each clip has exactly one label (cross-entropy).
+    """
+
+    backbone: nn.Module
+    head: nn.Module
+
+    def __init__(self, class_names: Sequence[str], task: Task = "multilabel") -> None:
+        """Sets up loss and metrics; see the class for the arguments."""
+        super().__init__()
+        class_names = list(class_names)
+        if not class_names:
+            raise InputError(
+                "The model has no classes. Give labels (data.labels) or a checkpoint that names its classes (ckpt_path)."
+            )
+        self.save_hyperparameters()
+        self.hparams["class_names"] = class_names
+        self.class_names = class_names
+        self.task: Task = task
+        self.backbone_is_frozen = True
+        self.train_backbone_batchnorm = True
+        self.loss: nn.Module = nn.BCEWithLogitsLoss() if task == "multilabel" else nn.CrossEntropyLoss()
+        self.configure_metrics()
+        self._optimizer: OptimizerBuilder | None = None
+        self._lr_scheduler: LRSchedulerBuilder | None = None
+
+    # ---- the network -------------------------------------------------------------------------------------------------
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The layers before the backbone; they never train."""
+        raise NotImplementedError
+
+    def forward_trunk(self, video: Tensor) -> Any:
+        """Turns ``video``, uint8 (B, 3, T, H, W), into what the backbone takes; normalization belongs here."""
+        raise NotImplementedError
+
+    def forward_backbone(self, features: Any) -> Tensor:
+        """Turns the trunk's output into what the head takes."""
+        raise NotImplementedError
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Turns ``video``, uint8 (B, 3, T, H, W), into logits, float (B, classes)."""
+        return cast(Tensor, self.head(self.forward_backbone(self.forward_trunk(video))))
+
+    # ---- what is frozen ----------------------------------------------------------------------------------------------
+
+    def freeze_backbone(self) -> None:
+        """Stops the backbone (and the trunk) from training: no gradients, eval mode, statistics kept."""
+        self.backbone_is_frozen = True
+        self.trunk.requires_grad_(False)
+        self.backbone.requires_grad_(False)
+        self.train(self.training)
+
+    def unfreeze_backbone(self, train_bn: bool = True) -> None:
+        """Lets the backbone train; with ``train_bn=False`` all but its BatchNorm layers, which keep their statistics."""
+        self.backbone_is_frozen = False
+        self.train_backbone_batchnorm = train_bn
+        self.backbone.requires_grad_(True)
+        if not train_bn:
+            for layer in self._backbone_batchnorms():
+                layer.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "ZambaVideoClassificationLightningModule":
+        """Sets the training mode, of which frozen layers are left out: their BatchNorm and dropout stay in eval mode."""
+        super().train(mode)
+        if mode:
+            self.trunk.eval()
+            if self.backbone_is_frozen:
+                self.backbone.eval()
+            elif not self.train_backbone_batchnorm:
+                for layer in self._backbone_batchnorms():
+                    layer.eval()
+        return self
+
+    def _backbone_batchnorms(self) -> list[nn.Module]:
+        return [layer for layer in self.backbone.modules() if isinstance(layer, _BatchNorm)]
+
+    # ---- optimizer and schedule --------------------------------------------------------------------------------------
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Returns the two groups of every optimizer, ``head`` and ``backbone``, the same from the first step on.
+
+        The trunk's parameters are in neither. All else that is not in the backbone belongs to the head. Frozen backbone
+        parameters have no gradient and so are not changed by a step.
+        """
+        elsewhere = {id(p) for p in (*self.trunk.parameters(), *self.backbone.parameters())}
+        return [
+            {"name": "head", "params": [p for p in self.parameters() if id(p) not in elsewhere]},
+            {"name": "backbone", "params": list(self.backbone.parameters())},
+        ]
+
+    def set_optimizer(self, optimizer: OptimizerBuilder, lr_scheduler: LRSchedulerBuilder | None = None) -> None:
+        """Says how to train, for use with a plain ``Trainer``; on the command line this is ``optimizer:`` in the YAML.
+
+        Args:
+            optimizer: Builds the optimizer from parameter groups, e.g. ``functools.partial(torch.optim.Adam, lr=1e-3)``.
+            lr_scheduler: Builds the scheduler from the optimizer, e.g. ``functools.partial(MultiStepLR, milestones=[9])``.
+        """
+        self._optimizer = optimizer
+        self._lr_scheduler = lr_scheduler
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Builds the optimizer on the two groups and the scheduler on the optimizer."""
+        if self._optimizer is None:
+            raise InputError(
+                "No optimizer is given. Add one to the YAML, for example\n"
+                "  optimizer:\n    class_path: torch.optim.Adam\n    init_args:\n      lr: 0.001\n"
+                "or call `model.set_optimizer(...)` when the Trainer is used from Python."
+            )
+        optimizer = self._optimizer(self.parameter_groups())
+        if self._lr_scheduler is None:
+            return optimizer
+        scheduler = self._lr_scheduler(optimizer)
+        config: dict[str, Any] = {"scheduler": scheduler, "name": f"lr-{type(optimizer).__name__}"}
+        if hasattr(scheduler, "monitor"):  # pytorch_lightning.cli.ReduceLROnPlateau
+            config["monitor"] = scheduler.monitor
+        return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
+
+    # ---- metrics -----------------------------------------------------------------------------------------------------
+
+    def configure_metrics(self) -> None:
+        """Makes the metrics of each stage: loss, macro F1, top-1/3/5/10 accuracy, and per class for val and test."""
+        classes = len(self.class_names)
+        overall: dict[str, Metric] = {"macro_f1": self._metric(MultilabelF1Score, MulticlassF1Score, "macro")}
+        overall |= {f"top_{k}_accuracy": TopKAccuracy(k) for k in (1, 3, 5, 10) if k < classes or k == 1}
+        per_class: dict[str, Metric] = {
+            "precision": self._metric(MultilabelPrecision, MulticlassPrecision, "none"),
+            "recall": self._metric(MultilabelRecall, MulticlassRecall, "none"),
+            "f1": self._metric(MultilabelF1Score, MulticlassF1Score, "none"),
+            "accuracy": self._metric(MultilabelAccuracy, MulticlassAccuracy, "none"),
+        }
+        self.losses = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in ("train", "val", "test")})
+        self.overall = nn.ModuleDict(
+            {f"{stage}_metrics": MetricCollection(overall).clone() for stage in ("train", "val", "test")}
+        )
+        self.per_class = nn.ModuleDict(
+            {f"{stage}_metrics": MetricCollection(per_class).clone() for stage in ("val", "test")}
+        )
+
+    def _metric(self, multilabel: type[Metric], multiclass: type[Metric], average: str) -> Metric:
+        classes = len(self.class_names)
+        if self.task == "multilabel":
+            return multilabel(num_labels=classes, average=average, validate_args=False)  # type: ignore[call-arg]
+        return multiclass(num_classes=classes, average=average, validate_args=False)  # type: ignore[call-arg]
+
+    def _log_metrics(self, stage: str) -> None:
+        """Logs what the epoch's batches add up to, over all processes."""
+        loss = cast(MeanMetric, self.losses[f"{stage}_loss"])
+        overall = cast(MetricCollection, self.overall[f"{stage}_metrics"])
+        if not loss.update_called:
+            raise InputError(
+                f"None of the {stage} clips could be read. See the reasons in the log and in failed.csv of the run folder."
+            )
+        values = {f"{stage}_{name}": value for name, value in overall.compute().items()}
+        if stage != "train":
+            self.log(f"{stage}_loss", loss.compute(), prog_bar=True)
+            per_class = cast(MetricCollection, self.per_class[f"{stage}_metrics"])
+            for name, by_class in per_class.compute().items():
+                values |= {f"species/{stage}_{name}/{c}": v for c, v in zip(self.class_names, by_class, strict=True)}
+            per_class.reset()
+        else:
+            self.log("train_loss_epoch", loss.compute())
+        self.log_dict(values)
+        loss.reset()
+        overall.reset()
+
+    # ---- steps -------------------------------------------------------------------------------------------------------
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Turns logits into probabilities, both float (B, classes)."""
+        return logits.sigmoid() if self.task == "multilabel" else logits.softmax(dim=1)
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        """Computes the batch's mean loss and counts its clips in the stage's metrics."""
+        logits, target = self(batch["video"]), batch["target"]
+        if self.task == "multiclass":
+            if (target.sum(dim=1) != 1).any():
+                raise InputError(
+                    "A clip without exactly one label, in a multiclass model. Set model.init_args.task to multilabel, "
+                    "or give each clip one label."
+                )
+            target = target.argmax(dim=1)  # (B,)
+        loss = self.loss(logits, target)
+        with torch.no_grad():
+            probabilities, truth = self.probabilities(logits.float()), target.long()
+            cast(MeanMetric, self.losses[f"{stage}_loss"]).update(loss.detach(), weight=len(target))
+            cast(MetricCollection, self.overall[f"{stage}_metrics"]).update(probabilities, truth)
+            if stage != "train":
+                cast(MetricCollection, self.per_class[f"{stage}_metrics"]).update(probabilities, truth)
+        return cast(Tensor, loss)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Returns the mean loss of the batch, or None where none of its clips could be read."""
+        clips = len(batch["video"])
+        if clips == 0:
+            if self.trainer.world_size == 1:
+                return None  # no step is taken
+            # The other processes wait for this one's gradients: it takes part with zeros.
+            return cast(Tensor, sum(p.sum() for p in self.parameters() if p.requires_grad)) * 0.0
+        loss = self._step(batch, "train")
+        self.log("train_loss", loss, prog_bar=True, batch_size=clips)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Counts the batch in the val metrics."""
+        if len(batch["video"]):
+            self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Counts the batch in the test metrics."""
+        if len(batch["video"]):
+            self._step(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns probabilities, float32 (B, classes), of the clips in ``batch["video"]``."""
+        if len(batch["video"]) == 0:
+            return batch["video"].new_zeros((0, len(self.class_names)), dtype=torch.float32)
+        return self.probabilities(self(batch["video"]).float())
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the epoch's train metrics."""
+        self._log_metrics("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the val metrics."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the test metrics."""
+        self._log_metrics("test")
+
+    # ---- checkpoint --------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps loading free of downloads: the checkpoint's own weights are all that is needed."""
+        hyper_parameters = checkpoint.get("hyper_parameters")
+        if hyper_parameters is not None and "weights" in hyper_parameters:
+            hyper_parameters["weights"] = None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint of other classes.
+
+        Raises:
+            InputError: Names the classes that are only here and only there, or the difference in their order.
+        """
+        theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
+        if theirs is None or list(theirs) == self.class_names:
+            return
+        only_theirs, only_ours = sorted(set(theirs) - set(self.class_names)), sorted(set(self.class_names) - set(theirs))
+        if only_theirs or only_ours:
+            difference = f"only in the checkpoint: {only_theirs}; only in the labels or the model: {only_ours}"
+        else:
+            difference = f"in the checkpoint they are ordered {list(theirs)}, here {self.class_names}"
+        raise InputError(
+            f"The checkpoint was made for other classes; {difference}. Use the labels it was trained with, or give its "
+            "classes in its order as class_names."
+        )

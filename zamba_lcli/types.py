@@ -1,0 +1,17 @@
+"""What data modules and models agree on."""
+
+from typing import Literal, TypeAlias, TypedDict
+
+from torch import Tensor
+
+Task: TypeAlias = Literal["multilabel", "multiclass"]
+
+
+class Batch(TypedDict):
+    """Clips as a data module hands them to a model; those that could not be read are in ``failed``, not in ``video``."""
+
+    video: Tensor  # uint8 (B, 3, T, H, W)
+    target: Tensor  # float32 (B, classes), 1 where the clip has the label; (B, 0) where there are no labels
+    index: list[int]  # (B,) positions in the dataset
+    filepath: list[str]  # (B,) as written in the labels table
+    failed: list[tuple[int, str, str]]  # position, filepath, reason
