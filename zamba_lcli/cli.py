@@ -1,11 +1,15 @@
 """The command line: Lightning's own, with what it gets wrong made right."""
 
+import logging
+import os
 import pydoc
 import random
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ActionConfigFile, Namespace
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BackboneFinetuning, BasePredictionWriter, ModelCheckpoint
@@ -18,7 +22,7 @@ from pytorch_lightning.cli import (
     instantiate_class,
 )
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_only
 from torch.optim import Optimizer
 
 from zamba_lcli import callbacks, data, models  # noqa: F401  (so that a YAML can name their classes shortly)
@@ -27,6 +31,15 @@ from zamba_lcli.errors import InputError
 from zamba_lcli.models.weights import load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 
+# jsonargparse warns of calls that Lightning's command line makes and that version 5, which is excluded, takes away
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+NOISE = (  # warnings that no user of this program can act on
+    r"Found \d+ module\(s\) in eval mode",  # frozen layers are meant to be
+    r"`torch.jit.script` is deprecated",  # used by pytorchvideo's dependencies
+    r"LightningCLI's args parameter is intended to run from within Python",  # it is
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's call
+)
+print_once = rank_zero_only(print)
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")  # what Lightning takes for ckpt_path besides a path
 
 
@@ -49,7 +62,13 @@ class RecipeFile(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Reads the file into the configuration."""
-        super().__call__(parser, cfg, recipe_path(values), option_string)
+        path = recipe_path(values)
+        if Path(path).is_file():
+            try:
+                yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError) as error:  # jsonargparse's message does not name the file
+                parser.error(f"{path} is not valid YAML: {error}")
+        super().__call__(parser, cfg, path, option_string)
 
 
 class ZambaArgumentParser(LightningArgumentParser):
@@ -155,7 +174,7 @@ class ZambaCLI(LightningCLI):
                     yours = _plain(stated.get(f"{prefix}.{key}"))
                     if yours is not None:
                         if yours != section[key]:
-                            rank_zero_info(f"{prefix}.{key}: {yours} as you state; the checkpoint has {section[key]}.")
+                            print_once(f"{prefix}.{key}: {yours} as you state; the checkpoint has {section[key]}.")
                         del section[key]
             self.config = self.parser.parse_object({name: found}, self.config)
         if self.config[name].get("model") is None:
@@ -215,7 +234,7 @@ class ZambaCLI(LightningCLI):
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 lines.append(f"to look at it: tensorboard --logdir {logger.root_dir}")
-        rank_zero_info("\n".join(["", *lines]))
+        print_once("\n".join(["", *lines]))
 
 
 def _configuration_in(checkpoint: dict[str, Any], ckpt_path: str) -> dict[str, Any]:
@@ -265,8 +284,21 @@ def main(args: ArgsType = None) -> None:
     Raises:
         SystemExit: With code 2 and a message on stderr if something given is wrong.
     """
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
     try:
         ZambaCLI(args)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except ValueError as error:
+        cause = _input_error_in(error)
+        if cause is None:
+            raise
+        print(f"error: {cause}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _input_error_in(error: BaseException | None) -> InputError | None:
+    """Returns the wrong input behind an error: jsonargparse wraps what a constructor raises."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error

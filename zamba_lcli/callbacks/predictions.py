@@ -9,7 +9,6 @@ from typing import Any, cast
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from zamba_lcli.errors import InputError
@@ -92,4 +91,4 @@ class PredictionsCSV(BasePredictionWriter):
         partial.replace(self.output)
         for part in parts:
             part.unlink()
-        rank_zero_info(f"{counts['ok']} clips predicted, {counts['failed']} failed: {self.output}")
+        print(f"{counts['ok']} clips predicted, {counts['failed']} failed: {self.output}")

@@ -155,14 +155,19 @@ class ZambaVideoDataModule(LightningDataModule):
             targets[row, [column[label] for label in clip.labels]] = 1
         return targets
 
-    def _check_classes(self) -> None:
-        """Refuses labels that the model (given by a checkpoint) does not know."""
+    def _check_labels(self) -> None:
+        """Refuses labels that the model (given by a checkpoint) does not know, and splits or classes without clips."""
         unknown = sorted(set(self.table.class_names) - set(self.class_names))
         if unknown:
             raise InputError(
                 f"{self.table.source}: the model has no class for the labels {unknown}. It knows {self.class_names}. "
                 "Correct the labels, or train without that checkpoint."
             )
+        splits = self._splits()
+        for split in splits:
+            require_split(self.table, split)
+        if "train" in splits:
+            check_classes_in_train(self.table, self.class_names)
 
     # ---- Lightning's hooks -------------------------------------------------------------------------------------------
 
@@ -174,9 +179,9 @@ class ZambaVideoDataModule(LightningDataModule):
         """
         if self.demo is not None:
             self.demo.render()
-        splits = SPLITS_OF[cast(TrainerFn, self._trainer_fn())]
-        clips = [clip for split in splits for clip in self.table.split(split)]
-        if clips:
+        if splits := self._splits():
+            self._check_labels()
+            clips = [clip for split in splits for clip in self.table.split(split)]
             check_files(clips, self.table.source, data_dir=self.data_dir)
             if self.check_clips:
                 _check_readable(clips, self.table.source)
@@ -192,11 +197,8 @@ class ZambaVideoDataModule(LightningDataModule):
             filepaths, paths = find_videos(self.videos, self.data_dir)
             self.predict_dataset = self._dataset(filepaths, paths, np.zeros((len(paths), 0), np.float32))
             return
-        self._check_classes()
-        if stage == "fit":
-            check_classes_in_train(self.table, self.class_names)
-        for split in SPLITS_OF[cast(TrainerFn, self._trainer_fn())]:
-            require_split(self.table, split)
+        self._check_labels()
+        for split in self._splits():
             clips = self.table.split(split)
             sites = {clip.site for clip in clips if clip.site is not None}
             rank_zero_info(f"{split}: {len(clips)} clips" + (f" from {len(sites)} sites" if sites else ""))
@@ -248,8 +250,10 @@ class ZambaVideoDataModule(LightningDataModule):
 
     # ---- helpers -----------------------------------------------------------------------------------------------------
 
-    def _trainer_fn(self) -> TrainerFn | None:
-        return TrainerFn.FITTING if self.trainer is None else self.trainer.state.fn
+    def _splits(self) -> tuple[str, ...]:
+        """Returns the splits that the running command reads."""
+        running = None if self.trainer is None else self.trainer.state.fn
+        return SPLITS_OF[running or TrainerFn.FITTING]
 
     def _dataset(self, filepaths: Sequence[str], paths: Sequence[Path], targets: np.ndarray) -> ClipDataset:
         return ClipDataset(

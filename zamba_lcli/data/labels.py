@@ -95,7 +95,7 @@ def read_labels(
     if not has_splits:
         _draw_splits(list(drafts.values()), shares, seed, source)
     clips = tuple(
-        LabelledClip(row.filepath, where, tuple(sorted(row.labels)), row.split, row.site or None)
+        LabelledClip(row.filepath, where, tuple(row.labels), row.split, row.site or None)
         for where, row in drafts.items()
     )
     return LabelTable(source, clips, tuple(sorted({label for clip in clips for label in clip.labels})))
@@ -157,13 +157,8 @@ def _read_cells(source: Path) -> list[list[str]]:
 
 
 def _separator(header: str) -> str:
-    """Returns what separates columns: European Excel writes semicolons, so labels joined by ``;`` say nothing."""
-
-    def columns(separator: str) -> tuple[bool, int]:
-        names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
-        return {"filepath", "label"} <= set(names), len(names)
-
-    return max((",", ";", "\t"), key=columns)
+    """Returns what separates columns, judged by the header alone: in the rows ``;`` may join labels."""
+    return max(",;\t", key=lambda separator: len(next(csv.reader([header], delimiter=separator), [])))
 
 
 def _check_columns(names: Sequence[str], where: Path) -> None:
@@ -246,7 +241,7 @@ def _merge_rows(rows: Iterable[_Row], data_dir: Path, problems: _Problems) -> di
     merged: dict[Path, _Row] = {}
     for row in rows:
         clip = merged.setdefault(data_dir / row.filepath, row)
-        clip.labels = list({*clip.labels, *row.labels})
+        clip.labels = sorted({*clip.labels, *row.labels})
         for name in ("split", "site"):
             before, now = getattr(clip, name), getattr(row, name)
             if before and now and before != now:
@@ -259,7 +254,7 @@ def _merge_rows(rows: Iterable[_Row], data_dir: Path, problems: _Problems) -> di
 def _check_one_label_each(clips: Iterable[_Row], problems: _Problems) -> None:
     for clip in clips:
         if len(clip.labels) > 1:
-            what = f"{clip.filepath} has {len(clip.labels)} labels: {', '.join(sorted(clip.labels))}"
+            what = f"{clip.filepath} has {len(clip.labels)} labels: {', '.join(clip.labels)}"
             problems.add(clip.number, what, "For several labels a clip set model.task to multilabel; else keep one.")
 
 
@@ -310,9 +305,8 @@ def _stratify(groups: Mapping[str, Counter[str]], shares: Mapping[str, float], s
     A group is the clips of one site, or a clip of no known site. Labels are taken in turn, the one in the fewest groups
     first, because it leaves the least choice. Its groups are taken larger ones first (in powers of two), then as
     shuffled by the seed. Each goes to the split where it brings the numbers of clips closest to the shares; but when
-    only as many groups are left as there are splits without the label, they go to those splits, to train first. In the
-    end a label that train lacks, because its groups went elsewhere with their other labels, gets its smallest group
-    moved to train.
+    only as many groups are left as there are splits without the label, they go to those splits. In the end a label that
+    train lacks gets its smallest group moved to train.
 
     The outcome depends on the seed and the groups, not on their order. It is iterative stratification (Sechidis et al.
     2011, https://doi.org/10.1007/978-3-642-23808-6_10) of groups in place of examples.
@@ -338,12 +332,11 @@ def _stratify(groups: Mapping[str, Counter[str]], shares: Mapping[str, float], s
         left.sort(key=lambda name: groups[name][label].bit_length())
         while left:
             name = left.pop()
-            candidates = list(shares)
             lacking = [split for split in shares if not got[split][label]]
-            if len(left) < len(lacking):  # not enough groups to come to fill the gaps
-                candidates = ["train"] if "train" in lacking else lacking
+            fills_gap = len(left) < len(lacking)  # else the groups to come can still do so
+            candidates = lacking if fills_gap else list(shares)
             split_of[name] = max(candidates, key=lambda split: gain(split, name))
-            got[split_of[name]] += groups[name]
+            got[split_of[name]].update(groups[name])
     for label in labels:
         if "train" in shares and not any(split_of[name] == "train" for name in members[label]):
             split_of[min(members[label], key=lambda name: groups[name][ANY_LABEL])] = "train"

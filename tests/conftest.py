@@ -1,0 +1,74 @@
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from zamba_lcli.cli import main
+from zamba_lcli.data import DemoClips
+
+TINY = Path(__file__).parent / "configs" / "tiny.yaml"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet():
+    torch.set_num_threads(2)
+    os.environ["TORCH_HOME"] = "/nonexistent"  # no test may find downloaded weights by chance
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The empty working folder that each test runs in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """A folder of 16 short clips of 4 classes with labels.csv: 8 to train, 4 val, 4 holdout. Not to be changed."""
+    path = tmp_path_factory.mktemp("clips")
+    DemoClips(str(path / "demo"), clips_per_class=4).render()
+    return path / "demo"
+
+
+@pytest.fixture
+def zamba(clips):
+    """Runs a subcommand with the tiny configuration, as typed on the command line."""
+
+    def run(command, *args, config=TINY, labels=clips / "labels.csv"):
+        more = [] if labels is None else ["--data.labels", str(labels)]
+        main([command, "--config", str(config), *more, *map(str, args)])
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fitted(clips, tmp_path_factory):
+    """The run folder of a fit with the tiny configuration. Not to be changed."""
+    before = Path.cwd()
+    path = tmp_path_factory.mktemp("fitted")
+    os.chdir(path)
+    main(["fit", "--config", str(TINY), "--data.labels", str(clips / "labels.csv")])
+    os.chdir(before)
+    return path / "runs" / "tiny" / "version_0"
+
+
+@pytest.fixture
+def refused(capsys):
+    """Checks that a command ends with code 2 and one message that holds all the given texts."""
+
+    def check(run, *texts):
+        with pytest.raises(SystemExit) as exit_info:
+            run()
+        error = capsys.readouterr().err
+        assert exit_info.value.code == 2, error
+        assert error.count("error: ") == 1, error
+        assert "Traceback" not in error
+        message = error[error.index("error: ") :]
+        for text in texts:
+            assert str(text) in message
+        return message
+
+    return check

@@ -1,0 +1,355 @@
+"""What users type."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import TINY
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from zamba_lcli.cli import main, recipe_path
+from zamba_lcli.data import DemoClips
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def scalars(run_folder):
+    events = EventAccumulator(str(run_folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ---- the way of a run ------------------------------------------------------------------------------------------------
+
+
+def test_run_folder_is_as_people_know_it(fitted):
+    names = {path.name.split(".vm")[0] if "tfevents" not in path.name else "events" for path in fitted.iterdir()}
+    assert names == {"checkpoints", "events", "hparams.yaml", "config.yaml"}
+    checkpoints = {path.name for path in (fitted / "checkpoints").iterdir()}
+    assert "last.ckpt" in checkpoints
+    assert len(checkpoints) == 2
+    assert all(name == "last.ckpt" or name.startswith("epoch=") for name in checkpoints)
+
+
+def test_logged_values(fitted):
+    logged = scalars(fitted)
+    assert {"train_loss", "train_loss_epoch", "train_macro_f1", "val_loss", "val_macro_f1"} <= set(logged)
+    assert {"val_top_1_accuracy", "val_top_3_accuracy"} <= set(logged)
+    assert "val_top_5_accuracy" not in logged  # there are four classes
+    assert {f"species/val_{m}/walker" for m in ("precision", "recall", "f1", "accuracy")} <= set(logged)
+    # two batches an epoch; the scheduler halves after the first epoch, which is that of the unfreeze
+    assert [round(lr, 6) for _, lr in logged["lr-SGD/head"]] == [0.1, 0.1, 0.05, 0.05]
+    assert [round(lr, 6) for _, lr in logged["lr-SGD/backbone"]] == [0, 0, 0.0005, 0.0005]
+
+
+def test_fit_ends_with_metrics_checkpoint_and_tensorboard(zamba, capfd):
+    zamba("fit")
+    output = capfd.readouterr()
+    text = output.out + output.err
+    assert "val_macro_f1" in text
+    assert "checkpoints/epoch=" in text
+    assert "tensorboard --logdir runs/tiny" in text
+
+
+def test_validate_test_and_predict_from_a_run_folder(fitted, clips, folder):
+    config, checkpoint = fitted / "config.yaml", fitted / "checkpoints" / "last.ckpt"
+    for command in ("validate", "test"):
+        main([command, "--config", str(config), "--ckpt_path", str(checkpoint)])
+    assert scalars(folder / "runs/tiny/version_0")["val_macro_f1"][-1][1] == pytest.approx(
+        scalars(fitted)["val_macro_f1"][-1][1]
+    )
+    assert "test_macro_f1" in scalars(folder / "runs/tiny/version_1")
+    main(["predict", "--config", str(config), "--ckpt_path", str(checkpoint), "--data.videos", str(clips)])
+    rows = read_csv(folder / "runs/tiny/version_2/predictions.csv")
+    assert list(rows[0]) == ["filepath", *DemoClips.class_names, "status", "error"]
+    assert [row["filepath"] for row in rows] == sorted(p.name for p in clips.iterdir() if p.suffix in (".mp4", ".avi"))
+    assert all(sum(float(row[name]) for name in DemoClips.class_names) == pytest.approx(1, abs=1e-4) for row in rows)
+
+
+def test_predict_needs_only_a_checkpoint(fitted, clips, folder):
+    main(["predict", "--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.videos", str(clips)])
+    alone = read_csv(folder / "lightning_logs/version_0/predictions.csv")
+    main(
+        ["predict", "--config", str(fitted / "config.yaml"), "--ckpt_path", str(fitted / "checkpoints/last.ckpt")]
+        + ["--data.videos", str(clips)]
+    )
+    assert alone == read_csv(folder / "runs/tiny/version_0/predictions.csv")
+
+
+def test_predict_has_a_row_for_every_input_in_order(fitted, clips, folder):
+    videos = folder / "videos"
+    (videos / "b").mkdir(parents=True)
+    good = sorted(p for p in clips.iterdir() if p.suffix == ".mp4")[:2]
+    shutil.copy(good[0], videos / "a.MP4")
+    shutil.copy(good[1], videos / "b" / "é c.mp4")
+    (videos / "empty.avi").touch()
+    (videos / "text.mp4").write_text("this is no video")
+    (videos / "notes.txt").write_text("not an input")
+    main(["predict", "--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.videos", str(videos)])
+    rows = read_csv(folder / "lightning_logs/version_0/predictions.csv")
+    assert [(row["filepath"], row["status"]) for row in rows] == [
+        ("a.MP4", "ok"),
+        ("b/é c.mp4", "ok"),
+        ("empty.avi", "failed"),
+        ("text.mp4", "failed"),
+    ]
+    assert rows[2]["error"] == "the file is empty"
+    assert rows[2]["walker"] == ""
+    assert rows[3]["error"]
+    assert not list((folder / "lightning_logs/version_0").glob("*.part*"))
+
+
+def test_print_config_gives_the_same_run_twice(zamba, clips, folder, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        zamba("fit", "--print_config")
+    assert exit_info.value.code == 0
+    (folder / "run.yaml").write_text(capsys.readouterr().out)
+    for _ in range(2):
+        main(["fit", "--config", "run.yaml"])
+    zamba("fit")
+    runs = [folder / f"runs/tiny/version_{n}" for n in range(3)]
+    assert runs[0].joinpath("config.yaml").read_text() == runs[2].joinpath("config.yaml").read_text()
+    assert scalars(runs[0]) == scalars(runs[1]) == scalars(runs[2])
+    states = [torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in runs]
+    for state in states[1:]:
+        assert all(torch.equal(state[key], value) for key, value in states[0].items())
+    main(["fit", "--config", str(runs[0] / "config.yaml")])
+    assert (folder / "runs/tiny/version_3/config.yaml").read_text() == runs[0].joinpath("config.yaml").read_text()
+
+
+def test_multilabel_run(zamba, clips, folder):
+    rows = read_csv(clips / "labels.csv")
+    rows[0]["label"] = f"{rows[0]['label']};walker"
+    with open("labels.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    more = ["--data.data_dir", clips, "--model.init_args.task", "multilabel"]
+    zamba("fit", *more, labels="labels.csv")
+    checkpoint = folder / "runs/tiny/version_0/checkpoints/last.ckpt"
+    main(["predict", "--ckpt_path", str(checkpoint), "--data.videos", str(clips)])
+    row = read_csv(folder / "lightning_logs/version_0/predictions.csv")[0]
+    assert sum(float(row[name]) for name in DemoClips.class_names) != pytest.approx(1, abs=1e-3)
+
+
+def test_checkpoint_holds_plain_values_and_all_that_predicting_needs(fitted):
+    checkpoint = torch.load(fitted / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["hyper_parameters"]["class_names"] == list(DemoClips.class_names)
+    assert checkpoint["hyper_parameters"]["_class_path"] == "zamba_lcli.models.SlowFast"
+    assert checkpoint["ZambaVideoDataModule"]["sampling"]["init_args"] == {"num_frames": 8}
+    assert [group["name"] for group in checkpoint["optimizer_states"][0]["param_groups"]] == ["head", "backbone"]
+
+
+def test_what_is_stated_wins_over_the_checkpoint_and_is_told(fitted, clips, folder, capfd):
+    checkpoint = str(fitted / "checkpoints/last.ckpt")
+    main(["predict", "--ckpt_path", checkpoint, "--data.videos", str(clips), "--data.height", "48"])
+    output = capfd.readouterr()
+    assert "data.height: 48 as you state; the checkpoint has 32" in output.out + output.err
+    config = yaml.safe_load((folder / "lightning_logs/version_0/config.yaml").read_text())
+    assert (config["data"]["height"], config["data"]["width"]) == (48, 32)
+
+
+# ---- recipes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_recipes_are_valid_for_all_commands(recipe, command, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main([command, "--config", str(recipe), "--print_config"])
+    assert exit_info.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"] == "zamba_lcli.models.SlowFast"
+
+
+def test_recipe_is_found_by_its_bare_name(folder):
+    assert Path(recipe_path("demo.yaml")).read_text() == (CONFIGS / "demo.yaml").read_text()
+    (folder / "demo.yaml").write_text("seed_everything: 3")
+    assert recipe_path("demo.yaml") == "demo.yaml"  # the user's own comes first
+    assert recipe_path("nix.yaml") == "nix.yaml"
+
+
+def test_slowfast_recipe_runs_on_small_frames(clips, folder):
+    small = ["--model.init_args.weights=null", "--model.init_args.model_depth=18", "--model.init_args.stem_dim_outs=[8,2]"]
+    small += ["--data.height=32", "--data.width=32", "--data.batch_size=8", "--data.num_workers=0"]
+    small += ["--trainer.max_epochs=17", "--trainer.limit_train_batches=1", "--trainer.enable_progress_bar=false"]
+    main(["fit", "--config", str(CONFIGS / "slowfast_finetune.yaml"), "--data.labels", str(clips / "labels.csv"), *small])
+    logged = scalars(folder / "runs/slowfast/version_0")
+    head, backbone = (dict(logged[f"lr-Adam/{group}"]) for group in ("head", "backbone"))
+    by_step = [(round(head[step], 8), round(backbone[step], 8)) for step in sorted(head)]
+    assert by_step[-1] == (0.0005, 0.00001)  # epoch 16: halved at 15; 1/100 at 15, doubled since
+    frozen = [rates for rates in by_step if rates[0] == 0.001]
+    assert all(rate == 0 for _, rate in frozen)
+
+
+def test_demo_recipe_renders_its_clips_and_runs(folder):
+    small = ["--data.demo.init_args.clips_per_class=3", "--trainer.max_epochs=1", "--data.num_workers=0"]
+    main(["fit", "--config", str(CONFIGS / "demo.yaml"), *small])
+    assert len(list((folder / "demo_clips").glob("*.mp4"))) == 4
+    assert (folder / "runs/demo/version_0/config.yaml").exists()
+
+
+def test_two_workers_read_the_same(zamba, folder):
+    zamba("fit", "--trainer.max_epochs=1")
+    zamba("fit", "--trainer.max_epochs=1", "--data.num_workers=2")
+    assert scalars(folder / "runs/tiny/version_0") == scalars(folder / "runs/tiny/version_1")
+
+
+# ---- wrong input -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "texts"),
+    [
+        (["--trainer.max_epoch", "3"], ["--trainer.max_epoch"]),  # an abbreviation
+        (["--trainer.max_epochs", "three"], ["trainer.max_epochs", "three"]),
+        (["--data.hight", "32"], ["--data.hight"]),
+        (["--data.height", "tall"], ["data.height", "tall"]),
+        (["--data.height", "0"], ["data.height", "0"]),
+        (["--model", "SlowSlow"], ["model", "SlowSlow"]),
+        (["--model.init_args.wieghts", "null"], ["wieghts"]),
+        (["--model.init_args.model_depth", "51"], ["model_depth", "51", "50"]),
+        (["--model.init_args.stem_dim_outs", "[9, 2]"], ["stem_dim_outs"]),
+        (["--model.init_args.head_dropout_rate", "0.5"], ["head_dropout_rate", "head_hidden_layer_sizes"]),
+        (["--model.init_args.backbone_blocks", "9"], ["backbone_blocks", "9"]),
+        (["--model.init_args.weights", "nix.ckpt"], ["weights", "nix.ckpt"]),
+        (["--data.sampling.init_args.num_frames", "0"], ["num_frames"]),
+        (["--data.sampling.init_args.num_frames", "6"], ["multiple of 4", "6"]),
+        (["--optimizer", "torch.optim.Sgd"], ["optimizer", "Sgd"]),
+        (["--data.labels", "nix.csv"], ["data.labels", "nix.csv"]),
+        (["--data.demo", "DemoClips"], ["data.demo", "data.labels"]),
+        (["--data.data_dir", "nix"], ["nix", "data.data_dir"]),
+        (["--ckpt_path", "nix.ckpt"], ["ckpt_path", "nix.ckpt"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_arguments(zamba, refused, folder, args, texts):
+    refused(lambda: zamba("fit", *args), *texts)
+    assert not (folder / "runs/tiny/version_0/checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "texts"),
+    [
+        ("trainer:\n  max_epoch: 3\n", ["max_epoch"]),
+        ("trainer: [1\n", ["wrong.yaml"]),
+        ("model:\n  class_path: SlowFast\n  init_args:\n    weigths: null\n", ["weigths"]),
+        ("optimizer:\n  class_path: torch.optim.Adam\n  init_args:\n    lr: fast\n", ["lr", "fast"]),
+        ("modle:\n  class_path: SlowFast\n", ["modle"]),
+    ],
+)
+def test_wrong_yaml(clips, refused, folder, text, texts):
+    (folder / "wrong.yaml").write_text(text)
+    refused(lambda: main(["fit", "--config", str(TINY), "--config", "wrong.yaml"]), *texts)
+
+
+def test_missing_parts(clips, refused):
+    labels = ["--data.labels", str(clips / "labels.csv")]
+    refused(lambda: main(["fit", "--config", "nix.yaml"]), "nix.yaml")
+    refused(lambda: main(["fit", *labels]), "model")
+    refused(lambda: main(["fit", "--config", str(TINY)]), "data.labels")
+    refused(
+        lambda: main(["fit", "--model", "SlowFast", "--model.init_args.weights=null", *labels]), "optimizer", "class_path"
+    )
+    refused(lambda: main(["predict", "--config", str(TINY), *labels]), "data.videos")
+
+
+@pytest.mark.parametrize(
+    ("table", "texts"),
+    [
+        ("file,label\na.mp4,x\n", ["filepath"]),
+        ("filepath,label,split\na.mp4,x,trian\nb.mp4,,val\n", ["row 2", "trian", "row 3", "label"]),
+        ("filepath,label,split\na.mp4,x,train\nb.mp4,y,val\n", ["y", "train"]),
+        ("", ["labels.csv"]),
+    ],
+)
+def test_wrong_labels(zamba, refused, folder, table, texts):
+    (folder / "labels.csv").write_text(table)
+    refused(lambda: zamba("fit", labels="labels.csv"), "labels.csv", *texts)
+
+
+@pytest.fixture
+def broken(clips, folder):
+    """A copy of the clips in which one to train on and one to validate are damaged; returns their names."""
+    shutil.copytree(clips, folder / "broken")
+    rows = read_csv(clips / "labels.csv")
+    names = [next(r["filepath"] for r in rows if r["split"] == s and r["filepath"].endswith(".avi")) for s in ("train", "val")]
+    return names
+
+
+def test_missing_and_unreadable_clips_are_refused_before_training(zamba, refused, folder, broken):
+    (folder / "broken" / broken[0]).unlink()
+    message = refused(lambda: zamba("fit", labels="broken/labels.csv"), broken[0], "data.data_dir")
+    assert broken[1] not in message
+    (folder / "broken" / broken[0]).write_text("no video")
+    (folder / "broken" / broken[1]).write_bytes(bytes(1000))
+    refused(lambda: zamba("fit", labels="broken/labels.csv"), broken[0], broken[1], "data.check_clips")
+    assert not (folder / "runs/tiny/version_0/checkpoints").exists()
+
+
+def test_clips_unreadable_during_training_are_left_out_and_listed(zamba, folder, broken, capfd):
+    for name in broken:
+        (folder / "broken" / name).write_text("no video")
+    with pytest.warns(UserWarning, match="2 clips could not be read"):
+        zamba("fit", "--data.check_clips=false", labels="broken/labels.csv")
+    rows = read_csv(folder / "runs/tiny/version_0/failed.csv")
+    assert sorted(row["filepath"] for row in rows) == sorted(broken)
+    assert all("not a video" in row["reason"] for row in rows)
+
+
+def test_a_run_in_which_no_clip_can_be_read_ends_with_the_reason(zamba, refused, folder, broken):
+    for path in (folder / "broken").glob("*.*"):
+        if path.suffix in (".avi", ".mp4"):
+            path.write_text("no video")
+    refused(lambda: zamba("fit", "--data.check_clips=false", labels="broken/labels.csv"), "val", "failed.csv")
+
+
+def test_checkpoints_that_do_not_fit_are_refused(zamba, refused, fitted, clips, folder):
+    (folder / "text.ckpt").write_text("no checkpoint")
+    torch.save({"state_dict": {}}, "foreign.ckpt")
+    torch.save({"state_dict": {}, "callback": Path("code")}, "objects.ckpt")
+    refused(lambda: zamba("validate", "--ckpt_path", "text.ckpt"), "text.ckpt")
+    refused(lambda: zamba("validate", "--ckpt_path", "foreign.ckpt"), "foreign.ckpt", "model.init_args.weights")
+    refused(lambda: zamba("validate", "--ckpt_path", "objects.ckpt"), "objects.ckpt", "not opened")
+    table = (clips / "labels.csv").read_text().replace(",walker,", ",jumper,")
+    (folder / "labels.csv").write_text(table)
+    checkpoint = fitted / "checkpoints/last.ckpt"
+    more = ["--data.data_dir", clips, "--ckpt_path", checkpoint]
+    refused(lambda: zamba("fit", *more, labels="labels.csv"), "jumper", "walker")
+
+
+def test_predictions_are_not_overwritten(fitted, clips, folder, refused):
+    (folder / "out.csv").write_text("mine")
+    config = yaml.safe_load((fitted / "config.yaml").read_text())
+    config["trainer"]["callbacks"] = [
+        {"class_path": "zamba_lcli.callbacks.PredictionsCSV", "init_args": {"path": "out.csv"}}
+    ]
+    (folder / "config.yaml").write_text(json.dumps(config))
+    args = ["predict", "--config", "config.yaml", "--ckpt_path", str(fitted / "checkpoints/last.ckpt")]
+    refused(lambda: main([*args, "--data.videos", str(clips)]), "out.csv")
+    assert (folder / "out.csv").read_text() == "mine"
+
+
+def test_a_users_config_is_not_written_over(zamba, folder):
+    shutil.copy(TINY, folder / "config.yaml")
+    zamba("fit", "--trainer.logger=false", "--trainer.callbacks=null", "--trainer.max_epochs=1", config="config.yaml")
+    assert (folder / "config.yaml").read_text() == TINY.read_text()
+
+
+def test_the_command_itself(folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "zamba_lcli", "fit", "--trainer.max_epoch", "1"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "--trainer.max_epoch" in done.stderr
+    assert "Traceback" not in done.stderr
