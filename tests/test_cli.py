@@ -80,10 +80,8 @@ def test_validate_test_and_predict_from_a_run_folder(fitted, clips, folder):
 def test_predict_needs_only_a_checkpoint(fitted, clips, folder):
     main(["predict", "--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.videos", str(clips)])
     alone = read_csv(folder / "lightning_logs/version_0/predictions.csv")
-    main(
-        ["predict", "--config", str(fitted / "config.yaml"), "--ckpt_path", str(fitted / "checkpoints/last.ckpt")]
-        + ["--data.videos", str(clips)]
-    )
+    more = ["--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.videos", str(clips)]
+    main(["predict", "--config", str(fitted / "config.yaml"), *more])
     assert alone == read_csv(folder / "runs/tiny/version_0/predictions.csv")
 
 
@@ -180,10 +178,16 @@ def test_recipe_is_found_by_its_bare_name(folder):
 
 
 def test_slowfast_recipe_runs_on_small_frames(clips, folder):
-    small = ["--model.init_args.weights=null", "--model.init_args.model_depth=18", "--model.init_args.stem_dim_outs=[8,2]"]
+    small = [
+        "--model.init_args.weights=null",
+        "--model.init_args.model_depth=18",
+        "--model.init_args.stem_dim_outs=[8,2]",
+    ]
     small += ["--data.height=32", "--data.width=32", "--data.batch_size=8", "--data.num_workers=0"]
     small += ["--trainer.max_epochs=17", "--trainer.limit_train_batches=1", "--trainer.enable_progress_bar=false"]
-    main(["fit", "--config", str(CONFIGS / "slowfast_finetune.yaml"), "--data.labels", str(clips / "labels.csv"), *small])
+    main(
+        ["fit", "--config", str(CONFIGS / "slowfast_finetune.yaml"), "--data.labels", str(clips / "labels.csv"), *small]
+    )
     logged = scalars(folder / "runs/slowfast/version_0")
     head, backbone = (dict(logged[f"lr-Adam/{group}"]) for group in ("head", "backbone"))
     by_step = [(round(head[step], 8), round(backbone[step], 8)) for step in sorted(head)]
@@ -259,7 +263,9 @@ def test_missing_parts(clips, refused):
     refused(lambda: main(["fit", *labels]), "model")
     refused(lambda: main(["fit", "--config", str(TINY)]), "data.labels")
     refused(
-        lambda: main(["fit", "--model", "SlowFast", "--model.init_args.weights=null", *labels]), "optimizer", "class_path"
+        lambda: main(["fit", "--model", "SlowFast", "--model.init_args.weights=null", *labels]),
+        "optimizer",
+        "class_path",
     )
     refused(lambda: main(["predict", "--config", str(TINY), *labels]), "data.videos")
 
@@ -283,7 +289,10 @@ def broken(clips, folder):
     """A copy of the clips in which one to train on and one to validate are damaged; returns their names."""
     shutil.copytree(clips, folder / "broken")
     rows = read_csv(clips / "labels.csv")
-    names = [next(r["filepath"] for r in rows if r["split"] == s and r["filepath"].endswith(".avi")) for s in ("train", "val")]
+    names = [
+        next(r["filepath"] for r in rows if r["split"] == s and r["filepath"].endswith(".avi"))
+        for s in ("train", "val")
+    ]
     return names
 
 
@@ -348,7 +357,10 @@ def test_a_users_config_is_not_written_over(zamba, folder):
 
 def test_the_command_itself(folder):
     done = subprocess.run(
-        [sys.executable, "-m", "zamba_lcli", "fit", "--trainer.max_epoch", "1"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "zamba_lcli", "fit", "--trainer.max_epoch", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert "--trainer.max_epoch" in done.stderr

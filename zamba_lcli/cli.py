@@ -7,12 +7,12 @@ import random
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import BackboneFinetuning, BasePredictionWriter, ModelCheckpoint
+from pytorch_lightning.callbacks import BackboneFinetuning, BasePredictionWriter, Callback, ModelCheckpoint
 from pytorch_lightning.cli import (
     ArgsType,
     LightningArgumentParser,
@@ -24,12 +24,15 @@ from pytorch_lightning.cli import (
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from zamba_lcli import callbacks, data, models  # noqa: F401  (so that a YAML can name their classes shortly)
 from zamba_lcli.callbacks import PredictionsCSV, ZambaBackboneFinetuning
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.weights import load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.schedulers import CosineAnnealing
+from zamba_lcli.types import Interval
 
 # jsonargparse warns of calls that Lightning's command line makes and that version 5, which is excluded, takes away
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -68,7 +71,7 @@ class RecipeFile(ActionConfigFile):
                 yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             except (yaml.YAMLError, UnicodeDecodeError) as error:  # jsonargparse's message does not name the file
                 parser.error(f"{path} is not valid YAML: {error}")
-        super().__call__(parser, cfg, path, option_string)
+        super().__call__(parser, cfg, path, option_string)  # type: ignore[no-untyped-call]
 
 
 class ZambaArgumentParser(LightningArgumentParser):
@@ -139,6 +142,12 @@ class ZambaCLI(LightningCLI):
         """Adds ``optimizer`` and ``lr_scheduler``, and links what data and model share."""
         parser.add_optimizer_args((Optimizer,))
         parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
+        parser.add_argument(
+            "--lr_scheduler_interval",
+            type=Interval | None,
+            default=None,
+            help="What lr_scheduler counts, epochs or batches (step); null: batches for OneCycleLR and CyclicLR, else epochs.",
+        )
         parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
         parser.link_arguments("model.init_args.task", "data.task")
         # a YAML that names Lightning's callback gets the one that keeps its promises
@@ -166,7 +175,7 @@ class ZambaCLI(LightningCLI):
             if not Path(ckpt_path).is_file():
                 raise InputError(f"ckpt_path: there is no file {Path(ckpt_path).absolute()}.")
             found = _configuration_in(load_checkpoint(Path(ckpt_path)), ckpt_path)
-            stated = self.parser.parse_args(self._args, defaults=False)[name]
+            stated = self.parser.parse_args(cast(list[str] | None, self._args), defaults=False)[name]
             _check_same_model(stated.get("model.class_path"), found["model"]["class_path"], ckpt_path)
             for section in (found["model"]["init_args"], found["data"]):
                 prefix = "data" if section is found["data"] else "model.init_args"
@@ -196,7 +205,7 @@ class ZambaCLI(LightningCLI):
         """Builds the trainer; finetuning comes first among its callbacks, so that others see its learning rates."""
         self.config = self._stated_config  # what the run folder records
         trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.sort(key=lambda callback: not isinstance(callback, BackboneFinetuning))
+        callbacks_of(trainer).sort(key=lambda callback: not isinstance(callback, BackboneFinetuning))
         return trainer
 
     def after_instantiate_classes(self) -> None:
@@ -208,10 +217,16 @@ class ZambaCLI(LightningCLI):
         """
         optimizer = self._get(self.config_init, "optimizer")
         lr_scheduler = self._get(self.config_init, "lr_scheduler")
+        interval = self._get(self.config_init, "lr_scheduler_interval")
+
+        def build_scheduler(built: Optimizer) -> LRScheduler:
+            return cast(LRScheduler, instantiate_class(built, with_run_length(lr_scheduler, interval, self.trainer)))
+
         if optimizer is not None:
             self.model.set_optimizer(
                 lambda groups: instantiate_class(groups, optimizer),
-                None if lr_scheduler is None else lambda built: instantiate_class(built, lr_scheduler),
+                None if lr_scheduler is None else build_scheduler,
+                interval,
             )
 
     # ---- running -----------------------------------------------------------------------------------------------------
@@ -219,14 +234,14 @@ class ZambaCLI(LightningCLI):
     def before_predict(self) -> None:
         """Makes sure that predictions are written, and does not hold them all in memory."""
         self.config_init[self.subcommand].return_predictions = False
-        if not any(isinstance(callback, BasePredictionWriter) for callback in self.trainer.callbacks):
-            self.trainer.callbacks.append(PredictionsCSV())
+        if not any(isinstance(callback, BasePredictionWriter) for callback in callbacks_of(self.trainer)):
+            callbacks_of(self.trainer).append(PredictionsCSV())
 
     def after_fit(self) -> None:
         """Says how it went and where everything is."""
         metrics = {k: v for k, v in self.trainer.callback_metrics.items() if k.startswith("val_")}
         lines = [f"{name:24} {float(value):.4f}" for name, value in sorted(metrics.items())]
-        for callback in self.trainer.callbacks:
+        for callback in callbacks_of(self.trainer):
             if isinstance(callback, ModelCheckpoint) and callback.best_model_path:
                 score = callback.best_model_score
                 note = "" if score is None or callback.monitor is None else f"  ({callback.monitor} {float(score):.4f})"
@@ -235,6 +250,36 @@ class ZambaCLI(LightningCLI):
             if isinstance(logger, TensorBoardLogger):
                 lines.append(f"to look at it: tensorboard --logdir {logger.root_dir}")
         print_once("\n".join(["", *lines]))
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """Returns the trainer's callbacks, which Lightning sets without declaring them."""
+    return cast(list[Callback], trainer.callbacks)  # type: ignore[attr-defined]
+
+
+def with_run_length(lr_scheduler: dict[str, Any], interval: Interval | None, trainer: Trainer) -> dict[str, Any]:
+    """Fills in the length of a scheduler that goes over the whole run, if it was left out.
+
+    Args:
+        lr_scheduler: ``class_path`` and ``init_args``, as in the YAML.
+        interval: What the scheduler counts; None for what it is made for.
+        trainer: Knows how long the run is.
+
+    Raises:
+        InputError: If the run has no end.
+    """
+    scheduler_class = pydoc.locate(lr_scheduler["class_path"])
+    init_args = dict(lr_scheduler.get("init_args", {}))
+    if scheduler_class is OneCycleLR and init_args.get("total_steps") is None and init_args.get("epochs") is None:
+        missing, per_batch = "total_steps", interval != "epoch"
+    elif scheduler_class is CosineAnnealing and init_args.get("T_max") is None:
+        missing, per_batch = "T_max", interval == "step"
+    else:
+        return {**lr_scheduler, "init_args": init_args}
+    length = trainer.estimated_stepping_batches if per_batch else trainer.max_epochs
+    if length is None or not 0 < length < float("inf"):
+        raise InputError(f"lr_scheduler.init_args.{missing}: give it, or give the run an end with trainer.max_epochs.")
+    return {**lr_scheduler, "init_args": {**init_args, missing: int(length)}}
 
 
 def _configuration_in(checkpoint: dict[str, Any], ckpt_path: str) -> dict[str, Any]:

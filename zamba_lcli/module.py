@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, cast
 
 import torch
+import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -12,10 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
-    MulticlassAccuracy,
     MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
     MultilabelAccuracy,
     MultilabelF1Score,
     MultilabelPrecision,
@@ -23,7 +21,8 @@ from torchmetrics.classification import (
 )
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.types import Batch, Task
+from zamba_lcli.schedulers import PER_BATCH
+from zamba_lcli.types import Batch, Interval, Task
 
 OptimizerBuilder: TypeAlias = Callable[[Iterable[dict[str, Any]]], Optimizer]
 LRSchedulerBuilder: TypeAlias = Callable[[Optimizer], LRScheduler]
@@ -98,6 +97,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self.configure_metrics()
         self._optimizer: OptimizerBuilder | None = None
         self._lr_scheduler: LRSchedulerBuilder | None = None
+        self._lr_scheduler_interval: Interval | None = None
 
     # ---- the network -------------------------------------------------------------------------------------------------
 
@@ -166,15 +166,22 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             {"name": "backbone", "params": list(self.backbone.parameters())},
         ]
 
-    def set_optimizer(self, optimizer: OptimizerBuilder, lr_scheduler: LRSchedulerBuilder | None = None) -> None:
+    def set_optimizer(
+        self,
+        optimizer: OptimizerBuilder,
+        lr_scheduler: LRSchedulerBuilder | None = None,
+        lr_scheduler_interval: Interval | None = None,
+    ) -> None:
         """Says how to train, for use with a plain ``Trainer``; on the command line this is ``optimizer:`` in the YAML.
 
         Args:
             optimizer: Builds the optimizer from parameter groups, e.g. ``functools.partial(torch.optim.Adam, lr=1e-3)``.
             lr_scheduler: Builds the scheduler from the optimizer, e.g. ``functools.partial(MultiStepLR, milestones=[9])``.
+            lr_scheduler_interval: Whether the scheduler counts epochs or batches (``step``); None for what it is made for.
         """
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
+        self._lr_scheduler_interval = lr_scheduler_interval
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Builds the optimizer on the two groups and the scheduler on the optimizer."""
@@ -188,7 +195,12 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         if self._lr_scheduler is None:
             return optimizer
         scheduler = self._lr_scheduler(optimizer)
-        config: dict[str, Any] = {"scheduler": scheduler, "name": f"lr-{type(optimizer).__name__}"}
+        interval = self._lr_scheduler_interval or ("step" if isinstance(scheduler, PER_BATCH) else "epoch")
+        config: dict[str, Any] = {
+            "scheduler": scheduler,
+            "interval": interval,
+            "name": f"lr-{type(optimizer).__name__}",  # what LearningRateMonitor calls it in any case
+        }
         if hasattr(scheduler, "monitor"):  # pytorch_lightning.cli.ReduceLROnPlateau
             config["monitor"] = scheduler.monitor
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
@@ -198,27 +210,30 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     def configure_metrics(self) -> None:
         """Makes the metrics of each stage: loss, macro F1, top-1/3/5/10 accuracy, and per class for val and test."""
         classes = len(self.class_names)
-        overall: dict[str, Metric] = {"macro_f1": self._metric(MultilabelF1Score, MulticlassF1Score, "macro")}
+        overall: dict[str, Metric | MetricCollection] = {
+            "macro_f1": MultilabelF1Score(classes, average="macro")
+            if self.task == "multilabel"
+            else MulticlassF1Score(classes, average="macro")
+        }
         overall |= {f"top_{k}_accuracy": TopKAccuracy(k) for k in (1, 3, 5, 10) if k < classes or k == 1}
-        per_class: dict[str, Metric] = {
-            "precision": self._metric(MultilabelPrecision, MulticlassPrecision, "none"),
-            "recall": self._metric(MultilabelRecall, MulticlassRecall, "none"),
-            "f1": self._metric(MultilabelF1Score, MulticlassF1Score, "none"),
-            "accuracy": self._metric(MultilabelAccuracy, MulticlassAccuracy, "none"),
+        # Each class against all others, which a multiclass model answers with its one choice.
+        per_class: dict[str, Metric | MetricCollection] = {
+            "precision": MultilabelPrecision(classes, average="none"),
+            "recall": MultilabelRecall(classes, average="none"),
+            "f1": MultilabelF1Score(classes, average="none"),
+            "accuracy": MultilabelAccuracy(classes, average="none"),
         }
         self.losses = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in ("train", "val", "test")})
+        # No compute groups: torchmetrics would merge top-1 and top-3 for good if they agree on the first batch.
         self.overall = nn.ModuleDict(
-            {f"{stage}_metrics": MetricCollection(overall).clone() for stage in ("train", "val", "test")}
+            {
+                f"{stage}_metrics": MetricCollection(overall, compute_groups=False).clone()
+                for stage in ("train", "val", "test")
+            }
         )
         self.per_class = nn.ModuleDict(
-            {f"{stage}_metrics": MetricCollection(per_class).clone() for stage in ("val", "test")}
+            {f"{stage}_metrics": MetricCollection(per_class, compute_groups=False).clone() for stage in ("val", "test")}
         )
-
-    def _metric(self, multilabel: type[Metric], multiclass: type[Metric], average: str) -> Metric:
-        classes = len(self.class_names)
-        if self.task == "multilabel":
-            return multilabel(num_labels=classes, average=average, validate_args=False)  # type: ignore[call-arg]
-        return multiclass(num_classes=classes, average=average, validate_args=False)  # type: ignore[call-arg]
 
     def _log_metrics(self, stage: str) -> None:
         """Logs what the epoch's batches add up to, over all processes."""
@@ -259,11 +274,15 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             target = target.argmax(dim=1)  # (B,)
         loss = self.loss(logits, target)
         with torch.no_grad():
-            probabilities, truth = self.probabilities(logits.float()), target.long()
+            probabilities = self.probabilities(logits.float())
             cast(MeanMetric, self.losses[f"{stage}_loss"]).update(loss.detach(), weight=len(target))
-            cast(MetricCollection, self.overall[f"{stage}_metrics"]).update(probabilities, truth)
+            cast(MetricCollection, self.overall[f"{stage}_metrics"]).update(probabilities, target.long())
             if stage != "train":
-                cast(MetricCollection, self.per_class[f"{stage}_metrics"]).update(probabilities, truth)
+                if self.task == "multilabel":
+                    named = (probabilities > 0.5).long()
+                else:
+                    named = F.one_hot(probabilities.argmax(dim=1), len(self.class_names))
+                cast(MetricCollection, self.per_class[f"{stage}_metrics"]).update(named, batch["target"].long())
         return cast(Tensor, loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
@@ -323,7 +342,10 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
         if theirs is None or list(theirs) == self.class_names:
             return
-        only_theirs, only_ours = sorted(set(theirs) - set(self.class_names)), sorted(set(self.class_names) - set(theirs))
+        only_theirs, only_ours = (
+            sorted(set(theirs) - set(self.class_names)),
+            sorted(set(self.class_names) - set(theirs)),
+        )
         if only_theirs or only_ours:
             difference = f"only in the checkpoint: {only_theirs}; only in the labels or the model: {only_ours}"
         else:

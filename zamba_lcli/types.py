@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias, TypedDict
 from torch import Tensor
 
 Task: TypeAlias = Literal["multilabel", "multiclass"]
+Interval: TypeAlias = Literal["epoch", "step"]
 
 
 class Batch(TypedDict):

@@ -3,4 +3,4 @@
 from zamba_lcli.callbacks.finetuning import ZambaBackboneFinetuning
 from zamba_lcli.callbacks.predictions import PredictionsCSV
 
-__all__ = ["ZambaBackboneFinetuning", "PredictionsCSV"]
+__all__ = ["PredictionsCSV", "ZambaBackboneFinetuning"]

@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 class ZambaBackboneFinetuning(BackboneFinetuning):
     """Trains the head alone, and from an epoch on the backbone too, with its learning rate tied to the head's.
 
-    The arguments are those of Lightning's ``BackboneFinetuning``, and so is what they promise: a YAML that names that one gets
-    this one. Here it is kept with every
-    optimizer, every scheduler and on resume as well: the backbone is a parameter group of its own from the first step, and
-    its learning rate is always the head's times a ratio. Lightning's callback adds the group at the unfreeze, which does
-    nothing where the optimizer was built on all parameters (as LightningCLI does), trains BatchNorm of the frozen backbone,
-    and does not unfreeze after a resume (Lightning#20340, #20629, #21901).
+    The arguments are those of Lightning's ``BackboneFinetuning``, and so is what they promise: a YAML that names that one
+    gets this one. Here it holds with every optimizer, with every scheduler and on resume as well: the backbone is a
+    parameter group of its own from the first step, and its learning rate is always the head's times a ratio. Lightning's
+    callback adds the group at the unfreeze, which does nothing where the optimizer was built on all parameters (as
+    LightningCLI does), trains BatchNorm of the frozen backbone, and does not unfreeze after a resume (Lightning#20340,
+    #20629, #21901).
 
     In the epoch of the unfreeze the ratio is ``backbone_initial_ratio_lr``, or ``backbone_initial_lr`` over the head's
     learning rate then. Each epoch after it multiplies the ratio by ``lambda_func(epoch + 1)``; with ``should_align`` it stays
@@ -118,7 +118,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
             return 0.0
         ratio = self._capped(self.initial_ratio)
         for past in range(self.unfrozen_at_epoch + 1, epoch + 1):
-            ratio = self._capped(ratio * self.lambda_func(past + 1))
+            ratio = self._capped(ratio * float(self.lambda_func(past + 1)))
         return ratio
 
     def _capped(self, ratio: float) -> float:
@@ -131,7 +131,9 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
             if self.unfrozen_at_epoch is None:
                 self.unfrozen_at_epoch = epoch
                 self.initial_ratio = self._initial_ratio(trainer)
-                rank_zero_info(f"Epoch {epoch}: the backbone is unfrozen, at {self.ratio(epoch):g} of the head's learning rate.")
+                rank_zero_info(
+                    f"Epoch {epoch}: the backbone is unfrozen, at {self.ratio(epoch):g} of the head's learning rate."
+                )
             module.unfreeze_backbone(train_bn=self.train_bn)
         self._tie_learning_rates(trainer)
 
@@ -139,7 +141,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         if self.backbone_initial_lr is None:
             return self.backbone_initial_ratio_lr
         head = _groups(trainer)["head"]
-        return self.backbone_initial_lr / (head["lr"] or head["initial_lr"])  # a warm-up may start at 0
+        return float(self.backbone_initial_lr / (head["lr"] or head["initial_lr"]))  # a warm-up may start at 0
 
     def _tie_learning_rates(self, trainer: Trainer) -> None:
         groups = _groups(trainer)

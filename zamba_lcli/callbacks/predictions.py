@@ -9,11 +9,9 @@ from typing import Any, cast
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter
-from torch import Tensor
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
-from zamba_lcli.types import Batch
 
 
 class PredictionsCSV(BasePredictionWriter):
@@ -53,17 +51,19 @@ class PredictionsCSV(BasePredictionWriter):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: Tensor,
+        prediction: Any,
         batch_indices: Any,
-        batch: Batch,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Writes the batch's rows, each led by the clip's position."""
+        """Writes the rows of a ``Batch`` and its ``prediction``, float (B, classes), each led by the clip's position."""
         blanks = [""] * len(cast(ZambaVideoClassificationLightningModule, pl_module).class_names)
         rows: list[list[Any]] = [
             [index, filepath, *[f"{p:.6g}" for p in probabilities], "ok", ""]
-            for index, filepath, probabilities in zip(batch["index"], batch["filepath"], prediction.tolist(), strict=True)
+            for index, filepath, probabilities in zip(
+                batch["index"], batch["filepath"], prediction.tolist(), strict=True
+            )
         ]
         rows += [[index, filepath, *blanks, "failed", reason] for index, filepath, reason in batch["failed"]]
         self._rows.writerows(sorted(rows, key=lambda row: row[0]))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from pytorch_lightning import LightningDataModule
@@ -97,7 +97,9 @@ class ZambaVideoDataModule(LightningDataModule):
             if value < least:
                 raise InputError(f"data.{name}: {value} is less than {least}.")
         if demo is not None and (labels is not None or data_dir is not None):
-            raise InputError("data.demo makes its own labels and clips: leave out data.labels and data.data_dir, or data.demo.")
+            raise InputError(
+                "data.demo makes its own labels and clips: leave out data.labels and data.data_dir, or data.demo."
+            )
         self.labels = labels
         self.data_dir = data_dir
         self.videos = videos
@@ -113,6 +115,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self.check_clips = check_clips
         self.task = task
         self._class_names = class_names
+        self._datasets: dict[str, ClipDataset] = {}
         self._failed: set[str] = set()
         self._failed_csv: Path | None = None
 
@@ -193,9 +196,11 @@ class ZambaVideoDataModule(LightningDataModule):
             self._failed_csv = None if log_dir is None else Path(log_dir) / "failed.csv"
         if stage == "predict":
             if self.videos is None:
-                raise InputError("data.videos is missing: give a folder of clips, a table with a column filepath, or a clip.")
+                raise InputError(
+                    "data.videos is missing: give a folder of clips, a table with a column filepath, or a clip."
+                )
             filepaths, paths = find_videos(self.videos, self.data_dir)
-            self.predict_dataset = self._dataset(filepaths, paths, np.zeros((len(paths), 0), np.float32))
+            self._datasets["predict"] = self._dataset(filepaths, paths, np.zeros((len(paths), 0), np.float32))
             return
         self._check_labels()
         for split in self._splits():
@@ -203,23 +208,23 @@ class ZambaVideoDataModule(LightningDataModule):
             sites = {clip.site for clip in clips if clip.site is not None}
             rank_zero_info(f"{split}: {len(clips)} clips" + (f" from {len(sites)} sites" if sites else ""))
             dataset = self._dataset([c.filepath for c in clips], [c.path for c in clips], self._targets(clips))
-            setattr(self, f"{split}_dataset", dataset)
+            self._datasets[split] = dataset
 
     def train_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the train clips, in an order that depends on the run's seed and the epoch alone."""
-        return self._loader(self.train_dataset, DistributedSampler, shuffle=True)
+        return self._loader(self._datasets["train"], DistributedSampler, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the val clips in order."""
-        return self._loader(self.val_dataset, EachClipOnceSampler)
+        return self._loader(self._datasets["val"], EachClipOnceSampler)
 
     def test_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the holdout clips in order."""
-        return self._loader(self.holdout_dataset, EachClipOnceSampler)
+        return self._loader(self._datasets["holdout"], EachClipOnceSampler)
 
     def predict_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the clips of ``videos`` in order."""
-        return self._loader(self.predict_dataset, EachClipOnceSampler)
+        return self._loader(self._datasets["predict"], EachClipOnceSampler)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Names the clips that could not be read, once each, in the log and in ``failed.csv``."""
@@ -267,7 +272,7 @@ class ZambaVideoDataModule(LightningDataModule):
         )
 
     def _loader(
-        self, dataset: ClipDataset, sampler: Callable[..., DistributedSampler[ClipItem]], shuffle: bool = False
+        self, dataset: ClipDataset, sampler: Callable[..., DistributedSampler[int]], shuffle: bool = False
     ) -> DataLoader[ClipItem]:
         trainer = self.trainer
         return DataLoader(
@@ -311,7 +316,9 @@ def _check_readable(clips: Sequence[LabelledClip], source: Path) -> None:
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:  # waiting for the disk, mostly
         bad = [text for text in pool.map(reason, clips) if text is not None]
     if bad:
-        listing = "\n".join(f"  {text}" for text in bad[:20]) + (f"\n  ... and {len(bad) - 20} more" if len(bad) > 20 else "")
+        listing = "\n".join(f"  {text}" for text in bad[:20]) + (
+            f"\n  ... and {len(bad) - 20} more" if len(bad) > 20 else ""
+        )
         raise InputError(
             f"{len(bad)} of the {len(clips)} clips in {source} cannot be read:\n{listing}\n"
             "Take their rows out of the table or mend the files; or set data.check_clips to false, and they are left out "

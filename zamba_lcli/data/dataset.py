@@ -96,7 +96,7 @@ class ClipDataset(Dataset[ClipItem]):
         }
 
 
-class EachClipOnceSampler(DistributedSampler[ClipItem]):
+class EachClipOnceSampler(DistributedSampler[int]):
     """Deals the clips to the processes in order, each clip once.
 
     ``DistributedSampler`` repeats clips so that all processes take as many steps, which falsifies metrics. Here the

@@ -7,9 +7,11 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from zamba_lcli.errors import InputError
@@ -48,8 +50,8 @@ class DemoClips:
     """Clips of 4 seconds of animals that look alike and differ by how they move, at sites that look different.
 
     ``hopper`` jumps up and down while it drifts on, ``pacer`` walks to and fro, ``walker`` crosses the picture steadily,
-    and ``blank`` is an empty scene. Single frames do not tell the first three apart: body, colour and place are drawn from
-    the same distributions. By day and in infra-red, with sensor noise, flicker and a bar with time and temperature;
+    and ``blank`` is an empty scene. Bodies, colours and starting places are drawn from the same
+    distributions for all. By day and in infra-red, with sensor noise, flicker and a bar with time and temperature;
     H.264 in .mp4, Motion JPEG and MPEG-4 in .avi. The sites of train, val and holdout are different ones.
 
     Args:
@@ -136,13 +138,13 @@ class DemoClips:
             sway = round(np.sin(2 * np.pi * (t / FRAMES + rng.random() * 0.02)))  # a pixel of wind
             frames[t] = np.roll(background, sway, axis=1)
             if label != "blank":
-                _draw(frames[t], animal, *paths[t], step=t)
+                _draw(frames[t], animal, paths[t, 0], paths[t, 1], step=t)
         if infrared:
             across, down = np.linspace(-1, 1, width), np.linspace(-1, 1, height)[:, None]
             lamp = np.clip(1.15 - 0.45 * (across**2 + down**2), 0.2, 1.0)[..., None]
             frames = (frames.mean(axis=3, keepdims=True) * 0.8 * lamp).repeat(3, axis=3).astype(np.float32)
         frames *= 1 + 0.02 * rng.standard_normal((FRAMES, 1, 1, 1)).astype(np.float32)  # flicker
-        noise = rng.standard_normal(frames.shape[:3] + (1 if infrared else 3,)).astype(np.float32)
+        noise = rng.standard_normal((*frames.shape[:3], 1 if infrared else 3)).astype(np.float32)
         frames += (0.04 if infrared else 0.02) * noise
         _draw_bar(frames, rng)
         return (np.clip(frames, 0, 1) * 255).astype(np.uint8)
@@ -230,12 +232,12 @@ def encode(path: Path, frames: NDArray[np.uint8], number: int) -> None:
     """Writes a clip, uint8 (T, H, W, 3), in one of the formats of camera traps, chosen by ``number``."""
     ending, encoder, pixels, options = FORMATS[number % len(FORMATS)]
     with av.open(str(path), "w", format=ending[1:]) as container:
-        stream = container.add_stream(encoder, rate=Fraction(FPS), options=options)
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], pixels  # type: ignore[attr-defined]
+        stream = cast(VideoStream, container.add_stream(encoder, rate=Fraction(FPS), options=options))
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], pixels
         stream.codec_context.thread_count = 1  # the same file whatever the machine
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))  # type: ignore[attr-defined]
-        container.mux(stream.encode(None))  # type: ignore[attr-defined]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -108,9 +108,7 @@ def read_timeline(path: Path) -> Timeline:
         return _index(container, stream).timeline
 
 
-def read_clip(
-    path: Path, sampling: FrameSampling, *, height: int, width: int, crop_bottom_pixels: int = 0
-) -> Clip:
+def read_clip(path: Path, sampling: FrameSampling, *, height: int, width: int, crop_bottom_pixels: int = 0) -> Clip:
     """Reads the frames shown at the times that ``sampling`` chooses, scaled, upright, in RGB.
 
     A frame that is damaged is replaced by the nearest good one before it (or, at the beginning, after it), which is what a
@@ -146,9 +144,9 @@ def _index(container: InputContainer, stream: VideoStream) -> _Index:
     found: dict[int, bool] = {}
     try:
         for packet in container.demux(stream):
-            ticks = packet.pts if packet.pts is not None else packet.dts
-            if ticks is not None and packet.size:
-                found[ticks] = packet.is_keyframe
+            shown = packet.pts if packet.pts is not None else packet.dts
+            if shown is not None and packet.size:
+                found[shown] = packet.is_keyframe
     except (av.error.FFmpegError, OSError):
         pass  # what was found so far can be read
     if not found:

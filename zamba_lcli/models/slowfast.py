@@ -82,9 +82,9 @@ class SlowFast(ZambaVideoClassificationLightningModule):
         """
         super().__init__(class_names=class_names, task=task)
         slow, fast = stem_dim_outs
-        if slow % fast or slow % 2 or fast < 1:
+        if fast < 1 or slow % fast or slow % 2:
             raise InputError(
-                f"model.init_args.stem_dim_outs: {list(stem_dim_outs)} does not fit: the first must be a multiple of the second."
+                f"model.init_args.stem_dim_outs: {list(stem_dim_outs)}: the first must be even and a multiple of the second."
             )
         if model_depth not in (18, 50, 101, 152):
             raise InputError(f"model.init_args.model_depth: {model_depth} is not one of 18, 50, 101, 152.")
@@ -173,6 +173,6 @@ class SlowFast(ZambaVideoClassificationLightningModule):
     def forward_backbone(self, features: list[Tensor]) -> Tensor:
         """Runs the backbone's blocks: pathways to (B, channels, 1, h, w), the two pooled and concatenated."""
         output: list[Tensor] | Tensor = list(features)
-        for block in self.backbone:
+        for block in cast(nn.ModuleList, self.backbone):
             output = block(output)
         return cast(Tensor, output)

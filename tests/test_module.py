@@ -1,0 +1,135 @@
+"""Metrics against scikit-learn, losses against closed forms, what is frozen."""
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Trainer
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support, top_k_accuracy_score
+from torch import nn
+from torch.utils.data import DataLoader
+
+from zamba_lcli.errors import InputError
+from zamba_lcli.module import TopKAccuracy, ZambaVideoClassificationLightningModule
+
+CLASSES = [f"class_{i}" for i in range(12)]
+
+
+class Lookup(ZambaVideoClassificationLightningModule):
+    """Gives the logits that it was made with: the first frame of clip i holds i."""
+
+    def __init__(self, logits, task):
+        super().__init__(class_names=CLASSES[: logits.shape[1]], task=task)
+        self.logits = logits
+        self.first, self.backbone, self.head = nn.BatchNorm3d(3), nn.BatchNorm3d(3), nn.Dropout()
+
+    @property
+    def trunk(self):
+        return self.first
+
+    def forward(self, video):
+        return self.logits[video[:, 0, 0, 0, 0].long()]
+
+
+def batches(target, size=7):
+    def batch(rows):
+        video = torch.tensor(rows, dtype=torch.uint8)[:, None, None, None, None].expand(-1, 3, 4, 2, 2)
+        return {"video": video, "target": target[rows], "index": rows, "filepath": [""] * len(rows), "failed": []}
+
+    return DataLoader(range(len(target)), batch_size=size, collate_fn=batch)
+
+
+def logged(logits, target, task, folder):
+    trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    model = Lookup(logits, task)
+    return trainer.validate(model, batches(target), verbose=False)[0]
+
+
+def test_multiclass_metrics_equal_scikit_learn(folder):
+    rng = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(60, 12, generator=rng), torch.randint(12, (60,), generator=rng)
+    logits[range(60), labels] += 1
+    values = logged(logits, nn.functional.one_hot(labels, 12).float(), "multiclass", folder)
+    truth, scores = labels.numpy(), logits.softmax(1).numpy()
+    named = scores.argmax(1)
+    assert values["val_loss"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), abs=1e-6)
+    assert values["val_macro_f1"] == pytest.approx(f1_score(truth, named, average="macro"), abs=1e-6)
+    for k in (1, 3, 5, 10):
+        expected = top_k_accuracy_score(truth, scores, k=k, labels=range(12))
+        assert values[f"val_top_{k}_accuracy"] == pytest.approx(expected, abs=1e-6)
+    precision, recall, f1, _ = precision_recall_fscore_support(truth, named, labels=range(12), zero_division=0)
+    for i, name in enumerate(CLASSES):
+        assert values[f"species/val_precision/{name}"] == pytest.approx(precision[i], abs=1e-6)
+        assert values[f"species/val_recall/{name}"] == pytest.approx(recall[i], abs=1e-6)
+        assert values[f"species/val_f1/{name}"] == pytest.approx(f1[i], abs=1e-6)
+        # whether each clip was rightly taken to be of this class or not
+        accuracy = accuracy_score(truth == i, named == i)
+        assert values[f"species/val_accuracy/{name}"] == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_multilabel_metrics_equal_scikit_learn(folder):
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(60, 12, generator=rng)
+    target = (torch.rand(60, 12, generator=rng) < 0.2).float()
+    target[range(60), torch.randint(12, (60,), generator=rng)] = 1
+    values = logged(logits, target, "multilabel", folder)
+    truth, named = target.numpy().astype(int), (logits.sigmoid() > 0.5).numpy().astype(int)
+    expected = nn.functional.binary_cross_entropy_with_logits(logits, target).item()
+    assert values["val_loss"] == pytest.approx(expected, abs=1e-6)
+    assert values["val_macro_f1"] == pytest.approx(f1_score(truth, named, average="macro"), abs=1e-6)
+    order = np.argsort(-logits.numpy(), axis=1)
+    for k in (1, 3, 5, 10):
+        hits = [truth[i, order[i, :k]].any() for i in range(60)]
+        assert values[f"val_top_{k}_accuracy"] == pytest.approx(np.mean(hits), abs=1e-6)
+    precision, recall, f1, _ = precision_recall_fscore_support(truth, named, zero_division=0)
+    for i, name in enumerate(CLASSES):
+        assert values[f"species/val_precision/{name}"] == pytest.approx(precision[i], abs=1e-6)
+        assert values[f"species/val_recall/{name}"] == pytest.approx(recall[i], abs=1e-6)
+        assert values[f"species/val_f1/{name}"] == pytest.approx(f1[i], abs=1e-6)
+        assert values[f"species/val_accuracy/{name}"] == pytest.approx(
+            accuracy_score(truth[:, i], named[:, i]), abs=1e-6
+        )
+
+
+@pytest.mark.parametrize(("classes", "expected"), [(2, {1}), (4, {1, 3}), (6, {1, 3, 5}), (12, {1, 3, 5, 10})])
+def test_top_k_only_where_there_are_more_classes(folder, classes, expected):
+    target = nn.functional.one_hot(torch.arange(classes), classes).float()
+    values = logged(torch.zeros(classes, classes), target, "multiclass", folder)
+    assert {k for k in (1, 3, 5, 10) if f"val_top_{k}_accuracy" in values} == expected
+
+
+def test_top_k_takes_class_indices_or_several_labels():
+    scores = torch.tensor([[0.1, 0.5, 0.4], [0.6, 0.3, 0.1]])
+    metric = TopKAccuracy(1)
+    metric.update(scores, torch.tensor([1, 1]))
+    assert metric.compute() == 0.5
+    metric.reset()
+    metric.update(scores, torch.tensor([[1, 1, 0], [0, 1, 1]]))
+    assert metric.compute() == 0.5
+
+
+def test_multiclass_refuses_several_labels(folder):
+    with pytest.raises(InputError, match="multilabel"):
+        logged(torch.zeros(2, 3), torch.tensor([[1.0, 1, 0], [1, 0, 0]]), "multiclass", folder)
+
+
+def test_no_classes_are_refused():
+    with pytest.raises(InputError, match="no classes"):
+        Lookup(torch.zeros(1, 0), "multilabel")
+
+
+def test_frozen_layers_stay_in_eval_mode():
+    model = Lookup(torch.zeros(1, 3), "multilabel")
+    model.freeze_backbone()
+    model.train()
+    assert (model.training, model.head.training) == (True, True)
+    assert (model.first.training, model.backbone.training) == (False, False)
+    assert not any(p.requires_grad for p in (*model.first.parameters(), *model.backbone.parameters()))
+    model.unfreeze_backbone()
+    assert (model.first.training, model.backbone.training) == (False, True)
+    assert all(p.requires_grad for p in model.backbone.parameters())
+    model.unfreeze_backbone(train_bn=False)
+    model.train()
+    assert not model.backbone.training
+    assert not any(p.requires_grad for p in model.backbone.parameters())
+    model.eval()
+    assert not any(m.training for m in model.modules())
