@@ -66,7 +66,8 @@ class PredictionsCSV(BasePredictionWriter):
             )
         ]
         rows += [[index, filepath, *blanks, "failed", reason] for index, filepath, reason in batch["failed"]]
-        self._rows.writerows(sorted(rows, key=lambda row: row[0]))
+        rows.sort(key=lambda row: int(row[0]))
+        self._rows.writerows(rows)
         self._file.flush()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -79,8 +79,12 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
         raise UnreadableClipError(f"not a video, or its index is missing ({error.strerror})") from None
     streams = container.streams.video
     if not streams:
+        others = len(container.streams)
         container.close()
-        raise UnreadableClipError("no video in the file (it may be a sound recording)")
+        what = (
+            "no video in the file (it may be a sound recording)" if others else "not a video, or its index is missing"
+        )
+        raise UnreadableClipError(what)
     if streams[0].codec_context is None:
         container.close()
         raise UnreadableClipError("the video is in a format that cannot be decoded")
@@ -189,14 +193,16 @@ def _decode(
                 if not landed and _ticks(frame) > index.ticks[target]:
                     raise _SeekMissedError
                 landed = True
+                delivering = False
                 while target is not None and _ticks(frame) >= index.ticks[target]:
                     exact = _ticks(frame) == index.ticks[target] or held is None
                     chosen = frame if exact or held is None else held
                     delivered[target] = (_ticks(chosen), picture(chosen))
                     target = next(remaining, None)
+                    delivering = True
                 held = frame
-                if target is None or (seek and index.key_before(target) > _ticks(frame)):
-                    break  # done, or it is a shorter way to jump ahead
+                if target is None or (seek and delivering and index.key_before(target) > _ticks(frame)):
+                    break  # done, or jumping ahead is shorter; asked once a target, for a seek may land before its key frame
             else:  # the file ends before the target, which was damaged
                 if not landed:
                     raise _SeekMissedError
