@@ -37,9 +37,9 @@ def test_run_folder_is_as_people_know_it(fitted):
     names = {path.name.split(".vm")[0] if "tfevents" not in path.name else "events" for path in fitted.iterdir()}
     assert names == {"checkpoints", "events", "hparams.yaml", "config.yaml"}
     checkpoints = {path.name for path in (fitted / "checkpoints").iterdir()}
-    assert "last.ckpt" in checkpoints
-    assert len(checkpoints) == 2
-    assert all(name == "last.ckpt" or name.startswith("epoch=") for name in checkpoints)
+    assert {"last.ckpt", "epoch=1-step=4.ckpt"} <= checkpoints
+    assert len(checkpoints) == 3
+    assert sum(name.startswith("best-epoch=") for name in checkpoints) == 1
 
 
 def test_logged_values(fitted):
@@ -58,7 +58,8 @@ def test_fit_ends_with_metrics_checkpoint_and_tensorboard(zamba, capfd):
     output = capfd.readouterr()
     text = output.out + output.err
     assert "val_macro_f1" in text
-    assert "checkpoints/epoch=" in text
+    assert "checkpoints/best-epoch=" in text
+    assert "checkpoints/epoch=1-step=4.ckpt" in text
     assert "tensorboard --logdir runs/tiny" in text
 
 

@@ -1,8 +1,10 @@
 """What every network shares while it trains: loss, metrics, steps, parameter groups and what is frozen."""
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
@@ -262,6 +264,16 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         """Turns logits into probabilities, both float (B, classes)."""
         return logits.sigmoid() if self.task == "multilabel" else logits.softmax(dim=1)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Makes dropout and whatever else is random a function of the run's seed, the process, the epoch and the batch.
+
+        So a run that is interrupted anywhere and resumed, with one process or many, goes on as if it had not been. Lightning
+        does not keep the states of random generators in checkpoints.
+        """
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # set by Lightning's seed_everything
+        position = np.random.SeedSequence([seed, self.global_rank, self.current_epoch, batch_idx])
+        torch.manual_seed(int(position.generate_state(1, np.uint64)[0] >> 1))
+
     def _step(self, batch: Batch, stage: str) -> Tensor:
         """Computes the batch's mean loss and counts its clips in the stage's metrics."""
         logits, target = self(batch["video"]), batch["target"]
@@ -313,6 +325,11 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             return batch["video"].new_zeros((0, len(self.class_names)), dtype=torch.float32)
         return self.probabilities(self(batch["video"]).float())
 
+    def on_train_epoch_start(self) -> None:
+        """Begins to count; a run resumed in the middle of an epoch does not come here and counts on."""
+        for _, metric in self._train_metrics():
+            metric.reset()
+
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's train metrics."""
         self._log_metrics("train")
@@ -329,9 +346,23 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps loading free of downloads: the checkpoint's own weights are all that is needed."""
+        checkpoint["train_metrics"] = {name: _state_over_processes(metric) for name, metric in self._train_metrics()}
         hyper_parameters = checkpoint.get("hyper_parameters")
         if hyper_parameters is not None and "weights" in hyper_parameters:
             hyper_parameters["weights"] = None
+
+    def _train_metrics(self) -> Iterator[tuple[str, Metric]]:
+        """Yields the metrics that a checkpoint from the middle of an epoch finds half counted."""
+        yield "loss", cast(MeanMetric, self.losses["train_loss"])
+        yield from cast(MetricCollection, self.overall["train_metrics"]).items()
+
+    def _restore_train_metrics(self, states: dict[str, dict[str, Tensor]]) -> None:
+        first = self._trainer is None or self.trainer.is_global_zero  # the counts of all processes go to the first
+        for name, metric in self._train_metrics():
+            if first and name in states:
+                metric._update_count = 1  # else it takes itself for empty
+                for key, value in states[name].items():
+                    setattr(metric, key, value.to(metric.device))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint of other classes.
@@ -341,6 +372,9 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         """
         theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
         if theirs is None or list(theirs) == self.class_names:
+            epoch_loop = checkpoint.get("loops", {}).get("fit_loop", {})
+            if not epoch_loop.get("epoch_loop.batch_progress", {}).get("is_last_batch", True):
+                self._restore_train_metrics(checkpoint.get("train_metrics", {}))
             return
         only_theirs, only_ours = (
             sorted(set(theirs) - set(self.class_names)),
@@ -353,4 +387,12 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         raise InputError(
             f"The checkpoint was made for other classes; {difference}. Use the labels it was trained with, or give its "
             "classes in its order as class_names."
+        )
+
+
+def _state_over_processes(metric: Metric) -> dict[str, Tensor]:
+    """Returns what a metric has counted so far, summed over all processes; every process must call this."""
+    with metric.sync_context(should_sync=metric.update_called):
+        return (
+            {name: getattr(metric, name).detach().clone() for name in metric._defaults} if metric.update_called else {}
         )

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cached_property
@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, DistributedSampler
 
-from zamba_lcli.data.dataset import ClipDataset, ClipItem, EachClipOnceSampler
+from zamba_lcli.data.dataset import ClipDataset, ClipItem, EachClipOnceSampler, ShuffledSampler
 from zamba_lcli.data.demo import DemoClips
 from zamba_lcli.data.labels import (
     LabelledClip,
@@ -212,19 +213,21 @@ class ZambaVideoDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the train clips, in an order that depends on the run's seed and the epoch alone."""
-        return self._loader(self._datasets["train"], DistributedSampler, shuffle=True)
+        dataset = self._datasets["train"]
+        sampler = ShuffledSampler(dataset, self.batch_size, self._position, **self._process(), seed=_seed())
+        return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the val clips in order."""
-        return self._loader(self._datasets["val"], EachClipOnceSampler)
+        return self._each_clip_once("val")
 
     def test_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the holdout clips in order."""
-        return self._loader(self._datasets["holdout"], EachClipOnceSampler)
+        return self._each_clip_once("holdout")
 
     def predict_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the clips of ``videos`` in order."""
-        return self._loader(self._datasets["predict"], EachClipOnceSampler)
+        return self._each_clip_once("predict")
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Names the clips that could not be read, once each, in the log and in ``failed.csv``."""
@@ -271,24 +274,36 @@ class ZambaVideoDataModule(LightningDataModule):
             crop_bottom_pixels=self.crop_bottom_pixels,
         )
 
-    def _loader(
-        self, dataset: ClipDataset, sampler: Callable[..., DistributedSampler[int]], shuffle: bool = False
-    ) -> DataLoader[ClipItem]:
-        trainer = self.trainer
+    def _each_clip_once(self, split: str) -> DataLoader[ClipItem]:
+        dataset = self._datasets[split]
+        return self._loader(dataset, EachClipOnceSampler(dataset, shuffle=False, **self._process()))
+
+    def _loader(self, dataset: ClipDataset, sampler: DistributedSampler[int]) -> DataLoader[ClipItem]:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=sampler(
-                dataset,
-                num_replicas=1 if trainer is None else trainer.world_size,
-                rank=0 if trainer is None else trainer.global_rank,
-                shuffle=shuffle,
-                seed=int(os.environ.get("PL_GLOBAL_SEED", "0")),  # set by Lightning's seed_everything
-            ),
+            sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=dataset.collate,
             persistent_workers=self.num_workers > 0,
+            generator=torch.Generator().manual_seed(_seed()),  # else it draws from the generator that dropout uses
         )
+
+    def _process(self) -> dict[str, Any]:
+        """Returns how many processes train and which of them this is."""
+        if self.trainer is None:
+            return {"num_replicas": 1, "rank": 0}
+        return {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
+
+    def _position(self) -> tuple[int, int]:
+        """Returns the epoch that begins, or goes on after a resume, and how many of its batches are done."""
+        if self.trainer is None:
+            return 0, 0
+        loop: Any = self.trainer.fit_loop
+        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+        if epochs.started == epochs.processed or batches.is_last_batch:  # what was begun is done
+            return epochs.started, 0
+        return epochs.started - 1, int(batches.current.processed)
 
     def _report_failed(self, filepath: str, reason: str) -> None:
         rank_zero_warn(f"{filepath} could not be read and is left out: {reason}")
@@ -301,6 +316,11 @@ class ZambaVideoDataModule(LightningDataModule):
             if is_new:
                 rows.writerow(["filepath", "reason"])
             rows.writerow([filepath, reason])
+
+
+def _seed() -> int:
+    """Returns the seed that Lightning's ``seed_everything`` was given, 0 if there was none."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
 def _check_readable(clips: Sequence[LabelledClip], source: Path) -> None:

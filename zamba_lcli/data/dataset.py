@@ -1,7 +1,8 @@
 """Clips as items and batches for a torch DataLoader."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -94,6 +95,43 @@ class ClipDataset(Dataset[ClipItem]):
             "filepath": [item.filepath for item in read],
             "failed": [(item.index, item.filepath, item.error) for item in items if item.error],
         }
+
+
+class ShuffledSampler(DistributedSampler[int]):
+    """Shuffles the clips and deals them to the processes; the order depends on the seed and the epoch alone.
+
+    A resumed run goes on with the batch after the last one trained on, without reading those before it. Lightning starts
+    its epoch anew, with the order of epoch 0: it makes the loader's iterator before it tells the sampler the epoch.
+
+    Args:
+        dataset: The clips.
+        batch_size: Clips in a batch, per process.
+        position: Tells, when an epoch begins, which one it is and how many of its batches are done.
+        num_replicas: Number of processes.
+        rank: Which of them this is.
+        seed: The run's seed.
+    """
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        batch_size: int,
+        position: Callable[[], tuple[int, int]],
+        *,
+        num_replicas: int,
+        rank: int,
+        seed: int,
+    ) -> None:
+        """Keeps the arguments; see the class."""
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
+        self.batch_size = batch_size
+        self.position = position
+
+    def __iter__(self) -> Iterator[int]:
+        """Yields this process's indices that are left of the epoch."""
+        epoch, batches_done = self.position()
+        self.set_epoch(epoch)
+        return islice(super().__iter__(), batches_done * self.batch_size, None)
 
 
 class EachClipOnceSampler(DistributedSampler[int]):

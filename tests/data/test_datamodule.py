@@ -1,0 +1,151 @@
+"""Batches, as a loop without the command line sees them."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from zamba_lcli.data import DemoClips, EvenlySpaced, ZambaVideoDataModule
+from zamba_lcli.data.dataset import NO_CLIP, ClipDataset, EachClipOnceSampler, ShuffledSampler
+from zamba_lcli.data.videos import find_videos
+from zamba_lcli.errors import InputError
+
+SMALL = {"sampling": EvenlySpaced(4), "height": 24, "width": 32, "batch_size": 3, "num_workers": 0}
+
+
+def ready(clips, **kwargs):
+    data = ZambaVideoDataModule(labels=str(clips / "labels.csv"), **{**SMALL, **kwargs})
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def test_batches(clips):
+    data = ready(clips)
+    assert data.class_names == list(DemoClips.class_names)
+    batches = list(data.train_dataloader())
+    assert [len(batch["filepath"]) for batch in batches] == [3, 3, 2]
+    video, target = batches[0]["video"], batches[0]["target"]
+    assert (video.dtype, tuple(video.shape)) == (torch.uint8, (3, 3, 4, 24, 32))
+    assert video.is_contiguous(memory_format=torch.channels_last_3d)
+    assert (target.dtype, tuple(target.shape)) == (torch.float32, (3, 4))
+    names = [data.class_names[i] for i in target.argmax(1)]
+    assert all(path.startswith(name) for path, name in zip(batches[0]["filepath"], names, strict=True))
+    assert sorted(path for batch in batches for path in batch["filepath"]) == sorted(
+        clip.filepath for clip in data.table.split("train")
+    )
+
+
+def test_several_labels_a_clip(clips, folder):
+    with open(clips / "labels.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0]["label"] = "walker;hopper"
+    with open("labels.csv", "w", newline="") as file:
+        csv.DictWriter(file, rows[0]).writeheader()
+        csv.DictWriter(file, rows[0]).writerows(rows)
+    data = ready(folder, data_dir=str(clips))
+    batch = next(b for b in data.train_dataloader() if rows[0]["filepath"] in b["filepath"])
+    target = batch["target"][batch["filepath"].index(rows[0]["filepath"])]
+    assert target.tolist() == [0, 1, 0, 1]
+    with pytest.raises(InputError, match="2 labels"):
+        _ = ready(folder, data_dir=str(clips), task="multiclass").table
+
+
+def test_unreadable_clips_are_in_failed_and_not_in_video(clips, folder):
+    shutil.copytree(clips, folder / "clips")
+    data = ZambaVideoDataModule(
+        labels=str(folder / "clips/labels.csv"), check_clips=False, **{**SMALL, "batch_size": 8}
+    )
+    bad = data.table.split("train")[2]
+    bad.path.write_text("no video")
+    data.prepare_data()
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    assert len(batch["video"]) == len(batch["target"]) == len(batch["filepath"]) == 7
+    assert bad.filepath not in batch["filepath"]
+    assert batch["failed"] == [(2, bad.filepath, batch["failed"][0][2])]
+
+
+def test_a_batch_of_unreadable_clips_is_empty(folder):
+    paths = [folder / "a.mp4", folder / "b.mp4"]
+    targets = np.zeros((2, 3), np.float32)
+    dataset = ClipDataset(["a.mp4", "b.mp4"], paths, targets, EvenlySpaced(4), height=8, width=10, crop_bottom_pixels=0)
+    batch = dataset.collate([dataset[0], dataset[1]])
+    assert batch["video"].shape == (0, 3, 4, 8, 10)
+    assert batch["target"].shape == (0, 3)
+    assert [name for _, name, _ in batch["failed"]] == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.parametrize(("clips_n", "processes"), [(7, 1), (7, 2), (2, 4)])
+def test_each_clip_once_over_the_processes(clips_n, processes):
+    dataset = ClipDataset(
+        [""] * clips_n, [None] * clips_n, None, EvenlySpaced(1), height=1, width=1, crop_bottom_pixels=0
+    )
+    dealt = [list(EachClipOnceSampler(dataset, num_replicas=processes, rank=r)) for r in range(processes)]
+    assert len({len(indices) for indices in dealt}) == 1  # all take as many steps
+    assert sorted(i for indices in dealt for i in indices if i != NO_CLIP) == list(range(clips_n))
+
+
+def test_the_order_depends_on_seed_and_epoch_and_goes_on_after_a_resume():
+    dataset = ClipDataset([""] * 10, [None] * 10, None, EvenlySpaced(1), height=1, width=1, crop_bottom_pixels=0)
+
+    def order(epoch, done=0, seed=0):
+        return list(ShuffledSampler(dataset, 2, lambda: (epoch, done), num_replicas=1, rank=0, seed=seed))
+
+    assert sorted(order(0)) == list(range(10))
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+    assert order(0) != order(0, seed=1)
+    assert order(1, done=3) == order(1)[6:]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"batch_size": 0}, "data.batch_size"),
+        ({"num_workers": -1}, "data.num_workers"),
+        ({"demo": DemoClips()}, "data.demo"),
+        ({"split_proportions": {"trian": 1}}, "data.split_proportions"),
+    ],
+)
+def test_wrong_arguments(clips, folder, wrong, text):
+    (folder / "labels.csv").write_text("filepath,label\n" + "".join(f"{i}.mp4,a\n" for i in range(9)))
+    with pytest.raises(InputError, match=text):
+        _ = ZambaVideoDataModule(labels="labels.csv", **{**SMALL, **wrong}).table
+
+
+def test_labels_that_the_model_does_not_know(clips):
+    with pytest.raises(InputError, match="walker"):
+        ready(clips, class_names=["blank", "hopper", "pacer"])
+
+
+def test_a_given_order_of_classes_is_kept(clips):
+    data = ready(clips, class_names=["walker", "pacer", "hopper", "blank"])
+    batch = next(iter(data.val_dataloader()))
+    names = [data.class_names[i] for i in batch["target"].argmax(1)]
+    assert all(path.startswith(name) for path, name in zip(batch["filepath"], names, strict=True))
+
+
+# ---- what to predict -------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_a_table_or_a_clip(clips, folder):
+    names, paths = find_videos(str(clips))
+    assert names == sorted(names)
+    assert all(path.is_file() for path in paths)
+    assert len(names) == 16
+    assert find_videos(str(paths[0])) == ([str(paths[0])], [paths[0]])
+    (folder / "list.csv").write_text("\ufefffilepath,note\nb.mp4,x\na.mp4,\nb.mp4,again\n", encoding="utf-8")
+    assert find_videos("list.csv", str(clips)) == (["b.mp4", "a.mp4"], [clips / "b.mp4", clips / "a.mp4"])
+
+
+@pytest.mark.parametrize(("make", "text"), [("nix", "no folder"), ("empty/", "no clip"), ("a.csv", "filepath")])
+def test_nothing_to_predict(folder, make, text):
+    if make.endswith("/"):
+        (folder / make).mkdir()
+    elif make.endswith(".csv"):
+        (folder / make).write_text("file\na.mp4\n")
+    with pytest.raises(InputError, match=text):
+        find_videos(make)
