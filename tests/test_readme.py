@@ -1,0 +1,59 @@
+"""What the README shows, run."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TINY
+
+from zamba_lcli.cli import main
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", README, re.S) for language in ("bash", "yaml", "python")}
+
+
+def test_python_example(clips, folder, monkeypatch):
+    (code,) = BLOCKS["python"]
+    shutil.copytree(clips, folder / "clips")
+    shutil.copy(clips / "labels.csv", folder / "labels.csv")
+    small = {
+        "num_frames=32": "num_frames=4",
+        "sampling=E": "height=32, width=32, num_workers=0, sampling=E",
+        "class_names=data.class_names": "data.class_names, weights=None, model_depth=18, stem_dim_outs=(8, 2)",
+        "max_epochs=30": "max_epochs=1, enable_progress_bar=False",
+    }
+    for there, here in small.items():
+        assert there in code
+        code = code.replace(there, here)
+    exec(code, {})
+    assert list(folder.glob("lightning_logs/version_0/checkpoints/*.ckpt"))
+
+
+@pytest.mark.parametrize("block", BLOCKS["yaml"])
+def test_yaml_examples(zamba, folder, block):
+    assert yaml.safe_load(block)
+    (folder / "more.yaml").write_text(block)
+    with pytest.raises(SystemExit) as exit_info:
+        main(["fit", "--config", str(TINY), "--config", "more.yaml", "--print_config"])
+    assert exit_info.value.code == 0
+
+
+def test_commands_are_complete(clips, folder, capsys, fitted):
+    shutil.copytree(fitted, folder / "runs/slowfast/version_0")
+    (folder / "more_clips").mkdir()
+    shutil.copy(next(clips.glob("*.mp4")), folder / "more_clips")
+    commands = [line for block in BLOCKS["bash"] for line in block.replace("\\\n", "").splitlines() if "zamba " in line]
+    commands = [command.strip() for command in commands if "pip install" not in command]
+    assert len(commands) == 4
+    for command in commands:
+        words = command.split()[1:]
+        if "slowfast_finetune.yaml" in words:  # downloads weights
+            words.append("--print_config")
+            with pytest.raises(SystemExit) as exit_info:
+                main(words)
+            assert exit_info.value.code == 0
+        else:
+            main(words)
+    assert (folder / "runs/tiny/version_1/predictions.csv").exists()
