@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import yaml
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
+from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BackboneFinetuning, BasePredictionWriter, Callback, ModelCheckpoint
 from pytorch_lightning.cli import (
@@ -27,7 +28,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from zamba_lcli import callbacks, data, models  # noqa: F401  (so that a YAML can name their classes shortly)
-from zamba_lcli.callbacks import PredictionsCSV, ZambaBackboneFinetuning
+from zamba_lcli.callbacks import PredictionsCSV, SaveOnInterrupt, WholeCheckpointIO, ZambaBackboneFinetuning
+from zamba_lcli.callbacks.interruption import checkpoint_folder
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.weights import load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
@@ -204,7 +206,13 @@ class ZambaCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Builds the trainer; finetuning comes first among its callbacks, so that others see its learning rates."""
         self.config = self._stated_config  # what the run folder records
-        trainer = super().instantiate_trainer(**kwargs)
+        plugins = self._get(self.config_init, "trainer").plugins or []
+        plugins = list(plugins) if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(WholeCheckpointIO())
+        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        if self.subcommand == "fit":
+            callbacks_of(trainer).append(SaveOnInterrupt())
         callbacks_of(trainer).sort(key=lambda callback: not isinstance(callback, BackboneFinetuning))
         return trainer
 
@@ -230,6 +238,19 @@ class ZambaCLI(LightningCLI):
             )
 
     # ---- running -----------------------------------------------------------------------------------------------------
+
+    def before_fit(self) -> None:
+        """Finds ``ckpt_path: last``, which Lightning takes for nothing where there is no checkpoint, and starts over."""
+        if self.config_init[self.subcommand].ckpt_path != "last":
+            return
+        folder = checkpoint_folder(self.trainer)
+        found = sorted(folder.glob("last*.ckpt"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise InputError(
+                f"ckpt_path: last: no checkpoint in {folder}. Leave out ckpt_path to start from the beginning, or name "
+                "the run folder to go on with, e.g. --trainer.logger.init_args.version 0."
+            )
+        self.config_init[self.subcommand].ckpt_path = str(found[-1])
 
     def before_predict(self) -> None:
         """Makes sure that predictions are written, and does not hold them all in memory."""

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassF1Score,
@@ -207,6 +208,16 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             config["monitor"] = scheduler.monitor
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
 
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Steps a scheduler, but for ReduceLROnPlateau, which ``on_train_epoch_end`` steps.
+
+        Lightning steps that one after the epoch's checkpoint is saved, and not at all at the end of an epoch in which a run was
+        resumed; so the resumed run would have other learning rates.
+        """
+        interval = self.trainer.lr_scheduler_configs[0].interval
+        if not _is_stepped_here(scheduler, interval):
+            super().lr_scheduler_step(scheduler, metric)
+
     # ---- metrics -----------------------------------------------------------------------------------------------------
 
     def configure_metrics(self) -> None:
@@ -333,6 +344,9 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's train metrics."""
         self._log_metrics("train")
+        for config in self.trainer.lr_scheduler_configs:
+            if _is_stepped_here(config.scheduler, config.interval) and config.monitor in self.trainer.callback_metrics:
+                cast(Any, config.scheduler).step(self.trainer.callback_metrics[config.monitor])
 
     def on_validation_epoch_end(self) -> None:
         """Logs the val metrics."""
@@ -346,6 +360,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps loading free of downloads: the checkpoint's own weights are all that is needed."""
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            _resume_before_validation(checkpoint["loops"]["fit_loop"], self.trainer.validating)
         checkpoint["train_metrics"] = {name: _state_over_processes(metric) for name, metric in self._train_metrics()}
         hyper_parameters = checkpoint.get("hyper_parameters")
         if hyper_parameters is not None and "weights" in hyper_parameters:
@@ -372,9 +388,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         """
         theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
         if theirs is None or list(theirs) == self.class_names:
-            epoch_loop = checkpoint.get("loops", {}).get("fit_loop", {})
-            if not epoch_loop.get("epoch_loop.batch_progress", {}).get("is_last_batch", True):
-                self._restore_train_metrics(checkpoint.get("train_metrics", {}))
+            self._restore_train_metrics(checkpoint.get("train_metrics", {}))
             return
         only_theirs, only_ours = (
             sorted(set(theirs) - set(self.class_names)),
@@ -390,9 +404,35 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         )
 
 
+def _is_stepped_here(scheduler: Any, interval: str) -> bool:
+    return isinstance(scheduler, ReduceLROnPlateau) and interval == "epoch"
+
+
 def _state_over_processes(metric: Metric) -> dict[str, Tensor]:
     """Returns what a metric has counted so far, summed over all processes; every process must call this."""
     with metric.sync_context(should_sync=metric.update_called):
         return (
             {name: getattr(metric, name).detach().clone() for name in metric._defaults} if metric.update_called else {}
         )
+
+
+def _resume_before_validation(fit_loop: dict[str, Any], validating: bool) -> None:
+    """Lets a run that is saved after an epoch's last batch, but before its end, go on with the whole validation.
+
+    Lightning goes on with the next epoch if it was saved at the end of that batch, and with the next val batch if it was saved
+    in the validation; either way validation and train metrics of the epoch are lost or wrong.
+
+    Args:
+        fit_loop: The progress of Lightning's loops, as in the checkpoint; changed in place.
+        validating: Whether the checkpoint is saved in the validation.
+    """
+    batches, epochs = fit_loop["epoch_loop.batch_progress"], fit_loop["epoch_progress"]
+    if not batches["is_last_batch"] or epochs["current"]["processed"] == epochs["current"]["started"]:
+        return
+    val_batches = fit_loop["epoch_loop.val_loop.batch_progress"]
+    if not validating and batches["total"]["completed"] == batches["total"]["processed"]:
+        return  # saved at the end of the validation
+    for counts in ("total", "current"):
+        batches[counts] = {**batches[counts], "completed": batches[counts]["processed"]}
+        val_batches[counts] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # in the middle of the first
+    val_batches["is_last_batch"] = False

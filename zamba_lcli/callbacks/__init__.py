@@ -1,6 +1,7 @@
 """What happens around the steps of a run."""
 
-from zamba_lcli.callbacks.finetuning import ZambaBackboneFinetuning
+from zamba_lcli.callbacks.finetuning import ConstantFactor, ZambaBackboneFinetuning
+from zamba_lcli.callbacks.interruption import SaveOnInterrupt, WholeCheckpointIO
 from zamba_lcli.callbacks.predictions import PredictionsCSV
 
-__all__ = ["PredictionsCSV", "ZambaBackboneFinetuning"]
+__all__ = ["ConstantFactor", "PredictionsCSV", "SaveOnInterrupt", "WholeCheckpointIO", "ZambaBackboneFinetuning"]

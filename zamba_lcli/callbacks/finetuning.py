@@ -7,12 +7,30 @@ from typing import Any, cast
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BackboneFinetuning
 from pytorch_lightning.callbacks.finetuning import multiplicative
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_info
+from torch.nn.parallel import DistributedDataParallel
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 
 log = logging.getLogger(__name__)
+
+
+class ConstantFactor:
+    """A ``lambda_func`` of :class:`ZambaBackboneFinetuning`: the same factor each epoch.
+
+    Args:
+        factor: By which the ratio of the learning rates grows each epoch; 1 keeps it.
+    """
+
+    def __init__(self, factor: float) -> None:
+        """Keeps the factor."""
+        self.factor = factor
+
+    def __call__(self, epoch: int) -> float:
+        """Returns the factor, whatever the epoch."""
+        return self.factor
 
 
 class ZambaBackboneFinetuning(BackboneFinetuning):
@@ -135,6 +153,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
                     f"Epoch {epoch}: the backbone is unfrozen, at {self.ratio(epoch):g} of the head's learning rate."
                 )
             module.unfreeze_backbone(train_bn=self.train_bn)
+            _wrap_again(trainer, pl_module)
         self._tie_learning_rates(trainer)
 
     def _initial_ratio(self, trainer: Trainer) -> float:
@@ -146,6 +165,13 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
     def _tie_learning_rates(self, trainer: Trainer) -> None:
         groups = _groups(trainer)
         groups["backbone"]["lr"] = groups["head"]["lr"] * self.ratio(trainer.current_epoch)
+
+
+def _wrap_again(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Lets DistributedDataParallel see what trains now: it synchronizes only what did when it was made (Lightning#20340)."""
+    strategy = trainer.strategy
+    if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
+        strategy.model = strategy._setup_model(pl_module)
 
 
 def _groups(trainer: Trainer) -> dict[str, dict[str, Any]]:

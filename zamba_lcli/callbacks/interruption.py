@@ -1,0 +1,99 @@
+"""Runs that are interrupted lose nothing."""
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_info
+
+
+class SaveOnInterrupt(Callback):
+    """On SIGINT (Ctrl-C) and SIGTERM (SLURM's way) saves ``last.ckpt`` and ends the run with code 130 or 143.
+
+    The batch in work is finished first. A second Ctrl-C ends the run at once. Lightning saves nothing, and ends with code 0 on
+    SIGTERM.
+    """
+
+    def __init__(self) -> None:
+        """Waits for a signal."""
+        self.received: signal.Signals | None = None
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listens to the signals."""
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[signum] = signal.signal(signum, self._receive)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Puts back who listened before."""
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Puts back who listened before."""
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if self.received is not None and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(signum)
+        rank_zero_info(f"{self.received.name}: saving a checkpoint after this batch.")
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Saves and ends the run if a signal has come, to any of the processes."""
+        self._save_and_exit(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Saves and ends the run if a signal has come; a resume begins with the validation."""
+        if not trainer.sanity_checking:
+            self._save_and_exit(trainer)
+
+    def _save_and_exit(self, trainer: Trainer) -> None:
+        number = torch.tensor(int(self.received or 0), device=trainer.strategy.root_device)
+        if trainer.world_size > 1:  # a signal often reaches only one of the processes
+            number = trainer.strategy.all_gather(number).max()
+        if number == 0:
+            return
+        path = checkpoint_folder(trainer) / "last.ckpt"
+        trainer.save_checkpoint(path)
+        rank_zero_info(f"Interrupted. To go on: --ckpt_path {path}")
+        raise SystemExit(128 + int(number))
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint under another name and moves it into place when it is whole.
+
+    Lightning writes to the system's folder for temporary files and moves from there, which copies if that is another disk: a
+    run that is killed then leaves half a checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Saves ``checkpoint`` at ``path``; a path on a remote file system is left to Lightning."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        with partial.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+def checkpoint_folder(trainer: Trainer) -> Path:
+    """Returns where the run's checkpoints are: that of its ModelCheckpoint, or ``checkpoints`` in the run folder."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is not None:
+            return Path(callback.dirpath)
+    return Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
