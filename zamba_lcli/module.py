@@ -317,7 +317,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             # The other processes wait for this one's gradients: it takes part with zeros.
             return cast(Tensor, sum(p.sum() for p in self.parameters() if p.requires_grad)) * 0.0
         loss = self._step(batch, "train")
-        self.log("train_loss", loss, prog_bar=True, batch_size=clips)
+        self.log("train_loss", loss, prog_bar=True, batch_size=clips, sync_dist=self.trainer.world_size > 1)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
