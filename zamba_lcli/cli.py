@@ -40,7 +40,7 @@ from zamba_lcli.types import Interval
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 NOISE = (  # warnings that no user of this program can act on
     r"Found \d+ module\(s\) in eval mode",  # frozen layers are meant to be
-    r"`torch.jit.script` is deprecated",  # used by pytorchvideo's dependencies
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # the sampler goes on where it ended
     r"LightningCLI's args parameter is intended to run from within Python",  # it is
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's call
 )

@@ -4,20 +4,24 @@ Feichtenhofer et al., "SlowFast Networks for Video Recognition", https://arxiv.o
 pytorchvideo's; its names of arguments are kept.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import cast
 
 import torch
 import torch.nn.functional as F
-from pytorchvideo.models.head import ResNetBasicHead
-from pytorchvideo.models.hub.slowfast import checkpoint_paths
-from pytorchvideo.models.slowfast import create_slowfast
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.weights import load_file, load_published
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 from zamba_lcli.types import Task
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")  # called by what pytorchvideo imports
+    from pytorchvideo.models.head import ResNetBasicHead
+    from pytorchvideo.models.hub.slowfast import checkpoint_paths
+    from pytorchvideo.models.slowfast import create_slowfast
 
 ALPHA = 4  # the fast pathway sees this many times as many frames as the slow one
 KINETICS_MEAN = 0.45  # of pixels between 0 and 1, the same for the three channels

@@ -1,0 +1,261 @@
+"""Freezing, unfreezing and learning rates, checked by step against loops written out here."""
+
+import pytest
+import schedules
+import torch
+import yaml
+from pytorch_lightning.callbacks import Callback
+from test_cli import scalars
+from torch.optim import SGD
+from torch.optim import lr_scheduler as torch_schedulers
+
+from zamba_lcli.callbacks import ConstantFactor, ZambaBackboneFinetuning
+from zamba_lcli.errors import InputError
+
+EPOCHS, BATCHES, LR, UNFREEZE = 6, 2, 0.1, 2
+TORCH = "torch.optim.lr_scheduler."
+
+
+def cls(name, **init_args):
+    return {"class_path": name, "init_args": init_args}
+
+
+# what the YAML says, and the same built by hand
+SCHEDULERS = {
+    "StepLR": (cls("StepLR", step_size=2, gamma=0.5), lambda o: torch_schedulers.StepLR(o, 2, 0.5)),
+    "MultiStepLR": (cls("MultiStepLR", milestones=[1, 3], gamma=0.1), lambda o: torch_schedulers.MultiStepLR(o, [1, 3])),
+    "ConstantLR": (
+        cls("ConstantLR", factor=0.5, total_iters=3),
+        lambda o: torch_schedulers.ConstantLR(o, 0.5, 3),
+    ),
+    "LinearLR": (
+        cls("LinearLR", start_factor=0.1, total_iters=4),
+        lambda o: torch_schedulers.LinearLR(o, 0.1, total_iters=4),
+    ),
+    "ExponentialLR": (cls("ExponentialLR", gamma=0.7), lambda o: torch_schedulers.ExponentialLR(o, 0.7)),
+    "PolynomialLR": (
+        cls("PolynomialLR", total_iters=4, power=2.0),
+        lambda o: torch_schedulers.PolynomialLR(o, 4, 2.0),
+    ),
+    "CosineAnnealingLR": (
+        cls("CosineAnnealingLR", T_max=4, eta_min=0.01),
+        lambda o: torch_schedulers.CosineAnnealingLR(o, 4, 0.01),
+    ),
+    "CosineAnnealingWarmRestarts": (
+        cls("CosineAnnealingWarmRestarts", T_0=2, T_mult=2),
+        lambda o: torch_schedulers.CosineAnnealingWarmRestarts(o, 2, 2),
+    ),
+    "LambdaLR": (
+        cls("LambdaLR", lr_lambda="schedules.inverse"),
+        lambda o: torch_schedulers.LambdaLR(o, schedules.inverse),
+    ),
+    "MultiplicativeLR": (
+        cls("MultiplicativeLR", lr_lambda="schedules.slowly"),
+        lambda o: torch_schedulers.MultiplicativeLR(o, schedules.slowly),
+    ),
+    "CyclicLR": (
+        cls("CyclicLR", base_lr=0.01, max_lr=0.2, step_size_up=3),
+        lambda o: torch_schedulers.CyclicLR(o, 0.01, 0.2, 3),
+    ),
+    "OneCycleLR": (
+        cls("OneCycleLR", max_lr=0.2),
+        lambda o: torch_schedulers.OneCycleLR(o, 0.2, total_steps=EPOCHS * BATCHES),
+    ),
+    "SequentialLR": (
+        cls(
+            "zamba_lcli.schedulers.Sequential",
+            schedulers=[
+                cls(TORCH + "LinearLR", start_factor=0.1, total_iters=2),
+                cls(TORCH + "StepLR", step_size=1, gamma=0.5),
+            ],
+            milestones=[3],
+        ),
+        lambda o: torch_schedulers.SequentialLR(
+            o, [torch_schedulers.LinearLR(o, 0.1, total_iters=2), torch_schedulers.StepLR(o, 1, 0.5)], [3]
+        ),
+    ),
+    "ChainedScheduler": (
+        cls(
+            "zamba_lcli.schedulers.Chained",
+            schedulers=[
+                cls(TORCH + "ConstantLR", factor=0.1, total_iters=2),
+                cls(TORCH + "ExponentialLR", gamma=0.9),
+            ],
+        ),
+        lambda o: torch_schedulers.ChainedScheduler(
+            [torch_schedulers.ConstantLR(o, 0.1, 2), torch_schedulers.ExponentialLR(o, 0.9)], o
+        ),
+    ),
+    "CosineAnnealing": (
+        cls("zamba_lcli.schedulers.CosineAnnealing"),
+        lambda o: torch_schedulers.CosineAnnealingLR(o, EPOCHS),
+    ),
+}
+
+
+def by_hand(build, per_batch):
+    """The head's learning rate at each step."""
+    optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR, momentum=0.9)
+    scheduler = build(optimizer)
+    rates = []
+    for _ in range(EPOCHS):
+        for _ in range(BATCHES):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if per_batch:
+                scheduler.step()
+        if not per_batch:
+            scheduler.step()
+    return rates
+
+
+def ratio_by_hand(epoch, initial=0.01, factor=2.0):
+    return 0.0 if epoch < UNFREEZE else min(1.0, initial * factor ** (epoch - UNFREEZE))
+
+
+def fit(zamba, folder, scheduler, *args, finetuning=None):
+    """Fits with a scheduler and returns the learning rates of head and backbone at each step."""
+    more = {"lr_scheduler": scheduler, "optimizer": cls("torch.optim.SGD", lr=LR, momentum=0.9)}
+    finetuning = {"unfreeze_backbone_at_epoch": UNFREEZE, "backbone_initial_ratio_lr": 0.01, **(finetuning or {})}
+    callbacks = [cls("LearningRateMonitor", logging_interval="step"), cls("BackboneFinetuning", **finetuning)]
+    more["trainer"] = {"callbacks": callbacks}
+    (folder / "more.yaml").write_text(yaml.safe_dump(more))
+    zamba("fit", "--config", "more.yaml", "--trainer.max_epochs", EPOCHS, *args)
+    logged = scalars(folder / "runs/tiny/version_0")
+    return [[value for _, value in logged[f"lr-SGD/{group}"]] for group in ("head", "backbone")]
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_drives_the_head_and_the_backbone_follows(zamba, folder, name):
+    stated, build = SCHEDULERS[name]
+    head, backbone = fit(zamba, folder, stated)
+    expected = by_hand(build, per_batch=name in ("OneCycleLR", "CyclicLR"))
+    assert head == pytest.approx(expected, rel=1e-6)
+    ratios = [ratio_by_hand(step // BATCHES) for step in range(EPOCHS * BATCHES)]
+    assert backbone == pytest.approx([r * lr for r, lr in zip(ratios, expected, strict=True)], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["MultiStepLR", "CosineAnnealingLR", "LambdaLR", "SequentialLR"])
+def test_schedulers_can_count_batches(zamba, folder, name):
+    stated, build = SCHEDULERS[name]
+    head, backbone = fit(zamba, folder, stated, "--lr_scheduler_interval", "step")
+    expected = by_hand(build, per_batch=True)
+    assert head == pytest.approx(expected, rel=1e-6)
+    assert backbone[-1] == pytest.approx(expected[-1] * ratio_by_hand(EPOCHS - 1), rel=1e-6)
+
+
+def test_one_cycle_can_count_epochs(zamba, folder):
+    head, _ = fit(zamba, folder, cls("OneCycleLR", max_lr=0.2), "--lr_scheduler_interval", "epoch")
+    assert head == pytest.approx(by_hand(lambda o: torch_schedulers.OneCycleLR(o, 0.2, EPOCHS), False), rel=1e-6)
+
+
+@pytest.mark.parametrize("min_lr", [0.0, [0.02, 0.01]])
+def test_reduce_on_plateau_sees_the_metric_of_its_epoch(zamba, folder, min_lr):
+    stated = cls("pytorch_lightning.cli.ReduceLROnPlateau", monitor="val_loss", factor=0.5, patience=0, min_lr=min_lr)
+    head, backbone = fit(zamba, folder, stated)
+    optimizer = SGD(
+        [{"params": [torch.nn.Parameter(torch.zeros(1))]}, {"params": [torch.nn.Parameter(torch.zeros(1))]}], lr=LR
+    )
+    scheduler = torch_schedulers.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, min_lr=min_lr)
+    expected = []
+    for _, value in scalars(folder / "runs/tiny/version_0")["val_loss"]:
+        expected += [optimizer.param_groups[0]["lr"]] * BATCHES
+        scheduler.step(value)
+    assert len(set(expected)) > 1
+    assert head == pytest.approx(expected, rel=1e-6)
+    assert backbone[-1] == pytest.approx(expected[-1] * ratio_by_hand(EPOCHS - 1), rel=1e-6)
+
+
+def test_without_a_scheduler_it_is_what_lightning_documents(zamba, folder):
+    head, backbone = fit(zamba, folder, None)
+    assert head == pytest.approx([LR] * 12)
+    assert backbone == pytest.approx([0] * 4 + [0.001] * 2 + [0.002] * 2 + [0.004] * 2 + [0.008] * 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"lambda_func": "schedules.slowly"}, [0.01, 0.01 * 0.94, 0.01 * 0.94 * 0.95]),
+        ({"lambda_func": cls("zamba_lcli.callbacks.ConstantFactor", factor=1.5)}, [0.01, 0.015, 0.0225]),
+        ({"lambda_func": cls("schedules.Scaled", factor=2.0)}, [0.01, 0.08, 0.8]),
+        ({"backbone_initial_ratio_lr": 0.5}, [0.5, 1.0, 1.0]),
+        ({"backbone_initial_ratio_lr": 0.5, "should_align": False}, [0.5, 1.0, 2.0]),
+        ({"backbone_initial_lr": 0.02}, [0.2, 0.4, 0.8]),
+    ],
+)
+def test_arguments_of_the_callback(zamba, folder, arguments, expected):
+    _, backbone = fit(zamba, folder, None, finetuning=arguments)
+    by_epoch = [rate / LR for rate in backbone[2 * UNFREEZE : 2 * UNFREEZE + 6 : 2]]
+    assert by_epoch == pytest.approx(expected, rel=1e-6)
+
+
+def test_print_config_keeps_lightnings_schema(zamba, capsys):
+    with pytest.raises(SystemExit):
+        zamba("fit", "--print_config")
+    callback = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"][0]
+    assert callback["class_path"] == "pytorch_lightning.callbacks.BackboneFinetuning"
+    assert callback["init_args"]["unfreeze_backbone_at_epoch"] == 1
+
+
+class Watch(Callback):
+    """Keeps the weights and statistics of each part at the start of each epoch, and what is in train mode."""
+
+    def __init__(self):
+        self.states, self.modes, self.val_modes = [], [], []
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.states.append({key: value.clone() for key, value in pl_module.base.state_dict().items()})
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.modes.append({name for name, m in pl_module.base.blocks.named_modules() if m.training and name})
+
+    def on_train_end(self, trainer, pl_module):
+        self.on_train_epoch_start(trainer, pl_module)
+
+
+@pytest.mark.parametrize("train_bn", [True, False])
+@pytest.mark.parametrize("path", ["BackboneFinetuning", "pytorch_lightning.callbacks.BackboneFinetuning"])
+def test_frozen_is_frozen(zamba, folder, monkeypatch, train_bn, path):
+    watch = Watch()
+    monkeypatch.setattr("schedules.watch", lambda: watch, raising=False)
+    finetuning = cls(path, unfreeze_backbone_at_epoch=2, backbone_initial_ratio_lr=1.0, train_bn=train_bn)
+    (folder / "more.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [finetuning]}}))
+    original = ZambaBackboneFinetuning.setup
+
+    def setup(self, trainer, pl_module, stage):
+        original(self, trainer, pl_module, stage)
+        if watch not in trainer.callbacks:
+            trainer.callbacks.append(watch)
+
+    monkeypatch.setattr(ZambaBackboneFinetuning, "setup", setup)
+    zamba("fit", "--config", "more.yaml", "--trainer.max_epochs", 4, "--optimizer.weight_decay", 0.1)
+    first, _, unfrozen, _, last = watch.states
+    assert all(torch.equal(first[key], unfrozen[key]) for key in first)  # two epochs frozen: to the bit
+    changed = {key for key in first if not torch.equal(unfrozen[key], last[key])}
+    assert changed
+    assert all(key.startswith("blocks.4.") for key in changed)  # the backbone; the trunk never
+    norm = {key for key in first if "norm" in key and key.startswith("blocks.4.")}
+    assert (norm <= changed) if train_bn else not (norm & changed)
+    assert {key for key in first if key.startswith("blocks.4.")} - norm <= changed
+    assert watch.modes[0] == watch.modes[3] == set()
+    assert all(name == "4" or name == "5" or name.startswith(("4.", "5.")) for name in watch.modes[4])
+
+
+def test_val_metrics_of_the_frozen_phase_are_those_of_the_checkpoint(zamba, clips, folder):
+    zamba("fit", "--trainer.max_epochs", 1)
+    checkpoint = folder / "runs/tiny/version_0/checkpoints/last.ckpt"
+    zamba("validate", "--ckpt_path", checkpoint)
+    trained, loaded = (scalars(folder / f"runs/tiny/version_{n}") for n in (0, 1))
+    for tag in ("val_loss", "val_macro_f1", "val_top_1_accuracy"):
+        assert trained[tag][-1][1] == loaded[tag][-1][1]
+
+
+def test_the_callback_needs_one_of_our_models():
+    with pytest.raises(InputError, match="LightningModule"):
+        ZambaBackboneFinetuning().setup(None, torch.nn.Linear(1, 1), "fit")
+    assert ConstantFactor(3.0)(7) == 3.0
+
+
+def test_a_scheduler_without_an_end_is_refused(zamba, folder, refused):
+    (folder / "more.yaml").write_text(yaml.safe_dump({"lr_scheduler": cls("OneCycleLR", max_lr=0.2)}))
+    refused(lambda: zamba("fit", "--config", "more.yaml", "--trainer.max_epochs=-1"), "total_steps", "max_epochs")
