@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any, cast
 
+import jsonargparse._typehints
 import yaml
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 from lightning_fabric.plugins import CheckpointIO
@@ -70,10 +71,33 @@ class RecipeFile(ActionConfigFile):
         path = recipe_path(values)
         if Path(path).is_file():
             try:
-                yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+                forget_lists(cfg, yaml.safe_load(Path(path).read_text(encoding="utf-8")))
             except (yaml.YAMLError, UnicodeDecodeError) as error:  # jsonargparse's message does not name the file
                 parser.error(f"{path} is not valid YAML: {error}")
         super().__call__(parser, cfg, path, option_string)  # type: ignore[no-untyped-call]
+
+
+def forget_lists(cfg: Namespace, stated: Any, prefix: str = "") -> None:
+    """Removes from ``cfg`` each list that ``stated`` states again: jsonargparse would complete its items from the old ones.
+
+    Seen: a ModelCheckpoint in one file and an EarlyStopping in the next one, which got the first one's ``verbose``.
+    """
+    for key, value in stated.items() if isinstance(stated, dict) else ():
+        if isinstance(value, list) and isinstance(cfg.get(f"{prefix}{key}"), list):
+            cfg[f"{prefix}{key}"] = None
+        forget_lists(cfg, value, f"{prefix}{key}.")
+
+
+def forget_arguments_of_another_class(parser: Any, previous: Any, value: Any) -> None:
+    """Takes away the arguments of a class when another one is named in its place.
+
+    jsonargparse hands on those that the other class accepts: an AdamW's weight_decay to an SGD named later (jsonargparse#460).
+    """
+    if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
+        previous["init_args"] = Namespace()  # type: ignore[no-untyped-call]
+
+
+jsonargparse._typehints.discard_init_args_on_class_path_change = forget_arguments_of_another_class
 
 
 class ZambaArgumentParser(LightningArgumentParser):

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
+from pytorch_lightning.callbacks import BackboneFinetuning, Callback
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -367,6 +369,12 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         if hyper_parameters is not None and "weights" in hyper_parameters:
             hyper_parameters["weights"] = None
 
+    def _is_fitting_without_finetuning(self) -> bool:
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return False
+        callbacks = cast(list[Callback], self.trainer.callbacks)  # type: ignore[attr-defined]
+        return not any(isinstance(callback, BackboneFinetuning) for callback in callbacks)
+
     def _train_metrics(self) -> Iterator[tuple[str, Metric]]:
         """Yields the metrics that a checkpoint from the middle of an epoch finds half counted."""
         yield "loss", cast(MeanMetric, self.losses["train_loss"])
@@ -386,6 +394,11 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         Raises:
             InputError: Names the classes that are only here and only there, or the difference in their order.
         """
+        finetuning = checkpoint.get("callbacks", {}).get(BackboneFinetuning.__qualname__, {})
+        if finetuning.get("unfrozen_at_epoch") is not None and self._is_fitting_without_finetuning():
+            rank_zero_info(
+                "The checkpoint's run trained the backbone; without BackboneFinetuning it is frozen from here on."
+            )
         theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
         if theirs is None or list(theirs) == self.class_names:
             self._restore_train_metrics(checkpoint.get("train_metrics", {}))

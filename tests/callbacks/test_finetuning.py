@@ -23,7 +23,10 @@ def cls(name, **init_args):
 # what the YAML says, and the same built by hand
 SCHEDULERS = {
     "StepLR": (cls("StepLR", step_size=2, gamma=0.5), lambda o: torch_schedulers.StepLR(o, 2, 0.5)),
-    "MultiStepLR": (cls("MultiStepLR", milestones=[1, 3], gamma=0.1), lambda o: torch_schedulers.MultiStepLR(o, [1, 3])),
+    "MultiStepLR": (
+        cls("MultiStepLR", milestones=[1, 3], gamma=0.1),
+        lambda o: torch_schedulers.MultiStepLR(o, [1, 3]),
+    ),
     "ConstantLR": (
         cls("ConstantLR", factor=0.5, total_iters=3),
         lambda o: torch_schedulers.ConstantLR(o, 0.5, 3),

@@ -99,9 +99,18 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         return {"unfrozen_at_epoch": self.unfrozen_at_epoch, "initial_ratio": self.initial_ratio}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over since when the backbone trains; a state of Lightning's own callback has nothing of it."""
-        self.unfrozen_at_epoch = state_dict.get("unfrozen_at_epoch")
-        self.initial_ratio = state_dict.get("initial_ratio")
+        """Takes over since when the backbone trains, unless this callback is to unfreeze it later than that.
+
+        A state of Lightning's own callback says nothing of it.
+        """
+        since = state_dict.get("unfrozen_at_epoch")
+        if since is not None and since < self.unfreeze_backbone_at_epoch:
+            rank_zero_info(
+                f"The backbone was unfrozen in epoch {since} of the checkpoint's run; it is frozen again until epoch "
+                f"{self.unfreeze_backbone_at_epoch}, as unfreeze_backbone_at_epoch says now."
+            )
+            return
+        self.unfrozen_at_epoch, self.initial_ratio = since, state_dict.get("initial_ratio")
 
     # ---- hooks -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,177 @@
+"""Resumed runs end as if they had not been interrupted."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from test_cli import scalars
+
+from zamba_lcli.cli import main
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+PLATEAU = {"class_path": "pytorch_lightning.cli.ReduceLROnPlateau", "init_args": {"monitor": "val_loss", "patience": 0}}
+
+
+def cls(name, **init_args):
+    return {"class_path": name, "init_args": init_args}
+
+
+def state(run):
+    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+
+
+def largest_difference(ours, theirs):
+    """The largest difference of all numbers in two checkpoints' weights and optimizer states."""
+    assert ours["state_dict"].keys() == theirs["state_dict"].keys()
+    pairs = [(ours["state_dict"][key], theirs["state_dict"][key]) for key in ours["state_dict"]]
+    (a,), (b,) = ours["optimizer_states"], theirs["optimizer_states"]
+    assert a["state"].keys() == b["state"].keys()
+    assert a["param_groups"] == b["param_groups"]
+    pairs += [(a["state"][i][key], b["state"][i][key]) for i in a["state"] for key in a["state"][i]]
+    return max(float((x.double() - y.double()).abs().max()) for x, y in pairs)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(clips, tmp_path_factory):
+    """A run of 4 epochs of 3 batches, with checkpoints everywhere: unfrozen in epoch 1, with dropout and a scheduler."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    callbacks = [
+        cls("BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_ratio_lr=0.1),
+        cls("LearningRateMonitor", logging_interval="step"),
+        cls("ModelCheckpoint", save_last=True, enable_version_counter=False),
+        cls("ModelCheckpoint", filename="{step}", every_n_train_steps=1, save_top_k=-1),
+        cls(
+            "ModelCheckpoint",
+            filename="end-{step}",
+            save_top_k=-1,
+            every_n_epochs=1,
+            save_on_train_epoch_end=True,
+            monitor="epoch",
+        ),
+    ]
+    more = {
+        "trainer": {"callbacks": callbacks, "max_epochs": 4, "logger": cls("TensorBoardLogger", save_dir=str(folder))},
+        "data": {"labels": str(clips / "labels.csv"), "batch_size": 3},
+        "model": {"init_args": {"post_backbone_dropout": 0.5}},
+        "lr_scheduler": PLATEAU,
+    }
+    (folder / "more.yaml").write_text(yaml.safe_dump(more))
+    args = ["fit", "--config", str(Path(__file__).parent / "configs/tiny.yaml"), "--config", str(folder / "more.yaml")]
+    main(args)
+    return folder / "tiny/version_0", args
+
+
+# steps 3, 6, 9: after an epoch's last batch, before its validation; "end-": after it; the others: in its middle
+@pytest.mark.parametrize(
+    ("step", "workers"),
+    [
+        *[(s, 0) for s in ("step=2", "step=3", "end-step=3", "step=4", "end-step=6", "step=11")],
+        ("step=4", 2),
+        ("end-step=6", 2),
+    ],
+)
+def test_interrupted_and_resumed_is_bit_identical(uninterrupted, folder, step, workers):
+    run, args = uninterrupted
+    more = ["--trainer.logger.save_dir", str(folder), "--ckpt_path", str(run / f"checkpoints/{step}.ckpt")]
+    main([*args, *more, "--data.num_workers", str(workers)])
+    resumed = folder / "tiny/version_0"
+    assert largest_difference(state(run), state(resumed)) == 0
+    before, after = scalars(run), scalars(resumed)
+    begin = int(step.split("=")[1])
+    if not step.startswith("end") and begin % 3 == 0:
+        begin -= 1  # what an epoch's end logs goes under its last batch
+    expected = {tag: [v for v in values if v[0] >= begin] for tag, values in before.items()}
+    late = {"train_loss_epoch", "train_macro_f1"}
+    assert {tag: v for tag, v in after.items() if v}.keys() >= {tag for tag, v in expected.items() if v}
+    for tag in (*late, "val_loss", "val_macro_f1", "species/val_f1/walker"):
+        assert after[tag] == expected[tag]
+    for tag in ("train_loss", "lr-SGD/head", "lr-SGD/backbone"):
+        assert after[tag] == [v for v in before[tag] if v[0] >= int(step.split("=")[1])]
+
+
+def test_two_steps_in_a_copied_run_folder(clips, folder):
+    small = [
+        "--model.init_args.weights=null",
+        "--model.init_args.model_depth=18",
+        "--model.init_args.stem_dim_outs=[8,2]",
+    ]
+    small += ["--data.height=32", "--data.width=32", "--data.batch_size=4", "--data.num_workers=0"]
+    small += ["--trainer.log_every_n_steps=1", "--trainer.enable_progress_bar=false", "--trainer.limit_val_batches=1"]
+    small += ["--data.sampling.init_args.num_frames=4", "--data.labels", str(clips / "labels.csv")]
+    main(["fit", "--config", str(CONFIGS / "slowfast_head.yaml"), *small])
+    first, second = folder / "runs/slowfast_steps/version_0", folder / "runs/slowfast_steps/version_1"
+    assert not [tag for tag in scalars(first) if "backbone" in tag and scalars(first)[tag][-1][1] == 0]
+    shutil.copytree(first, second)
+    (checkpoint,) = (second / "checkpoints").glob("epoch=9-step=*.ckpt")
+    before = (first / "config.yaml").read_text()
+    main(["fit", "--config", str(CONFIGS / "slowfast_unfreeze.yaml"), *small, "--ckpt_path", str(checkpoint)])
+    assert (second / "checkpoints/epoch=19-step=40.ckpt").exists()
+    assert len(list(second.glob("events*"))) == 2
+    assert (second / "config_1.yaml").read_text() == before
+    assert "BackboneFinetuning" in (second / "config.yaml").read_text()
+    logged = scalars(second)
+    assert [step for step, _ in logged["train_loss"]] == list(range(40))
+    backbone = dict(logged["lr-Adam/backbone"])
+    assert backbone[20] == pytest.approx(0.00001)
+    assert backbone[22] == pytest.approx(0.00002)
+    a, b = state(first)["state_dict"], state(second)["state_dict"]
+    assert any(not torch.equal(a[key], b[key]) for key in a if key.startswith("base.blocks.4"))
+    # and in the same run folder
+    more = ["--trainer.logger.init_args.version=0", "--ckpt_path", str(first / "checkpoints/last.ckpt")]
+    main(["fit", "--config", str(CONFIGS / "slowfast_unfreeze.yaml"), *small, *more, "--trainer.max_epochs=12"])
+    assert [step for step, _ in scalars(first)["train_loss"]] == list(range(24))
+    assert (first / "config_1.yaml").exists()
+
+
+def finetuned(epoch):
+    return yaml.safe_dump(
+        {
+            "trainer": {
+                "callbacks": [
+                    *([] if epoch is None else [cls("BackboneFinetuning", unfreeze_backbone_at_epoch=epoch)]),
+                    cls("LearningRateMonitor", logging_interval="step"),
+                    cls("ModelCheckpoint", save_last=True),
+                ]
+            }
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "backbone"),
+    [
+        (None, 0, [1, 2]),  # added, its epoch is past: unfrozen at once
+        (None, 3, [0, 1]),  # added
+        (1, None, None),  # removed
+        (1, 3, [0, 1]),  # moved
+        (1, 1, [2, 4]),  # as it was
+    ],
+)
+def test_the_callback_can_be_added_removed_and_moved(zamba, folder, capfd, first, then, backbone):
+    (folder / "first.yaml").write_text(finetuned(first))
+    (folder / "then.yaml").write_text(finetuned(then))
+    zamba("fit", "--config", "first.yaml", "--lr_scheduler=null")
+    run = folder / "runs/tiny/version_0"
+    more = ["--config", "then.yaml", "--lr_scheduler=null", "--trainer.max_epochs=4"]
+    zamba("fit", *more, "--ckpt_path", run / "checkpoints/last.ckpt")
+    resumed = folder / "runs/tiny/version_1"
+    a, b = state(run)["state_dict"], state(resumed)["state_dict"]
+    moved = any(not torch.equal(a[key], b[key]) for key in a if key.startswith("base.blocks.4"))
+    assert moved == (then is not None)
+    if backbone is not None:
+        rates = [rate for _, rate in scalars(resumed)["lr-SGD/backbone"]][::2]
+        assert rates == pytest.approx([0.01 * factor for factor in backbone])
+
+
+def test_last_without_a_checkpoint_says_so(zamba, refused, folder):
+    refused(lambda: zamba("fit", "--ckpt_path", "last"), "last", "no checkpoint", "runs/tiny/version_0")
+
+
+def test_last_goes_on_in_the_run_folder_that_is_named(zamba, folder):
+    zamba("fit", "--trainer.max_epochs=1")
+    zamba("fit", "--ckpt_path", "last", "--trainer.logger.init_args.version=0")
+    run = folder / "runs/tiny/version_0"
+    assert [step for step, _ in scalars(run)["train_loss"]] == [0, 1, 2, 3]
+    assert len(list(run.glob("config*.yaml"))) == 2
