@@ -1,0 +1,117 @@
+"""Two processes against one with the joint batch."""
+
+import csv
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from conftest import TINY
+from test_cli import scalars
+from test_resume import cls, state
+
+MORE = {
+    "trainer": {
+        "callbacks": [
+            cls("BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_ratio_lr=0.5, train_bn=False),
+            cls("ModelCheckpoint", save_last=True),
+        ],
+        "max_epochs": 3,
+    }
+}
+
+
+def command(clips, *args):
+    return [sys.executable, "-m", "zamba_lcli", "fit", "--config", str(TINY), "--config", "more.yaml", "--data.labels",
+            str(clips / "labels.csv"), *args]  # fmt: skip
+
+
+def run(*args, **env):
+    done = subprocess.run(args, capture_output=True, text=True, timeout=200, check=False, env={**os.environ, **env})
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def close(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[key].double() - theirs[key].double()).abs().max()) for key in ours)
+
+
+@pytest.fixture
+def one_process(zamba, folder):
+    (folder / "more.yaml").write_text(yaml.safe_dump(MORE))
+    zamba("fit", "--config", "more.yaml", "--trainer.logger.name=one", "--data.batch_size=4")
+    return folder / "runs/one/version_0"
+
+
+def test_ddp_equals_one_process_with_the_joint_batch(one_process, clips, folder):
+    two = ["--trainer.strategy=ddp", "--trainer.devices=2", "--data.batch_size=2"]
+    run(*command(clips, "--trainer.logger.name=two", *two))
+    assert close(state(one_process)["state_dict"], state(folder / "runs/two/version_0")["state_dict"]) < 1e-5
+    first = {key: value.clone() for key, value in state(one_process)["state_dict"].items()}
+    assert any(key.startswith("base.blocks.4") for key in first)
+    ours, theirs = scalars(one_process), scalars(folder / "runs/two/version_0")
+    assert ours.keys() == theirs.keys()
+    for tag in ours:
+        assert [step for step, _ in theirs[tag]] == [step for step, _ in ours[tag]]
+        assert [v for _, v in theirs[tag]] == pytest.approx([v for _, v in ours[tag]], abs=1e-4)
+    # interrupted after the unfreeze and resumed by two processes
+    run(*command(clips, "--trainer.logger.name=short", "--trainer.max_epochs=2", *two))
+    resume = ["--ckpt_path", "runs/short/version_0/checkpoints/last.ckpt", "--trainer.logger.name=resumed"]
+    run(*command(clips, *two, *resume))
+    assert (
+        close(
+            state(folder / "runs/two/version_0")["state_dict"], state(folder / "runs/resumed/version_0")["state_dict"]
+        )
+        == 0
+    )
+
+
+def test_two_nodes_with_torchrun(one_process, clips, folder):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    two = ["--trainer.strategy=ddp", "--trainer.devices=1", "--trainer.num_nodes=2", "--data.batch_size=2"]
+    launch = ["--nnodes=2", "--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={port}"]
+    fit = command(clips, "--trainer.logger.name=nodes", *two)[2:]
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", f"--node_rank={rank}", *launch, "-m", *fit],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [node.communicate(timeout=200)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], errors
+    assert close(state(one_process)["state_dict"], state(folder / "runs/nodes/version_0")["state_dict"]) < 1e-5
+
+
+def test_predictions_and_metrics_count_each_clip_once(fitted, clips, folder):
+    videos = folder / "videos"
+    videos.mkdir()
+    for path in sorted(clips.glob("*.avi"))[:5]:  # an odd number for two processes
+        shutil.copy(path, videos)
+    (videos / "broken.mp4").write_text("no video")
+    checkpoint = [
+        "--ckpt_path",
+        str(fitted / "checkpoints/last.ckpt"),
+        "--data.videos",
+        str(videos),
+        "--data.num_workers=0",
+    ]
+    tables = []
+    for number, processes in enumerate((1, 2)):
+        more = ["--trainer.devices", str(processes), "--trainer.accelerator=cpu", "--trainer.strategy=auto"]
+        run(sys.executable, "-m", "zamba_lcli", "predict", *checkpoint, *more)
+        path = folder / f"lightning_logs/version_{number}/predictions.csv"
+        with path.open(newline="") as file:
+            tables.append(list(csv.DictReader(file)))
+    one, two = tables
+    assert [row["filepath"] for row in one] == [row["filepath"] for row in two]
+    assert [row["status"] for row in two].count("failed") == 1
+    assert torch.allclose(*(torch.tensor([float(r["walker"] or 0) for r in t]) for t in tables), atol=1e-5)

@@ -1,0 +1,84 @@
+"""Real processes, interrupted for real."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from test_resume import largest_difference, state
+
+EPOCHS = 12
+
+
+@pytest.fixture(scope="module")
+def undisturbed(clips, tmp_path_factory):
+    """A run that nothing happens to; returns its checkpoint."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    ends = drive(folder, clips, [])
+    assert ends == [[0, 2 * EPOCHS]]
+    return state(folder / "runs/tiny/version_0")
+
+
+def drive(folder, clips, interruptions):
+    args = [
+        "fit",
+        "--config",
+        str(TINY),
+        "--data.labels",
+        str(clips / "labels.csv"),
+        "--trainer.max_epochs",
+        str(EPOCHS),
+    ]
+    args += ["--trainer.logger.init_args.version", "0", "--model.init_args.post_backbone_dropout", "0.5"]
+    driver = [sys.executable, str(Path(__file__).parent / "kill_driver.py"), "runs/tiny/version_0/checkpoints"]
+    done = subprocess.run(
+        [*driver, json.dumps(interruptions), *args],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + (folder / "log.txt").read_text()
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_and_terminate_save_first(undisturbed, clips, folder, number, code):
+    ends = drive(folder, clips, [(number, 1.7), (number, 1.9)])
+    assert [end[0] for end in ends] == [code, code, 0], (folder / "log.txt").read_text()
+    steps = [end[1] for end in ends]
+    assert 0 < steps[0] < steps[1] < steps[2] == 2 * EPOCHS
+    assert largest_difference(undisturbed, state(folder / "runs/tiny/version_0")) == 0
+
+
+def test_killed_at_twenty_random_moments(undisturbed, clips, folder):
+    rng = random.Random(0)
+    ends = drive(folder, clips, [(int(signal.SIGKILL), rng.uniform(0.2, 2.2)) for _ in range(20)])
+    assert ends[-1] == [0, 2 * EPOCHS]
+    killed = [end for end in ends if end[0] == -signal.SIGKILL]
+    assert len(killed) >= 3
+    steps = [end[1] for end in ends]
+    assert steps == sorted(steps)  # nothing that was saved is lost
+    assert largest_difference(undisturbed, state(folder / "runs/tiny/version_0")) == 0
+
+
+def test_half_a_checkpoint_is_never_in_place(folder, monkeypatch):
+    from zamba_lcli.callbacks import WholeCheckpointIO
+
+    path = folder / "a" / "last.ckpt"
+    WholeCheckpointIO().save_checkpoint({"step": 1}, path)
+
+    def half(checkpoint, file):
+        file.write(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="no space"):
+        WholeCheckpointIO().save_checkpoint({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
