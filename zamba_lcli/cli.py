@@ -14,7 +14,13 @@ import yaml
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import BackboneFinetuning, BasePredictionWriter, Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import (
+    BackboneFinetuning,
+    BasePredictionWriter,
+    Callback,
+    LearningRateFinder,
+    ModelCheckpoint,
+)
 from pytorch_lightning.cli import (
     ArgsType,
     LightningArgumentParser,
@@ -29,7 +35,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from zamba_lcli import callbacks, data, models  # noqa: F401  (so that a YAML can name their classes shortly)
-from zamba_lcli.callbacks import PredictionsCSV, SaveOnInterrupt, WholeCheckpointIO, ZambaBackboneFinetuning
+from zamba_lcli.callbacks import (
+    PredictionsCSV,
+    SaveOnInterrupt,
+    WholeCheckpointIO,
+    ZambaBackboneFinetuning,
+    ZambaLearningRateFinder,
+)
 from zamba_lcli.callbacks.interruption import checkpoint_folder
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.weights import load_checkpoint
@@ -178,6 +190,7 @@ class ZambaCLI(LightningCLI):
         parser.link_arguments("model.init_args.task", "data.task")
         # a YAML that names Lightning's callback gets the one that keeps its promises
         parser.add_instantiator(_build_finetuning, BackboneFinetuning, subclasses=False)
+        parser.add_instantiator(_build_lr_finder, LearningRateFinder, subclasses=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses the arguments, and draws a seed if ``seed_everything: true`` asks for one (Lightning takes 0)."""
@@ -363,6 +376,10 @@ def _plain(value: Any) -> Any:
 
 def _build_finetuning(class_type: type, *args: Any, **kwargs: Any) -> ZambaBackboneFinetuning:
     return ZambaBackboneFinetuning(*args, **kwargs)
+
+
+def _build_lr_finder(class_type: type, *args: Any, **kwargs: Any) -> ZambaLearningRateFinder:
+    return ZambaLearningRateFinder(*args, **kwargs)
 
 
 def main(args: ArgsType = None) -> None:

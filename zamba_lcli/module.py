@@ -199,7 +199,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         optimizer = self._optimizer(self.parameter_groups())
         if self._lr_scheduler is None:
             return optimizer
-        scheduler = self._lr_scheduler(optimizer)
+        scheduler = self.build_lr_scheduler(optimizer)
         interval = self._lr_scheduler_interval or ("step" if isinstance(scheduler, PER_BATCH) else "epoch")
         config: dict[str, Any] = {
             "scheduler": scheduler,
@@ -209,6 +209,11 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         if hasattr(scheduler, "monitor"):  # pytorch_lightning.cli.ReduceLROnPlateau
             config["monitor"] = scheduler.monitor
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
+
+    def build_lr_scheduler(self, optimizer: Optimizer) -> LRScheduler:
+        """Builds the scheduler on the optimizer, where one is stated."""
+        assert self._lr_scheduler is not None
+        return self._lr_scheduler(optimizer)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Steps a scheduler, but for ReduceLROnPlateau, which ``on_train_epoch_end`` steps.

@@ -103,18 +103,25 @@ def test_frames_and_sizes(frames, size):
     assert SlowFast(**TINY)(torch.zeros(1, 3, frames, *size, dtype=torch.uint8)).shape == (1, 3)
 
 
-def test_own_checkpoint_as_starting_weights(folder):
+def test_of_a_checkpoint_what_fits_is_taken_and_told(folder, caplog):
     trained = SlowFast(**TINY)
-    torch.save({"state_dict": trained.state_dict()}, "own.ckpt")
-    other = SlowFast(**{**TINY, "class_names": ["x", "y"], "weights": "own.ckpt"})
+    torch.save({"state_dict": trained.state_dict(), "hyper_parameters": {"class_names": ["a", "b", "c"]}}, "own.ckpt")
+    with caplog.at_level("INFO"):
+        other = SlowFast(**{**TINY, "class_names": ["x", "y", "z"], "weights": "own.ckpt"})
     assert all(torch.equal(a, b) for a, b in zip(trained.base.parameters(), other.base.parameters(), strict=True))
+    assert not torch.equal(trained.head.proj.weight, other.head.proj.weight)
+    assert "reinitialized: head.proj.weight, head.proj.bias" in caplog.text
+    same = SlowFast(**{**TINY, "weights": "own.ckpt"})
+    assert torch.equal(trained.head.proj.weight, same.head.proj.weight)
+    wider = SlowFast(**{**TINY, "weights": "own.ckpt", "head_hidden_layer_sizes": [4]})
+    assert all(torch.equal(a, b) for a, b in zip(trained.base.parameters(), wider.base.parameters(), strict=True))
 
 
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
         ({"weights": "kinetics400"}, "model_depth 50 and 101"),
-        ({"weights": "own.ckpt", "stem_dim_outs": (16, 2)}, "of another shape"),
+        ({"weights": "other.ckpt"}, "no weight that this model has"),
         ({"weights": "no.ckpt"}, "no.ckpt"),
         ({"weights": "list.ckpt"}, "list"),
         ({"stem_dim_outs": (8, 3)}, "multiple"),
@@ -123,5 +130,6 @@ def test_own_checkpoint_as_starting_weights(folder):
 def test_what_does_not_fit_is_refused(folder, wrong, text):
     torch.save({"state_dict": SlowFast(**TINY).state_dict()}, "own.ckpt")
     torch.save([1], "list.ckpt")
+    torch.save({"state_dict": {"fc.weight": torch.zeros(2)}}, "other.ckpt")
     with pytest.raises(InputError, match=text):
         SlowFast(**{**TINY, **wrong})

@@ -2,6 +2,14 @@
 
 from zamba_lcli.callbacks.finetuning import ConstantFactor, ZambaBackboneFinetuning
 from zamba_lcli.callbacks.interruption import SaveOnInterrupt, WholeCheckpointIO
+from zamba_lcli.callbacks.lr_finder import ZambaLearningRateFinder
 from zamba_lcli.callbacks.predictions import PredictionsCSV
 
-__all__ = ["ConstantFactor", "PredictionsCSV", "SaveOnInterrupt", "WholeCheckpointIO", "ZambaBackboneFinetuning"]
+__all__ = [
+    "ConstantFactor",
+    "PredictionsCSV",
+    "SaveOnInterrupt",
+    "WholeCheckpointIO",
+    "ZambaBackboneFinetuning",
+    "ZambaLearningRateFinder",
+]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.models.weights import load_file, load_published
+from zamba_lcli.models.weights import load_file, load_published, take_what_fits
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 from zamba_lcli.types import Task
 
@@ -57,7 +57,8 @@ class SlowFast(ZambaVideoClassificationLightningModule):
     Args:
         class_names: The classes, in the order of the logits. On the command line they come from the labels.
         task: ``multilabel`` (a clip may have several labels) or ``multiclass`` (exactly one).
-        weights: ``kinetics400`` for the published weights, a path for a checkpoint file, null for a random start.
+        weights: ``kinetics400`` for the published weights, a path for a checkpoint file, of
+            which those are taken that fit, null for a random start.
         model_depth: Layers of each pathway's ResNet: 18, 50, 101 or 152. Kinetics weights exist for 50 and 101.
         stem_dim_outs: Channels of the slow and of the fast stem; all widths follow from them.
         backbone_blocks: How many of the last blocks (stem, res2 to res5, pooling: 6 in all) are the backbone, which
@@ -121,26 +122,23 @@ class SlowFast(ZambaVideoClassificationLightningModule):
         self.freeze_backbone()
 
     def _load_weights(self, weights: str, model_depth: int, stem_dim_outs: tuple[int, ...]) -> None:
-        """Loads all but the head; the file may hold pytorchvideo's network or this one."""
-        if weights == "kinetics400":
-            url = checkpoint_paths.get(f"slowfast_r{model_depth}")
-            if url is None or stem_dim_outs != (64, 8):
-                raise InputError(
-                    "model.init_args.weights: kinetics400 exists for model_depth 50 and 101 with stem_dim_outs [64, 8]. "
-                    "Set weights to null for a random start, or to a checkpoint file."
-                )
-            state = load_published(url)
-        else:
-            state = load_file(weights)
-        state = {key.removeprefix("base."): value for key, value in state.items()}
-        wanted = self.base.state_dict()
-        missing = [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]
-        if missing:
+        """Loads published weights, all but the head, or what fits of the weights in a file."""
+        if weights != "kinetics400":
+            state, class_names = load_file(weights)
+            if any(key.startswith("blocks.") for key in state):  # pytorchvideo's network
+                state = {f"base.{key}": value for key, value in state.items()}
+            if class_names is not None and list(class_names) != self.class_names:  # its head is for other classes
+                state = {key: value for key, value in state.items() if not key.startswith("head.")}
+            take_what_fits(self, state, weights)
+            return
+        url = checkpoint_paths.get(f"slowfast_r{model_depth}")
+        if url is None or stem_dim_outs != (64, 8):
             raise InputError(
-                f"model.init_args.weights: {weights} does not hold this network: {len(missing)} of {len(wanted)} weights "
-                f"are missing or of another shape, for example {missing[0]}. Check model_depth and stem_dim_outs."
+                "model.init_args.weights: kinetics400 exists for model_depth 50 and 101 with stem_dim_outs [64, 8]. Set "
+                "weights to null for a random start, or to a checkpoint file."
             )
-        self.base.load_state_dict({key: state[key] for key in wanted})
+        state = load_published(url)
+        self.base.load_state_dict({key: value for key, value in state.items() if key in self.base.state_dict()})
 
     @property
     def trunk(self) -> nn.Module:

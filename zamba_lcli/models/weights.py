@@ -6,7 +6,8 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-from torch import Tensor
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
 
@@ -25,7 +26,7 @@ def load_published(url: str) -> dict[str, Tensor]:
     """
     cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     if cached.is_file():
-        return load_file(cached)
+        return load_file(cached)[0]
     try:
         checkpoint = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
     except (URLError, OSError) as error:
@@ -36,13 +37,13 @@ def load_published(url: str) -> dict[str, Tensor]:
     return _state_dict(checkpoint)
 
 
-def load_file(path: str | Path) -> dict[str, Tensor]:
+def load_file(path: str | Path) -> tuple[dict[str, Tensor], list[str] | None]:
     """Loads the weights in a file: a Lightning checkpoint, one of pytorchvideo's, or a bare state dict.
 
     Only tensors and plain values are read (``weights_only=True``): a file cannot run code.
 
     Returns:
-        The state dict, tensors on the CPU.
+        The state dict, tensors on the CPU, and the names of the classes if the file tells them.
 
     Raises:
         InputError: If there is no such file, or it is none of these.
@@ -50,7 +51,33 @@ def load_file(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"model.init_args.weights: there is no file {path.absolute()}.")
-    return _state_dict(load_checkpoint(path))
+    checkpoint = load_checkpoint(path)
+    return _state_dict(checkpoint), checkpoint.get("hyper_parameters", {}).get("class_names")
+
+
+def take_what_fits(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Gives ``model`` the weights in ``state`` that it has by name and shape, and says which those are.
+
+    Raises:
+        InputError: If there are none.
+    """
+    wanted = model.state_dict()
+    taken = {key: value for key, value in state.items() if key in wanted and value.shape == wanted[key].shape}
+    if not taken:
+        raise InputError(
+            f"model.init_args.weights: {source} has no weight that this model has, by name and shape; it has, for example, "
+            f"{next(iter(state), 'none')}. Check model_depth and stem_dim_outs."
+        )
+    model.load_state_dict(taken, strict=False)
+    reinitialized = [key for key in wanted if key not in taken]
+    dropped = [key for key in state if key not in taken]
+    lines = [f"{source}: {len(taken)} of the model's {len(wanted)} weights taken."]
+    lines += [
+        f"  {what}: {', '.join(keys)}"
+        for what, keys in (("reinitialized", reinitialized), ("dropped", dropped))
+        if keys
+    ]
+    rank_zero_info("\n".join(lines))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""The learning rate that is found is the one that is used."""
+
+import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_cli import scalars
+from test_finetuning import SCHEDULERS, cls
+
+EPOCHS, BATCHES = 4, 2
+
+
+def fit(zamba, folder, scheduler, *args):
+    callbacks = [
+        cls("LearningRateMonitor", logging_interval="step"),
+        cls("BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_ratio_lr=0.01),
+        cls("LearningRateFinder", min_lr=1e-4, max_lr=1.0, num_training_steps=30, early_stop_threshold=None),
+        cls("ModelCheckpoint", save_last=True, enable_version_counter=False),
+    ]
+    (folder / "more.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}, "lr_scheduler": scheduler}))
+    zamba("fit", "--config", "more.yaml", "--trainer.max_epochs", EPOCHS, *args)
+
+
+def rates(run):
+    logged = scalars(run)
+    return [[value for _, value in logged[f"lr-SGD/{group}"]] for group in ("head", "backbone")]
+
+
+@pytest.mark.parametrize("name", [None, "MultiStepLR", "LambdaLR", "OneCycleLR", "CyclicLR", "SequentialLR"])
+def test_found_learning_rate_survives_the_scheduler(zamba, folder, name):
+    stated = None if name is None else SCHEDULERS[name][0]
+    fit(zamba, folder, stated)
+    run = folder / "runs/tiny/version_0"
+    head, backbone = rates(run)
+    assert len(head) == EPOCHS * BATCHES  # the trial batches are not part of the run
+    events = EventAccumulator(str(run), size_guidance={"images": 0})
+    events.Reload()
+    assert "lr_finder" in events.Tags()["images"]
+    (folder / "plain.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [
+        cls("LearningRateMonitor", logging_interval="step")]}, "lr_scheduler": stated}))  # fmt: skip
+    zamba("fit", "--config", "plain.yaml", "--trainer.max_epochs", EPOCHS)
+    plain, _ = rates(folder / "runs/tiny/version_1")
+    factors = {round(found / before, 5) for found, before in zip(head, plain, strict=True)}
+    assert len(factors) == 1  # the same schedule, at another height
+    assert factors != {1.0}
+    ratios = [round(b / h, 6) for b, h in zip(backbone, head, strict=True)]
+    assert ratios == [0, 0, 0.01, 0.01, 0.02, 0.02, 0.04, 0.04]
+
+
+def test_a_resumed_run_keeps_its_learning_rate(zamba, folder):
+    fit(zamba, folder, None, "--trainer.max_epochs=2")
+    run = folder / "runs/tiny/version_0"
+    more = ["--ckpt_path", run / "checkpoints/last.ckpt"]
+    zamba("fit", "--config", "more.yaml", "--trainer.max_epochs", EPOCHS, *more)
+    head, _ = rates(run)
+    resumed, _ = rates(folder / "runs/tiny/version_1")
+    assert len(resumed) == 2 * BATCHES  # goes on at epoch 2
+    assert set(resumed) == {head[-1]}

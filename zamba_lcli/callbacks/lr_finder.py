@@ -1,0 +1,92 @@
+"""Find a learning rate by trying all."""
+
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import LearningRateFinder
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
+
+from zamba_lcli.errors import InputError
+from zamba_lcli.module import ZambaVideoClassificationLightningModule
+
+
+class ZambaLearningRateFinder(LearningRateFinder):
+    """Tries learning rates from ``min_lr`` to ``max_lr`` on a few batches and goes on with the one of the steepest descent.
+
+    The arguments are those of Lightning's ``LearningRateFinder``: a YAML that names that one gets this one. Here it works
+    without a ``model.lr``, the learning rate found goes to optimizer and scheduler (the peak, for OneCycleLR and CyclicLR),
+    groups keep their ratio, a resumed run is left as it is, and the curve is a figure in TensorBoard. Lightning's callback sets
+    one learning rate for all groups, which most schedulers undo, and lets a resumed run start over.
+
+    Args:
+        min_lr: Smallest learning rate tried.
+        max_lr: Largest learning rate tried.
+        num_training_steps: Number of learning rates tried, a batch each.
+        mode: ``exponential`` or ``linear`` steps.
+        early_stop_threshold: Stops when the loss exceeds the smallest seen by this factor; null to try all.
+        update_attr: Not used; kept so that Lightning's YAML is valid.
+        attr_name: Not used; kept so that Lightning's YAML is valid.
+    """
+
+    def __init__(
+        self,
+        min_lr: float = 1e-8,
+        max_lr: float = 1,
+        num_training_steps: int = 100,
+        mode: str = "exponential",
+        early_stop_threshold: float | None = 4.0,
+        update_attr: bool = True,
+        attr_name: str = "",
+    ) -> None:
+        """Keeps the arguments; see the class."""
+        super().__init__(min_lr, max_lr, num_training_steps, mode, early_stop_threshold, update_attr=False)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks for the learning rate, in a new run only."""
+        if not isinstance(pl_module, ZambaVideoClassificationLightningModule):
+            raise InputError(f"ZambaLearningRateFinder needs a model of zamba_lcli, not {type(pl_module).__name__}.")
+        if trainer.ckpt_path is not None:
+            rank_zero_info("LearningRateFinder: a resumed run keeps its learning rate.")
+            return
+        epochs = trainer.fit_loop.max_epochs
+        trainer.fit_loop.max_epochs = -1  # else the trial ends with the batches of that many epochs
+        try:
+            self.lr_find(trainer, pl_module)
+        finally:
+            trainer.fit_loop.max_epochs = epochs
+        found = None if self.optimal_lr is None else self.optimal_lr.suggestion()
+        if self.optimal_lr is None or found is None:
+            rank_zero_warn("LearningRateFinder: too few batches to find a learning rate; it stays as stated.")
+            return
+        self._apply(found, trainer, pl_module)
+        rank_zero_info(f"LearningRateFinder: the learning rate is {found:.3g}.")
+        if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
+            trainer.logger.experiment.add_figure("lr_finder", self.optimal_lr.plot(suggest=True), global_step=0)
+
+    @staticmethod
+    def _apply(found: float, trainer: Trainer, module: ZambaVideoClassificationLightningModule) -> None:
+        """Scales the groups' learning rates so that the head's is ``found``, and builds the scheduler anew on them."""
+        groups = trainer.optimizers[0].param_groups
+        stated = [group.get("initial_lr", group["lr"]) for group in groups]
+        for group, lr in zip(groups, stated, strict=True):
+            group["lr"] = lr * found / stated[0]
+            group.pop("initial_lr", None)
+        if not trainer.lr_scheduler_configs:
+            return
+        scheduler: Any = module.build_lr_scheduler(trainer.optimizers[0])
+        if isinstance(scheduler, OneCycleLR):
+            _scale_cycle(groups, found / groups[0]["max_lr"])
+        elif isinstance(scheduler, CyclicLR):
+            factor = found / scheduler.max_lrs[0]
+            scheduler.base_lrs = [lr * factor for lr in scheduler.base_lrs]
+            scheduler.max_lrs = [lr * factor for lr in scheduler.max_lrs]
+            _scale_cycle(groups, factor)
+        trainer.lr_scheduler_configs[0].scheduler = scheduler
+
+
+def _scale_cycle(groups: list[dict[str, Any]], factor: float) -> None:
+    for group in groups:
+        for key in {"lr", "max_lr", "min_lr", "initial_lr"} & set(group):
+            group[key] *= factor
