@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.cli import LightningCLI
 
 from zamba_lcli.cli import main
-from zamba_lcli.data import DemoClips
+from zamba_lcli.data import DemoClips, ZambaVideoDataModule
+from zamba_lcli.module import ZambaVideoClassificationLightningModule
 
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 
@@ -23,6 +25,34 @@ def folder(tmp_path, monkeypatch):
     """The empty working folder that each test runs in."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--stock", action="store_true", help="run test_facts.py with stock LightningCLI, where it must fail"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--stock"):
+        for item in items:
+            if item.get_closest_marker("in_our_classes"):
+                continue
+            item.add_marker(pytest.mark.xfail(reason="stock LightningCLI", strict=True))
+
+
+@pytest.fixture
+def command_line(request):
+    """The program; with `--stock`, LightningCLI as it comes."""
+    return stock_main if request.config.getoption("--stock") else main
+
+
+def stock_main(args):
+    class StockCLI(LightningCLI):
+        def add_arguments_to_parser(self, parser):
+            parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+
+    StockCLI(ZambaVideoClassificationLightningModule, ZambaVideoDataModule, subclass_mode_model=True, args=args)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,10 @@ def slowly(epoch):
     return 0.9 + 0.01 * epoch
 
 
+def constant(epoch):
+    return 1.0
+
+
 class Scaled:
     """A callable with an argument."""
 

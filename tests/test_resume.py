@@ -14,7 +14,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 PLATEAU = {"class_path": "pytorch_lightning.cli.ReduceLROnPlateau", "init_args": {"monitor": "val_loss", "patience": 0}}
 
 
-def cls(name, **init_args):
+def cls(name, /, **init_args):
     return {"class_path": name, "init_args": init_args}
 
 

@@ -13,6 +13,7 @@ import jsonargparse._typehints
 import yaml
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 from lightning_fabric.plugins import CheckpointIO
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import (
     BackboneFinetuning,
@@ -34,7 +35,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from zamba_lcli import callbacks, data, models  # noqa: F401  (so that a YAML can name their classes shortly)
+from zamba_lcli import data, models  # noqa: F401  (so that a YAML can name their classes shortly)
 from zamba_lcli.callbacks import (
     PredictionsCSV,
     SaveOnInterrupt,
@@ -216,6 +217,9 @@ class ZambaCLI(LightningCLI):
             found = _configuration_in(load_checkpoint(Path(ckpt_path)), ckpt_path)
             stated = self.parser.parse_args(cast(list[str] | None, self._args), defaults=False)[name]
             _check_same_model(stated.get("model.class_path"), found["model"]["class_path"], ckpt_path)
+            names = stated.get("data.class_names")
+            if names is not None and sorted(names) == sorted(found["data"]["class_names"]):
+                stated.pop("data.class_names")  # the same classes: their order is the checkpoint's
             for section in (found["model"]["init_args"], found["data"]):
                 prefix = "data" if section is found["data"] else "model.init_args"
                 for key in list(section):
@@ -247,6 +251,7 @@ class ZambaCLI(LightningCLI):
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
+        _check_distinct(self._get(self.config_init, "trainer").callbacks or [])
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
         if self.subcommand == "fit":
             callbacks_of(trainer).append(SaveOnInterrupt())
@@ -308,6 +313,18 @@ class ZambaCLI(LightningCLI):
             if isinstance(logger, TensorBoardLogger):
                 lines.append(f"to look at it: tensorboard --logdir {logger.root_dir}")
         print_once("\n".join(["", *lines]))
+
+
+def _check_distinct(callbacks: list[Callback] | Callback) -> None:
+    """Refuses callbacks that a checkpoint could not tell apart, which Lightning finds out when it saves the first one."""
+    seen = set()
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if isinstance(callback, ModelCheckpoint) and callback.state_key in seen:
+            raise InputError(
+                "trainer.callbacks: two ModelCheckpoint have the same monitor, mode, every_n_train_steps, every_n_epochs and "
+                "train_time_interval. Let them differ in one of these, or take one of them out."
+            )
+        seen.add(callback.state_key)
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:
@@ -396,16 +413,16 @@ def main(args: ArgsType = None) -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
     try:
         ZambaCLI(args)
-    except ValueError as error:
-        cause = _input_error_in(error)
+    except (ValueError, MisconfigurationException) as error:
+        cause = _wrong_input_behind(error)
         if cause is None:
             raise
         print(f"error: {cause}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
-def _input_error_in(error: BaseException | None) -> InputError | None:
-    """Returns the wrong input behind an error: jsonargparse wraps what a constructor raises."""
-    while error is not None and not isinstance(error, InputError):
+def _wrong_input_behind(error: BaseException | None) -> BaseException | None:
+    """Returns the wrong input behind an error, ours or Lightning's: jsonargparse wraps what a constructor raises."""
+    while error is not None and not isinstance(error, InputError | MisconfigurationException):
         error = error.__cause__
     return error

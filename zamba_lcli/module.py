@@ -79,12 +79,13 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         class_names: The classes, in the order of the logits. On the command line they come from the labels.
         task: ``multilabel``: a clip may have several labels, each judged by itself (binary cross-entropy with logits).
             ``multiclass``: each clip has exactly one label (cross-entropy).
+        decay_norm_and_bias: Whether the optimizer's weight decay acts on BatchNorm layers and biases too.
     """
 
     backbone: nn.Module
     head: nn.Module
 
-    def __init__(self, class_names: Sequence[str], task: Task = "multilabel") -> None:
+    def __init__(self, class_names: Sequence[str], task: Task = "multilabel", decay_norm_and_bias: bool = True) -> None:
         """Sets up loss and metrics; see the class for the arguments."""
         super().__init__()
         class_names = list(class_names)
@@ -96,6 +97,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self.hparams["class_names"] = class_names
         self.class_names = class_names
         self.task: Task = task
+        self.decay_norm_and_bias = decay_norm_and_bias
         self.backbone_is_frozen = True
         self.train_backbone_batchnorm = True
         self.loss: nn.Module = nn.BCEWithLogitsLoss() if task == "multilabel" else nn.CrossEntropyLoss()
@@ -163,13 +165,22 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         """Returns the two groups of every optimizer, ``head`` and ``backbone``, the same from the first step on.
 
         The trunk's parameters are in neither. All else that is not in the backbone belongs to the head. Frozen backbone
-        parameters have no gradient and so are not changed by a step.
+        parameters have no gradient and so are not changed by a step. With ``decay_norm_and_bias=False`` the parameters
+        without weight decay form two groups more, ``head_undecayed`` and ``backbone_undecayed``.
         """
         elsewhere = {id(p) for p in (*self.trunk.parameters(), *self.backbone.parameters())}
-        return [
+        groups: list[dict[str, Any]] = [
             {"name": "head", "params": [p for p in self.parameters() if id(p) not in elsewhere]},
             {"name": "backbone", "params": list(self.backbone.parameters())},
         ]
+        if self.decay_norm_and_bias:
+            return groups
+        # BatchNorm's weights and all biases are vectors, all other weights are not
+        undecayed = [
+            {"name": f"{g['name']}_undecayed", "params": [p for p in g["params"] if p.ndim < 2], "weight_decay": 0.0}
+            for g in groups
+        ]
+        return [*({**g, "params": [p for p in g["params"] if p.ndim >= 2]} for g in groups), *undecayed]
 
     def set_optimizer(
         self,

@@ -16,7 +16,7 @@ EPOCHS, BATCHES, LR, UNFREEZE = 6, 2, 0.1, 2
 TORCH = "torch.optim.lr_scheduler."
 
 
-def cls(name, **init_args):
+def cls(name, /, **init_args):
     return {"class_path": name, "init_args": init_args}
 
 

@@ -172,8 +172,11 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         return float(self.backbone_initial_lr / (head["lr"] or head["initial_lr"]))  # a warm-up may start at 0
 
     def _tie_learning_rates(self, trainer: Trainer) -> None:
+        ratio = self.ratio(trainer.current_epoch)
         groups = _groups(trainer)
-        groups["backbone"]["lr"] = groups["head"]["lr"] * self.ratio(trainer.current_epoch)
+        for name in groups:
+            if name.startswith("backbone"):
+                groups[name]["lr"] = groups[name.replace("backbone", "head")]["lr"] * ratio
 
 
 def _wrap_again(trainer: Trainer, pl_module: LightningModule) -> None:
@@ -185,7 +188,7 @@ def _wrap_again(trainer: Trainer, pl_module: LightningModule) -> None:
 
 def _groups(trainer: Trainer) -> dict[str, dict[str, Any]]:
     """Returns the optimizer's parameter groups by name."""
-    groups = {group.get("name"): group for optimizer in trainer.optimizers for group in optimizer.param_groups}
+    groups = {group.get("name", ""): group for optimizer in trainer.optimizers for group in optimizer.param_groups}
     if not {"head", "backbone"} <= set(groups):
         raise InputError(
             "ZambaBackboneFinetuning needs an optimizer with the groups `head` and `backbone`; build it on "

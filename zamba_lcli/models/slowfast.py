@@ -57,6 +57,7 @@ class SlowFast(ZambaVideoClassificationLightningModule):
     Args:
         class_names: The classes, in the order of the logits. On the command line they come from the labels.
         task: ``multilabel`` (a clip may have several labels) or ``multiclass`` (exactly one).
+        decay_norm_and_bias: Whether the optimizer's weight decay acts on BatchNorm layers and biases too.
         weights: ``kinetics400`` for the published weights, a path for a checkpoint file, of
             which those are taken that fit, null for a random start.
         model_depth: Layers of each pathway's ResNet: 18, 50, 101 or 152. Kinetics weights exist for 50 and 101.
@@ -72,6 +73,7 @@ class SlowFast(ZambaVideoClassificationLightningModule):
         self,
         class_names: Sequence[str],
         task: Task = "multilabel",
+        decay_norm_and_bias: bool = True,
         weights: str | None = "kinetics400",
         model_depth: int = 50,
         stem_dim_outs: tuple[int, int] = (64, 8),
@@ -85,7 +87,7 @@ class SlowFast(ZambaVideoClassificationLightningModule):
         Raises:
             InputError: If the arguments do not fit each other or the weights cannot be loaded.
         """
-        super().__init__(class_names=class_names, task=task)
+        super().__init__(class_names=class_names, task=task, decay_norm_and_bias=decay_norm_and_bias)
         slow, fast = stem_dim_outs
         if fast < 1 or slow % fast or slow % 2:
             raise InputError(
