@@ -1,9 +1,11 @@
-"""Runs `zamba fit` again and again, sends each run a signal after a while, and lets the last one end.
+"""Runs `zamba fit` again and again, sends each run a signal, and lets the last one end.
 
 The program is imported once and each run is a fork of it, which saves the seconds of the imports. Prints as JSON, for each run,
 how it ended and the step of the newest checkpoint that it left.
 
-    python kill_driver.py CHECKPOINT SIGNALS_AND_SECONDS ARGS...
+    python kill_driver.py CHECKPOINTS INTERRUPTIONS ARGS...
+
+Each interruption is a signal and when it is sent: after so many seconds, or null for as soon as the run has saved a checkpoint.
 """
 
 import json
@@ -47,6 +49,16 @@ def steps_in(folder):
     return steps.get("last.ckpt", 0)
 
 
+def wait(checkpoint, seconds):
+    """Waits for so many seconds, or (at most a minute) for the checkpoint to be written anew."""
+    before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+    end = time.monotonic() + (60 if seconds is None else seconds)
+    while time.monotonic() < end:
+        if seconds is None and checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
+            return
+        time.sleep(0.01)
+
+
 def drive(folder, interruptions, args):
     """Runs, interrupts and runs on; returns [exit code, step of last.ckpt] for each run."""
     ends = []
@@ -54,7 +66,7 @@ def drive(folder, interruptions, args):
         more = ["--ckpt_path", "last"] if (folder / "last.ckpt").exists() else []
         child = run([*args, *more])
         if number:
-            time.sleep(seconds)
+            wait(folder / "last.ckpt", seconds)
             os.kill(child, number)
         _, status = os.waitpid(child, 0)
         ends.append([os.waitstatus_to_exitcode(status), steps_in(folder)])
@@ -62,4 +74,6 @@ def drive(folder, interruptions, args):
 
 
 if __name__ == "__main__":
-    print(json.dumps(drive(Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:])))
+    begin = time.monotonic()
+    ends = drive(Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:])
+    print(json.dumps([ends, time.monotonic() - begin]))
