@@ -174,6 +174,9 @@ def test_16_what_is_stated_wins_over_the_checkpoint(fit):
     stated = {"model": {"init_args": {"post_backbone_dropout": 0.25}}}
     run = fit(stated, "--ckpt_path", first / "checkpoints/last.ckpt")
     assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["post_backbone_dropout"] == 0.25
+    nothing = {"model": {"init_args": {"post_backbone_dropout": None}}}  # null is a statement too
+    run = fit(nothing, "--ckpt_path", first / "checkpoints/last.ckpt", name="nothing")
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["post_backbone_dropout"] is None
 
 
 def test_17_last_without_a_checkpoint_is_refused(fit):

@@ -214,20 +214,20 @@ class ZambaCLI(LightningCLI):
         if ckpt_path is not None and ckpt_path not in CHECKPOINT_KEYWORDS:
             if not Path(ckpt_path).is_file():
                 raise InputError(f"ckpt_path: there is no file {Path(ckpt_path).absolute()}.")
-            found = _configuration_in(load_checkpoint(Path(ckpt_path)), ckpt_path)
+            found = _configuration_in(load_checkpoint(Path(ckpt_path), mmap=True), ckpt_path)
             stated = self.parser.parse_args(cast(list[str] | None, self._args), defaults=False)[name]
             _check_same_model(stated.get("model.class_path"), found["model"]["class_path"], ckpt_path)
             names = stated.get("data.class_names")
-            if names is not None and sorted(names) == sorted(found["data"]["class_names"]):
-                stated.pop("data.class_names")  # the same classes: their order is the checkpoint's
-            for section in (found["model"]["init_args"], found["data"]):
-                prefix = "data" if section is found["data"] else "model.init_args"
-                for key in list(section):
-                    yours = _plain(stated.get(f"{prefix}.{key}"))
-                    if yours is not None:
-                        if yours != section[key]:
-                            print_once(f"{prefix}.{key}: {yours} as you state; the checkpoint has {section[key]}.")
-                        del section[key]
+            if names is None or sorted(names) == sorted(found["data"]["class_names"]):
+                stated["data.class_names"] = found["data"]["class_names"]  # the same classes: in the checkpoint's order
+            if stated.get("data.sampling") is None:  # stands for the default, not for a choice
+                stated["data.sampling"] = found["data"].get("sampling")
+            for prefix, section in (("model.init_args", found["model"]["init_args"]), ("data", found["data"])):
+                for key, theirs in section.items():
+                    if f"{prefix}.{key}" in stated:
+                        section[key] = _plain(stated[f"{prefix}.{key}"])
+                        if section[key] != theirs:
+                            print_once(f"{prefix}.{key}: {section[key]} as you state; the checkpoint has {theirs}.")
             self.config = self.parser.parse_object({name: found}, self.config)
         if self.config[name].get("model") is None:
             raise InputError(

@@ -80,14 +80,18 @@ def take_what_fits(model: nn.Module, state: dict[str, Tensor], source: str) -> N
     rank_zero_info("\n".join(lines))
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     """Loads a checkpoint file, tensors and plain values only.
+
+    Args:
+        path: The file.
+        mmap: Leave the tensors on disk until they are used; for files written by this program.
 
     Raises:
         InputError: If the file is not a checkpoint, is damaged, or holds objects that would have to be executed.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} holds Python objects other than tensors and plain values, or is not a checkpoint. It is not opened, "
