@@ -15,7 +15,7 @@ TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 
 @pytest.fixture(scope="session", autouse=True)
 def _quiet():
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # as many tests as cores run at a time
     os.environ["TORCH_HOME"] = "/nonexistent"  # no test may find downloaded weights by chance
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
