@@ -138,18 +138,57 @@ def test_every_scheduler_drives_the_head_and_the_backbone_follows(zamba, folder,
     assert backbone == pytest.approx([r * lr for r, lr in zip(ratios, expected, strict=True)], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["MultiStepLR", "CosineAnnealingLR", "LambdaLR", "SequentialLR"])
-def test_schedulers_can_count_batches(zamba, folder, name):
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_can_count_the_other_thing(zamba, folder, name):
     stated, build = SCHEDULERS[name]
-    head, backbone = fit(zamba, folder, stated, "--lr_scheduler_interval", "step")
-    expected = by_hand(build, per_batch=True)
+    per_batch = name not in ("OneCycleLR", "CyclicLR")
+    if name == "OneCycleLR":
+        build = lambda o: torch_schedulers.OneCycleLR(o, 0.2, total_steps=EPOCHS)  # noqa: E731
+    if name == "CosineAnnealing":
+        build = lambda o: torch_schedulers.CosineAnnealingLR(o, EPOCHS * BATCHES)  # noqa: E731
+    head, backbone = fit(zamba, folder, stated, "--lr_scheduler_interval", "step" if per_batch else "epoch")
+    expected = by_hand(build, per_batch)
+    assert head == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    ratios = [ratio_by_hand(step // BATCHES) for step in range(EPOCHS * BATCHES)]
+    assert backbone == pytest.approx([r * lr for r, lr in zip(ratios, expected, strict=True)], rel=1e-6, abs=1e-9)
+
+
+def test_reduce_on_plateau_can_count_batches(zamba, folder):
+    plateau = "pytorch_lightning.cli.ReduceLROnPlateau"
+    stated = cls(plateau, monitor="train_loss", factor=0.5, patience=0)
+    head, _ = fit(zamba, folder, stated, "--lr_scheduler_interval", "step")
+    optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
+    scheduler = torch_schedulers.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    expected = []
+    for _, value in scalars(folder / "runs/tiny/version_0")["train_loss"]:
+        expected.append(optimizer.param_groups[0]["lr"])
+        scheduler.step(value)
+    assert len(set(expected)) > 1
     assert head == pytest.approx(expected, rel=1e-6)
-    assert backbone[-1] == pytest.approx(expected[-1] * ratio_by_hand(EPOCHS - 1), rel=1e-6)
 
 
-def test_one_cycle_can_count_epochs(zamba, folder):
-    head, _ = fit(zamba, folder, cls("OneCycleLR", max_lr=0.2), "--lr_scheduler_interval", "epoch")
-    assert head == pytest.approx(by_hand(lambda o: torch_schedulers.OneCycleLR(o, 0.2, EPOCHS), False), rel=1e-6)
+@pytest.mark.parametrize("decay", [True, False])
+def test_norm_and_bias_can_be_left_out_of_weight_decay(zamba, folder, decay):
+    more = ["--model.init_args.decay_norm_and_bias", str(decay).lower(), "--optimizer.weight_decay=0.1"]
+    zamba("fit", *more, "--trainer.max_epochs=2")
+    checkpoint = torch.load(folder / "runs/tiny/version_0/checkpoints/last.ckpt", weights_only=True)
+    groups = {group["name"]: group for group in checkpoint["optimizer_states"][0]["param_groups"]}
+    if decay:
+        assert {name: group["weight_decay"] for name, group in groups.items()} == {"head": 0.1, "backbone": 0.1}
+        return
+    assert {name: group["weight_decay"] for name, group in groups.items()} == {
+        "head": 0.1,
+        "backbone": 0.1,
+        "head_undecayed": 0.0,
+        "backbone_undecayed": 0.0,
+    }
+    vectors = [
+        key for key, value in checkpoint["state_dict"].items() if key.startswith("backbone.") and value.ndim == 1
+    ]
+    vectors = [key for key in vectors if "running" not in key]
+    assert len(groups["backbone_undecayed"]["params"]) == len(vectors)
+    assert len(groups["head_undecayed"]["params"]) == len(groups["head"]["params"]) == 1
+    assert groups["backbone_undecayed"]["lr"] == groups["backbone"]["lr"] > 0
 
 
 @pytest.mark.parametrize("min_lr", [0.0, [0.02, 0.01]])
