@@ -258,7 +258,7 @@ def test_wrong_yaml(clips, refused, folder, text, texts):
     refused(lambda: main(["fit", "--config", str(TINY), "--config", "wrong.yaml"]), *texts)
 
 
-def test_missing_parts(clips, refused):
+def test_missing_parts(clips, refused, fitted):
     labels = ["--data.labels", str(clips / "labels.csv")]
     refused(lambda: main(["fit", "--config", "nix.yaml"]), "nix.yaml")
     refused(lambda: main(["fit", *labels]), "model")
@@ -268,7 +268,10 @@ def test_missing_parts(clips, refused):
         "optimizer",
         "class_path",
     )
-    refused(lambda: main(["predict", "--config", str(TINY), *labels]), "data.videos")
+    for command in ("validate", "test", "predict"):  # else the numbers would be those of random weights
+        refused(lambda: main([command, "--config", str(TINY), *labels]), "ckpt_path")
+    checkpoint = ["--ckpt_path", str(fitted / "checkpoints/last.ckpt")]
+    refused(lambda: main(["predict", "--config", str(TINY), *labels, *checkpoint]), "data.videos")
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,14 @@ class ZambaCLI(LightningCLI):
             raise InputError(
                 "model is missing: give a recipe (--config), or a class (--model SlowFast), or a checkpoint (--ckpt_path)."
             )
+        if (
+            name != "fit"
+            and ckpt_path is None
+            and self.config[name].get("model.init_args.weights") in (None, "kinetics400")
+        ):
+            raise InputError(
+                f"ckpt_path is missing: without it {name} would use a model that has not been trained on your classes."
+            )
 
     # ---- building ----------------------------------------------------------------------------------------------------
 
