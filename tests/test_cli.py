@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -269,7 +270,7 @@ def test_missing_parts(clips, refused, fitted):
         "class_path",
     )
     for command in ("validate", "test", "predict"):  # else the numbers would be those of random weights
-        refused(lambda: main([command, "--config", str(TINY), *labels]), "ckpt_path")
+        refused(partial(main, [command, "--config", str(TINY), *labels]), "ckpt_path")
     checkpoint = ["--ckpt_path", str(fitted / "checkpoints/last.ckpt")]
     refused(lambda: main(["predict", "--config", str(TINY), *labels, *checkpoint]), "data.videos")
 
