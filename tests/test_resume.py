@@ -1,14 +1,20 @@
 """Resumed runs end as if they had not been interrupted."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
+import pytorch_lightning
 import torch
 import yaml
 from test_cli import scalars
 
+from zamba_lcli import data
 from zamba_lcli.cli import main
+from zamba_lcli.data import dataset
+from zamba_lcli.data.video import read_clip
+from zamba_lcli.models import SlowFast
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PLATEAU = {"class_path": "pytorch_lightning.cli.ReduceLROnPlateau", "init_args": {"monitor": "val_loss", "patience": 0}}
@@ -175,3 +181,72 @@ def test_last_goes_on_in_the_run_folder_that_is_named(zamba, folder):
     run = folder / "runs/tiny/version_0"
     assert [step for step, _ in scalars(run)["train_loss"]] == [0, 1, 2, 3]
     assert len(list(run.glob("config*.yaml"))) == 2
+
+
+def test_skipped_batches_are_not_decoded(uninterrupted, folder, monkeypatch):
+    run, args = uninterrupted
+    read = []
+    monkeypatch.setattr(dataset, "read_clip", lambda path, *a, **k: read.append(path.name) or read_clip(path, *a, **k))
+    more = ["--trainer.logger.save_dir", str(folder), "--trainer.max_epochs=2", "--trainer.limit_val_batches=0"]
+    main([*args, *more, "--ckpt_path", str(run / "checkpoints/step=4.ckpt"), "--lr_scheduler=null"])
+    assert len(read) == 8 - 3  # the epoch's first batch of 3 is done
+
+
+@pytest.mark.parametrize("step", ["step=3", "end-step=3", "step=4"])
+@pytest.mark.parametrize("batch_size", [2, 8])
+def test_another_batch_size_on_resume(uninterrupted, folder, step, batch_size):
+    run, args = uninterrupted
+    more = ["--trainer.logger.save_dir", str(folder), "--data.batch_size", str(batch_size), "--trainer.max_epochs=3"]
+    main([*args, *more, "--ckpt_path", str(run / f"checkpoints/{step}.ckpt")])
+    after = scalars(folder / "tiny/version_0")
+    epochs = [epoch for _, epoch in after["epoch"]]
+    batches = -(-8 // batch_size)
+    if step == "step=4":  # in the middle of epoch 1: what is left of it, then epoch 2
+        assert 4 < len(after["train_loss"]) + 4 <= 4 + 2 * batches
+    else:
+        assert len(after["train_loss"]) == 2 * batches
+    assert max(epochs) == 2
+    assert len(after["val_loss"]) == (3 if step == "step=3" else 2)
+
+
+def test_the_seed_travels_in_the_checkpoint(zamba, folder, capfd):
+    """A drawn seed is drawn once: the order of an epoch that is gone on with is the one it began with."""
+    zamba("fit", "--seed_everything=true", "--trainer.max_epochs=1")
+    first = folder / "runs/tiny/version_0"
+    seed = yaml.safe_load((first / "config.yaml").read_text())["seed_everything"]
+    more = ["--ckpt_path", first / "checkpoints/last.ckpt"]
+    zamba("fit", "--seed_everything=true", *more)
+    assert f"seed_everything: {seed} as in the checkpoint" in capfd.readouterr().out
+    second = folder / "runs/tiny/version_1"
+    assert yaml.safe_load((second / "config.yaml").read_text())["seed_everything"] == seed
+    zamba("fit", f"--seed_everything={seed}")
+    whole = folder / "runs/tiny/version_2"
+    assert largest_difference(state(whole), state(second)) == 0
+    zamba("fit", "--seed_everything=3", *more)
+    assert f"3 as you state; the checkpoint has {seed}" in capfd.readouterr().out
+    assert largest_difference(state(whole), state(folder / "runs/tiny/version_3")) > 0
+
+
+def test_classes_in_another_order_are_matched_by_name_from_python_too(clips, folder):
+    def fit(order, epochs, ckpt_path=None):
+        names = sorted(data.DemoClips().class_names, reverse=order)
+        pytorch_lightning.seed_everything(1)
+        model = SlowFast(class_names=names, task="multiclass", weights=None, model_depth=18, stem_dim_outs=(8, 2))
+        model.set_optimizer(partial(torch.optim.SGD, lr=0.1, momentum=0.9))
+        clips_of = {"labels": str(clips / "labels.csv"), "sampling": data.EvenlySpaced(8), "height": 32, "width": 32}
+        module = data.ZambaVideoDataModule(**clips_of, batch_size=4, num_workers=0, class_names=names)
+        trainer = pytorch_lightning.Trainer(
+            max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
+        )
+        trainer.fit(model, module, ckpt_path=ckpt_path)
+        trainer.save_checkpoint(f"{order}{epochs}.ckpt")
+        return torch.load(f"{order}{epochs}.ckpt", weights_only=True)["state_dict"], trainer.callback_metrics
+
+    fit(False, 1)
+    whole, metrics = fit(False, 3)
+    other, others = fit(True, 3, ckpt_path="False1.ckpt")
+    assert torch.allclose(whole["head.proj.weight"].flip(0), other["head.proj.weight"], atol=1e-5)
+    assert torch.allclose(whole["head.proj.bias"].flip(0), other["head.proj.bias"], atol=1e-5)
+    assert not torch.allclose(whole["head.proj.weight"], other["head.proj.weight"], atol=1e-5)
+    for name, value in metrics.items():
+        assert others[name] == pytest.approx(float(value), abs=1e-4), name

@@ -6,6 +6,7 @@ import pydoc
 import random
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ import yaml
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 from lightning_fabric.plugins import CheckpointIO
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import (
     BackboneFinetuning,
     BasePredictionWriter,
@@ -44,10 +45,11 @@ from zamba_lcli.callbacks import (
     ZambaLearningRateFinder,
 )
 from zamba_lcli.callbacks.interruption import checkpoint_folder
+from zamba_lcli.data.datamodule import POSITION
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.weights import load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
-from zamba_lcli.schedulers import CosineAnnealing
+from zamba_lcli.schedulers import CosineAnnealing, statable_name, with_statable_names
 from zamba_lcli.types import Interval
 
 # jsonargparse warns of calls that Lightning's command line makes and that version 5, which is excluded, takes away
@@ -59,6 +61,7 @@ NOISE = (  # warnings that no user of this program can act on
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's call
 )
 print_once = rank_zero_only(print)
+SCHEDULER_OPTIONS = ("--lr_scheduler", "--lr_scheduler.class_path")
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")  # what Lightning takes for ckpt_path besides a path
 
 
@@ -84,9 +87,14 @@ class RecipeFile(ActionConfigFile):
         path = recipe_path(values)
         if Path(path).is_file():
             try:
-                forget_lists(cfg, yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+                stated = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             except (yaml.YAMLError, UnicodeDecodeError) as error:  # jsonargparse's message does not name the file
                 parser.error(f"{path} is not valid YAML: {error}")
+            forget_lists(cfg, stated)
+            if isinstance(stated, dict) and isinstance(stated.get("lr_scheduler"), dict):
+                scheduler = with_statable_names(stated["lr_scheduler"])
+                if scheduler != stated["lr_scheduler"]:
+                    path = yaml.safe_dump({**stated, "lr_scheduler": scheduler})  # a text is taken like a file
         super().__call__(parser, cfg, path, option_string)  # type: ignore[no-untyped-call]
 
 
@@ -121,6 +129,17 @@ class ZambaArgumentParser(LightningArgumentParser):
     ) -> list[str]:
         """Adds trainer, model or data; the model may be left out where a checkpoint says what it is."""
         return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required=False)
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        """Parses the command line, on which torch's names of schedulers may stand for ours."""
+        words = list(sys.argv[1:] if args is None else args)
+        for i, word in enumerate(words):
+            key, equals, value = word.partition("=")
+            if equals and key in SCHEDULER_OPTIONS:
+                words[i] = f"{key}={statable_name(value)}"
+            elif i and words[i - 1] in SCHEDULER_OPTIONS:
+                words[i] = statable_name(word)
+        return super().parse_args(words, *more, **kwargs)
 
     def print_usage(self, file: Any = None) -> None:
         """Writes what the command is, to be followed by the error."""
@@ -290,9 +309,29 @@ class ZambaCLI(LightningCLI):
     # ---- running -----------------------------------------------------------------------------------------------------
 
     def before_fit(self) -> None:
-        """Finds ``ckpt_path: last``, which Lightning takes for nothing where there is no checkpoint, and starts over."""
-        if self.config_init[self.subcommand].ckpt_path != "last":
+        """Finds the checkpoint that ``ckpt_path: last`` stands for, and goes on with the seed of the run resumed."""
+        if self.config_init[self.subcommand].ckpt_path == "last":
+            self.config_init[self.subcommand].ckpt_path = self._last_checkpoint()
+        ckpt_path = self.config_init[self.subcommand].ckpt_path
+        if ckpt_path is not None and Path(ckpt_path).is_file():
+            self._take_over_seed(ckpt_path)
+
+    def _take_over_seed(self, ckpt_path: str) -> None:
+        """Sets the seed of the checkpoint's run, unless another number is stated: data order and dropout follow from it."""
+        theirs = load_checkpoint(Path(ckpt_path), mmap=True).get("seed")
+        command = self.config[self.subcommand]
+        if theirs is None or theirs == command.seed_everything:
             return
+        stated = self.parser.parse_args(cast(list[str] | None, self._args), defaults=False)[str(self.subcommand)]
+        if type(stated.get("seed_everything")) is int:
+            print_once(f"seed_everything: {command.seed_everything} as you state; the checkpoint has {theirs}.")
+            return
+        print_once(f"seed_everything: {theirs} as in the checkpoint.")
+        command.seed_everything = theirs  # the run folder records it
+        seed_everything(theirs, workers=True)
+
+    def _last_checkpoint(self) -> str:
+        """Returns the newest last.ckpt of the run folder, without which Lightning would start over in silence."""
         folder = checkpoint_folder(self.trainer)
         found = sorted(folder.glob("last*.ckpt"), key=lambda path: path.stat().st_mtime)
         if not found:
@@ -300,7 +339,7 @@ class ZambaCLI(LightningCLI):
                 f"ckpt_path: last: no checkpoint in {folder}. Leave out ckpt_path to start from the beginning, or name "
                 "the run folder to go on with, e.g. --trainer.logger.init_args.version 0."
             )
-        self.config_init[self.subcommand].ckpt_path = str(found[-1])
+        return str(found[-1])
 
     def before_predict(self) -> None:
         """Makes sure that predictions are written, and does not hold them all in memory."""
@@ -377,7 +416,8 @@ def _configuration_in(checkpoint: dict[str, Any], ckpt_path: str) -> dict[str, A
             "from its weights, set model.init_args.weights to it."
         )
     init_args.pop("weights", None)
-    views = checkpoint.get(data.ZambaVideoDataModule.__qualname__, {})
+    views = dict(checkpoint.get(data.ZambaVideoDataModule.__qualname__, {}))
+    views.pop(POSITION, None)
     return {
         "model": {"class_path": class_path, "init_args": init_args},
         "data": {**views, "class_names": list(class_names)},

@@ -1,6 +1,7 @@
 """What every network shares while it trains: loss, metrics, steps, parameter groups and what is frozen."""
 
 import os
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -27,7 +28,7 @@ from torchmetrics.classification import (
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.schedulers import PER_BATCH
-from zamba_lcli.types import Batch, Interval, Task
+from zamba_lcli.types import Batch, Interval, Task, run_seed
 
 OptimizerBuilder: TypeAlias = Callable[[Iterable[dict[str, Any]]], Optimizer]
 LRSchedulerBuilder: TypeAlias = Callable[[Optimizer], LRScheduler]
@@ -287,6 +288,11 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         loss.reset()
         overall.reset()
 
+    def setup(self, stage: str) -> None:
+        """Lets all processes go by the seed of the first one: a seed that is drawn is another in each of them."""
+        if self.trainer.world_size > 1:
+            os.environ["PL_GLOBAL_SEED"] = str(self.trainer.strategy.broadcast(run_seed()))
+
     # ---- steps -------------------------------------------------------------------------------------------------------
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -296,12 +302,14 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Makes dropout and whatever else is random a function of the run's seed, the process, the epoch and the batch.
 
-        So a run that is interrupted anywhere and resumed, with one process or many, goes on as if it had not been. Lightning
-        does not keep the states of random generators in checkpoints.
+        So a run that is interrupted anywhere and resumed, with one process or many, goes on as if it had not been: the seed in
+        the checkpoint stands for the states of all generators of all processes, which Lightning does not keep.
         """
-        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # set by Lightning's seed_everything
-        position = np.random.SeedSequence([seed, self.global_rank, self.current_epoch, batch_idx])
-        torch.manual_seed(int(position.generate_state(1, np.uint64)[0] >> 1))
+        position = np.random.SeedSequence([run_seed(), self.global_rank, self.current_epoch, batch_idx])
+        number = int(position.generate_state(1, np.uint64)[0] >> 1)
+        torch.manual_seed(number)
+        random.seed(number)
+        np.random.seed(number % 2**32)
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         """Computes the batch's mean loss and counts its clips in the stage's metrics."""
@@ -380,6 +388,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         """Keeps loading free of downloads: the checkpoint's own weights are all that is needed."""
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             _resume_before_validation(checkpoint["loops"]["fit_loop"], self.trainer.validating)
+        checkpoint["seed"] = run_seed()
         checkpoint["train_metrics"] = {name: _state_over_processes(metric) for name, metric in self._train_metrics()}
         hyper_parameters = checkpoint.get("hyper_parameters")
         if hyper_parameters is not None and "weights" in hyper_parameters:
@@ -405,10 +414,10 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                     setattr(metric, key, value.to(metric.device))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint of other classes.
+        """Refuses a checkpoint of other classes; the same classes in another order are matched by name.
 
         Raises:
-            InputError: Names the classes that are only here and only there, or the difference in their order.
+            InputError: Names the classes that are only here and only there.
         """
         finetuning = checkpoint.get("callbacks", {}).get(BackboneFinetuning.__qualname__, {})
         if finetuning.get("unfrozen_at_epoch") is not None and self._is_fitting_without_finetuning():
@@ -416,21 +425,49 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                 "The checkpoint's run trained the backbone; without BackboneFinetuning it is frozen from here on."
             )
         theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
-        if theirs is None or list(theirs) == self.class_names:
-            self._restore_train_metrics(checkpoint.get("train_metrics", {}))
-            return
-        only_theirs, only_ours = (
-            sorted(set(theirs) - set(self.class_names)),
-            sorted(set(self.class_names) - set(theirs)),
+        if theirs is not None and list(theirs) != self.class_names:
+            only_theirs, only_ours = (
+                sorted(set(theirs) - set(self.class_names)),
+                sorted(set(self.class_names) - set(theirs)),
+            )
+            if only_theirs or only_ours:
+                raise InputError(
+                    f"The checkpoint was made for other classes; only in the checkpoint: {only_theirs}; only in the labels or "
+                    f"the model: {only_ours}. Use the labels it was trained with."
+                )
+            self._reorder_classes(checkpoint, [list(theirs).index(name) for name in self.class_names])
+        self._restore_train_metrics(checkpoint.get("train_metrics", {}))
+
+    def _reorder_classes(self, checkpoint: dict[str, Any], order: list[int]) -> None:
+        """Brings a checkpoint of the same classes in another order into the order of this model, in place.
+
+        Args:
+            checkpoint: As loaded.
+            order: For each class here its position there.
+        """
+        rank_zero_info(
+            f"The checkpoint has the classes in another order; they are matched by name: {self.class_names}."
         )
-        if only_theirs or only_ours:
-            difference = f"only in the checkpoint: {only_theirs}; only in the labels or the model: {only_ours}"
-        else:
-            difference = f"in the checkpoint they are ordered {list(theirs)}, here {self.class_names}"
-        raise InputError(
-            f"The checkpoint was made for other classes; {difference}. Use the labels it was trained with, or give its "
-            "classes in its order as class_names."
-        )
+        output = self.output_layer()
+        state, groups = checkpoint["state_dict"], self.parameter_groups()
+        names = {id(parameter): name for name, parameter in self.named_parameters(remove_duplicate=False)}
+        for parameter in output.parameters():
+            state[names[id(parameter)]] = state[names[id(parameter)]][order]
+        positions = {id(p): i for i, p in enumerate(p for group in groups for p in group["params"])}
+        for optimizer in checkpoint.get("optimizer_states", []):
+            for parameter in output.parameters():
+                kept = optimizer["state"].get(positions[id(parameter)], {})
+                for key, value in kept.items():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        kept[key] = value[order]
+        for counts in checkpoint.get("train_metrics", {}).values():
+            for key, value in counts.items():
+                if value.shape == (len(order),):
+                    counts[key] = value[order]
+
+    def output_layer(self) -> nn.Module:
+        """Returns the head's last layer, whose parameters have a row for each class."""
+        return [layer for layer in self.head.modules() if isinstance(layer, nn.Linear)][-1]
 
 
 def _is_stepped_here(scheduler: Any, interval: str) -> bool:

@@ -1,9 +1,11 @@
 """Torch's learning rate schedulers where a YAML cannot state them: those made of others, and one that needs a length.
 
-All others are used as they are, e.g. ``class_path: torch.optim.lr_scheduler.MultiStepLR``.
+All others are used as they are, e.g. ``class_path: torch.optim.lr_scheduler.MultiStepLR``. Torch's own names of these three
+stand for the classes here.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
@@ -61,3 +63,25 @@ class CosineAnnealing(CosineAnnealingLR):
         if T_max is None:
             raise ValueError("T_max is not known: give it, or let the command line fill it in.")
         super().__init__(optimizer, T_max, eta_min)
+
+
+STATABLE = {"SequentialLR": Sequential, "ChainedScheduler": Chained, "CosineAnnealingLR": CosineAnnealing}
+
+
+def statable_name(name: str) -> str:
+    """Returns the class path of the class here that stands for a scheduler of torch; any other name as it is."""
+    module, _, plain = name.rpartition(".")
+    ours = STATABLE.get(plain) if module in ("", "torch.optim.lr_scheduler") else None
+    return name if ours is None else f"{ours.__module__}.{ours.__qualname__}"
+
+
+def with_statable_names(stated: Any) -> Any:
+    """Returns what a YAML states as ``lr_scheduler``, with the class paths of the classes here, at any depth."""
+    if isinstance(stated, list):
+        return [with_statable_names(item) for item in stated]
+    if not isinstance(stated, dict):
+        return stated
+    return {
+        key: statable_name(value) if key == "class_path" and isinstance(value, str) else with_statable_names(value)
+        for key, value in stated.items()
+    }

@@ -1,5 +1,6 @@
 """What data modules and models agree on."""
 
+import os
 from typing import Literal, TypeAlias, TypedDict
 
 from torch import Tensor
@@ -16,3 +17,8 @@ class Batch(TypedDict):
     index: list[int]  # (B,) positions in the dataset
     filepath: list[str]  # (B,) as written in the labels table
     failed: list[tuple[int, str, str]]  # position, filepath, reason
+
+
+def run_seed() -> int:
+    """Returns the seed that Lightning's ``seed_everything`` was given, 0 if there was none."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))

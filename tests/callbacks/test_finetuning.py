@@ -1,5 +1,7 @@
 """Freezing, unfreezing and learning rates, checked by step against loops written out here."""
 
+import math
+
 import pytest
 import schedules
 import torch
@@ -66,7 +68,7 @@ SCHEDULERS = {
     ),
     "SequentialLR": (
         cls(
-            "zamba_lcli.schedulers.Sequential",
+            "SequentialLR",
             schedulers=[
                 cls(TORCH + "LinearLR", start_factor=0.1, total_iters=2),
                 cls(TORCH + "StepLR", step_size=1, gamma=0.5),
@@ -79,7 +81,7 @@ SCHEDULERS = {
     ),
     "ChainedScheduler": (
         cls(
-            "zamba_lcli.schedulers.Chained",
+            TORCH + "ChainedScheduler",
             schedulers=[
                 cls(TORCH + "ConstantLR", factor=0.1, total_iters=2),
                 cls(TORCH + "ExponentialLR", gamma=0.9),
@@ -90,7 +92,7 @@ SCHEDULERS = {
         ),
     ),
     "CosineAnnealing": (
-        cls("zamba_lcli.schedulers.CosineAnnealing"),
+        cls("CosineAnnealingLR"),  # without T_max
         lambda o: torch_schedulers.CosineAnnealingLR(o, EPOCHS),
     ),
 }
@@ -165,6 +167,33 @@ def test_reduce_on_plateau_can_count_batches(zamba, folder):
         scheduler.step(value)
     assert len(set(expected)) > 1
     assert head == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("option", ["--lr_scheduler=CosineAnnealingLR", f"--lr_scheduler={TORCH}CosineAnnealingLR"])
+def test_the_command_line_can_leave_out_the_length_too(zamba, folder, option):
+    zamba("fit", option, "--lr_scheduler.eta_min=0.01", "--trainer.max_epochs=3")
+    head = [rate for _, rate in scalars(folder / "runs/tiny/version_0")["lr-SGD/head"]][::BATCHES]
+    by_hand = [0.01 + (LR - 0.01) * (1 + math.cos(math.pi * epoch / 3)) / 2 for epoch in range(3)]
+    assert head == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_schedulers_of_schedulers_can_be_nested(zamba, folder):
+    inner = cls(
+        "SequentialLR", schedulers=[cls("ConstantLR", factor=0.5), cls("CosineAnnealingLR", T_max=9)], milestones=[1]
+    )
+    stated = cls("ChainedScheduler", schedulers=[inner, cls("ExponentialLR", gamma=0.1)])
+    (folder / "more.yaml").write_text(yaml.safe_dump({"lr_scheduler": stated}))
+    zamba("fit", "--config", "more.yaml", "--trainer.max_epochs=4")
+    head = [rate for _, rate in scalars(folder / "runs/tiny/version_0")["lr-SGD/head"]][::BATCHES]
+    optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
+    in_turn = [torch_schedulers.ConstantLR(optimizer, 0.5), torch_schedulers.CosineAnnealingLR(optimizer, 9)]
+    by_hand = torch_schedulers.ChainedScheduler(
+        [torch_schedulers.SequentialLR(optimizer, in_turn, [1]), torch_schedulers.ExponentialLR(optimizer, 0.1)]
+    )
+    for rate in head:
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
+        optimizer.step()
+        by_hand.step()
 
 
 @pytest.mark.parametrize("decay", [True, False])

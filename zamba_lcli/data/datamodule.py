@@ -30,8 +30,9 @@ from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling
 from zamba_lcli.data.video import UnreadableClipError, probe
 from zamba_lcli.data.videos import find_videos
 from zamba_lcli.errors import InputError
-from zamba_lcli.types import Batch, Task
+from zamba_lcli.types import Batch, Task, run_seed
 
+POSITION = "position"  # key of the checkpoint
 SPLITS_OF = {  # the splits that a command reads
     TrainerFn.FITTING: ("train", "val"),
     TrainerFn.VALIDATING: ("val",),
@@ -119,6 +120,10 @@ class ZambaVideoDataModule(LightningDataModule):
         self._datasets: dict[str, ClipDataset] = {}
         self._failed: set[str] = set()
         self._failed_csv: Path | None = None
+        self._resumed: dict[str, int] | None = (
+            None  # epoch, and how many of its clips all processes together were done with
+        )
+        self._began = (0, 0, 0)  # the epoch gone on with, and the batches and clips of it that were done
 
     # ---- labels ------------------------------------------------------------------------------------------------------
 
@@ -214,8 +219,10 @@ class ZambaVideoDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the train clips, in an order that depends on the run's seed and the epoch alone."""
         dataset = self._datasets["train"]
-        sampler = ShuffledSampler(dataset, self.batch_size, self._position, **self._process(), seed=_seed())
-        return self._loader(dataset, sampler)
+        sampler = ShuffledSampler(dataset, self._position, **self._process(), seed=run_seed())
+        loader = self._loader(dataset, sampler)
+        self._go_on(sampler.num_samples, len(loader))
+        return loader
 
     def val_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the val clips in order."""
@@ -244,17 +251,23 @@ class ZambaVideoDataModule(LightningDataModule):
             rank_zero_warn(f"{len(self._failed)} clips could not be read and were left out{listed}.")
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns how clips are looked at, as plain values, for the checkpoint: predicting must do the same."""
+        """Returns, as plain values, how clips are looked at (predicting must do the same) and how many are done."""
         sampling = {
             "class_path": f"{type(self.sampling).__module__}.{type(self.sampling).__qualname__}",
             "init_args": asdict(self.sampling),  # type: ignore[call-overload]
         }
+        epoch, clips = self._position()
         return {
             "sampling": sampling,
             "height": self.height,
             "width": self.width,
             "crop_bottom_pixels": self.crop_bottom_pixels,
+            POSITION: {"epoch": epoch, "clips": clips * self._process()["num_replicas"]},
         }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over how far a run has come that is resumed; all else is a matter of the arguments."""
+        self._resumed = state_dict.get(POSITION)
 
     # ---- helpers -----------------------------------------------------------------------------------------------------
 
@@ -286,7 +299,7 @@ class ZambaVideoDataModule(LightningDataModule):
             num_workers=self.num_workers,
             collate_fn=dataset.collate,
             persistent_workers=self.num_workers > 0,
-            generator=torch.Generator().manual_seed(_seed()),  # else it draws from the generator that dropout uses
+            generator=torch.Generator().manual_seed(run_seed()),  # else it draws from the generator that dropout uses
         )
 
     def _process(self) -> dict[str, Any]:
@@ -296,7 +309,13 @@ class ZambaVideoDataModule(LightningDataModule):
         return {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
 
     def _position(self) -> tuple[int, int]:
-        """Returns the epoch that begins, or goes on after a resume, and how many of its batches are done."""
+        """Returns the epoch that begins, or goes on after a resume, and how many of its clips this process is done with."""
+        epoch, batches = self._progress()
+        began = self._began if self._began[0] == epoch else (epoch, 0, 0)
+        return epoch, began[2] + (batches - began[1]) * self.batch_size
+
+    def _progress(self) -> tuple[int, int]:
+        """Returns the epoch that begins or goes on, and how many of its batches are done, as Lightning counts."""
         if self.trainer is None:
             return 0, 0
         loop: Any = self.trainer.fit_loop
@@ -304,6 +323,30 @@ class ZambaVideoDataModule(LightningDataModule):
         if epochs.started == epochs.processed or batches.is_last_batch:  # what was begun is done
             return epochs.started, 0
         return epochs.started - 1, int(batches.current.processed)
+
+    def _go_on(self, clips: int, batches: int) -> None:
+        """Lets an epoch go on that was begun with other batches, or by another number of processes.
+
+        Lightning counts batches only: it would repeat or leave out clips, or train on in an epoch that is done.
+
+        Args:
+            clips: Number of clips of this process in an epoch.
+            batches: Number of batches they make now.
+        """
+        loop: Any = None if self.trainer is None else self.trainer.fit_loop
+        if loop is None or not loop.restarting or self._resumed is None:
+            return
+        limit = self.trainer.limit_train_batches  # type: ignore[union-attr]
+        if limit is not None:
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        epoch, batches_done = self._progress()
+        if loop.epoch_progress.current.started > loop.epoch_progress.current.processed == epoch - 1:
+            _count(loop.epoch_loop.batch_progress.current, batches)  # all are done; what is left is the validation
+        elif batches_done and epoch == self._resumed["epoch"]:
+            done = self._resumed["clips"] // self._process()["num_replicas"]
+            batches_done = max(0, batches - -(-(clips - done) // self.batch_size))
+            _count(loop.epoch_loop.batch_progress.current, batches_done)
+            self._began = (epoch, batches_done, done)
 
     def _report_failed(self, filepath: str, reason: str) -> None:
         rank_zero_warn(f"{filepath} could not be read and is left out: {reason}")
@@ -318,9 +361,9 @@ class ZambaVideoDataModule(LightningDataModule):
             rows.writerow([filepath, reason])
 
 
-def _seed() -> int:
-    """Returns the seed that Lightning's ``seed_everything`` was given, 0 if there was none."""
-    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+def _count(progress: Any, batches: int) -> None:
+    """Sets Lightning's counts of an epoch's batches."""
+    progress.ready = progress.started = progress.processed = progress.completed = batches
 
 
 def _check_readable(clips: Sequence[LabelledClip], source: Path) -> None:

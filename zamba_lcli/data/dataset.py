@@ -105,8 +105,7 @@ class ShuffledSampler(DistributedSampler[int]):
 
     Args:
         dataset: The clips.
-        batch_size: Clips in a batch, per process.
-        position: Tells, when an epoch begins, which one it is and how many of its batches are done.
+        position: Tells, when an epoch begins, which one it is and how many of this process's clips are done.
         num_replicas: Number of processes.
         rank: Which of them this is.
         seed: The run's seed.
@@ -115,7 +114,6 @@ class ShuffledSampler(DistributedSampler[int]):
     def __init__(
         self,
         dataset: ClipDataset,
-        batch_size: int,
         position: Callable[[], tuple[int, int]],
         *,
         num_replicas: int,
@@ -124,14 +122,13 @@ class ShuffledSampler(DistributedSampler[int]):
     ) -> None:
         """Keeps the arguments; see the class."""
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
-        self.batch_size = batch_size
         self.position = position
 
     def __iter__(self) -> Iterator[int]:
         """Yields this process's indices that are left of the epoch."""
-        epoch, batches_done = self.position()
+        epoch, clips_done = self.position()
         self.set_epoch(epoch)
-        return islice(super().__iter__(), batches_done * self.batch_size, None)
+        return islice(super().__iter__(), clips_done, None)
 
 
 class EachClipOnceSampler(DistributedSampler[int]):
