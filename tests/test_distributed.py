@@ -114,3 +114,16 @@ def test_predictions_and_metrics_count_each_clip_once(fitted, clips, folder):
     assert [row["filepath"] for row in one] == [row["filepath"] for row in two]
     assert [row["status"] for row in two].count("failed") == 1
     assert torch.allclose(*(torch.tensor([float(r["walker"] or 0) for r in t]) for t in tables), atol=1e-5)
+
+
+def test_wrong_input_is_told_once(folder):
+    (folder / "labels.csv").write_text("filepath,label,split\na.mp4,x,train\nb.mp4,y,train\nc.mp4,y,val\n")
+    (folder / "more.yaml").write_text("{}")
+    done = subprocess.run(
+        command(folder, "--trainer.strategy=ddp", "--trainer.devices=2"),
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("error: ") == 1
+    assert done.stderr.count("a.mp4: missing") == 1
+    assert "Traceback" not in done.stderr

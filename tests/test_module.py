@@ -133,3 +133,19 @@ def test_frozen_layers_stay_in_eval_mode():
     assert not any(p.requires_grad for p in model.backbone.parameters())
     model.eval()
     assert not any(m.training for m in model.modules())
+
+
+def test_one_class_against_none(folder):
+    rng = torch.Generator().manual_seed(0)
+    logits, target = torch.randn(40, 1, generator=rng), torch.randint(2, (40, 1), generator=rng)
+    values = logged(logits, target.float(), "multilabel", folder)
+    truth, named = target[:, 0].numpy(), (logits[:, 0] > 0).numpy()
+    assert values["val_macro_f1"] == pytest.approx(f1_score(truth, named), abs=1e-6)
+    precision, recall, _, _ = precision_recall_fscore_support(truth, named, average="binary")
+    assert values["species/val_precision/class_0"] == pytest.approx(precision, abs=1e-6)
+    assert values["species/val_recall/class_0"] == pytest.approx(recall, abs=1e-6)
+
+
+def test_one_class_alone_is_nothing_to_choose_from():
+    with pytest.raises(InputError, match="only one class"):
+        Lookup(torch.zeros(3, 1), "multiclass")

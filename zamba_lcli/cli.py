@@ -465,7 +465,7 @@ def main(args: ArgsType = None) -> None:
         cause = _wrong_input_behind(error)
         if cause is None:
             raise
-        print(f"error: {cause}", file=sys.stderr)
+        print_once(f"error: {cause}", file=sys.stderr)
         raise SystemExit(2) from error
 
 

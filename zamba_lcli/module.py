@@ -19,6 +19,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
+    BinaryAccuracy,
+    BinaryF1Score,
+    BinaryPrecision,
+    BinaryRecall,
     MulticlassF1Score,
     MultilabelAccuracy,
     MultilabelF1Score,
@@ -93,6 +97,11 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         if not class_names:
             raise InputError(
                 "The model has no classes. Give labels (data.labels) or a checkpoint that names its classes (ckpt_path)."
+            )
+        if task == "multiclass" and len(class_names) == 1:
+            raise InputError(
+                f"There is only one class, {class_names[0]!r}, and nothing to tell it from. Label other clips too (e.g. "
+                "blank), or set model.init_args.task to multilabel for one class against none."
             )
         self.save_hyperparameters()
         self.hparams["class_names"] = class_names
@@ -243,18 +252,29 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         """Makes the metrics of each stage: loss, macro F1, top-1/3/5/10 accuracy, and per class for val and test."""
         classes = len(self.class_names)
         overall: dict[str, Metric | MetricCollection] = {
-            "macro_f1": MultilabelF1Score(classes, average="macro")
-            if self.task == "multilabel"
-            else MulticlassF1Score(classes, average="macro")
+            "macro_f1": MulticlassF1Score(classes, average="macro")
+            if self.task == "multiclass"
+            else BinaryF1Score()
+            if classes == 1
+            else MultilabelF1Score(classes, average="macro")
         }
-        overall |= {f"top_{k}_accuracy": TopKAccuracy(k) for k in (1, 3, 5, 10) if k < classes or k == 1}
+        overall |= {f"top_{k}_accuracy": TopKAccuracy(k) for k in (1, 3, 5, 10) if k < classes}
         # Each class against all others, which a multiclass model answers with its one choice.
-        per_class: dict[str, Metric | MetricCollection] = {
-            "precision": MultilabelPrecision(classes, average="none"),
-            "recall": MultilabelRecall(classes, average="none"),
-            "f1": MultilabelF1Score(classes, average="none"),
-            "accuracy": MultilabelAccuracy(classes, average="none"),
-        }
+        per_class: dict[str, Metric | MetricCollection]
+        if classes == 1:
+            per_class = {
+                "precision": BinaryPrecision(),
+                "recall": BinaryRecall(),
+                "f1": BinaryF1Score(),
+                "accuracy": BinaryAccuracy(),
+            }
+        else:
+            per_class = {
+                "precision": MultilabelPrecision(classes, average="none"),
+                "recall": MultilabelRecall(classes, average="none"),
+                "f1": MultilabelF1Score(classes, average="none"),
+                "accuracy": MultilabelAccuracy(classes, average="none"),
+            }
         self.losses = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in ("train", "val", "test")})
         # No compute groups: torchmetrics would merge top-1 and top-3 for good if they agree on the first batch.
         self.overall = nn.ModuleDict(
@@ -280,7 +300,10 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             self.log(f"{stage}_loss", loss.compute(), prog_bar=True)
             per_class = cast(MetricCollection, self.per_class[f"{stage}_metrics"])
             for name, by_class in per_class.compute().items():
-                values |= {f"species/{stage}_{name}/{c}": v for c, v in zip(self.class_names, by_class, strict=True)}
+                values |= {
+                    f"species/{stage}_{name}/{c}": v
+                    for c, v in zip(self.class_names, by_class.reshape(-1), strict=True)
+                }
             per_class.reset()
         else:
             self.log("train_loss_epoch", loss.compute())

@@ -120,6 +120,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self._datasets: dict[str, ClipDataset] = {}
         self._failed: set[str] = set()
         self._failed_csv: Path | None = None
+        self._refusal: str | None = None
         self._resumed: dict[str, int] | None = (
             None  # epoch, and how many of its clips all processes together were done with
         )
@@ -186,6 +187,14 @@ class ZambaVideoDataModule(LightningDataModule):
         Raises:
             InputError: Names the clips that are missing or cannot be opened.
         """
+        try:
+            self._prepare()
+        except InputError as error:
+            if self._process()["num_replicas"] == 1:
+                raise
+            self._refusal = str(error)  # in setup: the other processes are there too, and end likewise
+
+    def _prepare(self) -> None:
         if self.demo is not None:
             self.demo.render()
         if splits := self._splits():
@@ -196,7 +205,17 @@ class ZambaVideoDataModule(LightningDataModule):
                 _check_readable(clips, self.table.source)
 
     def setup(self, stage: str) -> None:
-        """Makes the datasets of the splits that ``stage`` (fit, validate, test or predict) needs."""
+        """Makes the datasets of the splits that ``stage`` (fit, validate, test or predict) needs.
+
+        Raises:
+            InputError: In all processes, if one of them found something wrong.
+        """
+        processes = self._process()["num_replicas"]
+        if processes > 1:
+            refusals: list[str | None] = [None] * processes
+            torch.distributed.all_gather_object(refusals, self._refusal)
+            if any(refusals):
+                raise InputError("\n".join(dict.fromkeys(text for text in refusals if text)))
         if self.trainer is not None and self.trainer.loggers:
             log_dir = self.trainer.log_dir  # the same in all processes: this is a broadcast
             self._failed_csv = None if log_dir is None else Path(log_dir) / "failed.csv"
@@ -362,8 +381,10 @@ class ZambaVideoDataModule(LightningDataModule):
 
 
 def _count(progress: Any, batches: int) -> None:
-    """Sets Lightning's counts of an epoch's batches."""
-    progress.ready = progress.started = progress.processed = progress.completed = batches
+    """Sets Lightning's counts of an epoch's batches; whether the last one is completed stays as it is."""
+    open_batches = progress.processed - progress.completed
+    progress.ready = progress.started = progress.processed = batches
+    progress.completed = batches - open_batches
 
 
 def _check_readable(clips: Sequence[LabelledClip], source: Path) -> None:
