@@ -41,7 +41,7 @@ def largest_difference(ours, theirs):
 
 @pytest.fixture(scope="module")
 def uninterrupted(clips, tmp_path_factory):
-    """A run of 4 epochs of 3 batches, with checkpoints everywhere: unfrozen in epoch 1, with dropout and a scheduler."""
+    """A run of 4 epochs of 3 batches, with checkpoints everywhere: unfrozen in epoch 1, dropout, augmentation, scheduler."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     callbacks = [
         cls("BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_ratio_lr=0.1),
@@ -59,7 +59,14 @@ def uninterrupted(clips, tmp_path_factory):
     ]
     more = {
         "trainer": {"callbacks": callbacks, "max_epochs": 4, "logger": cls("TensorBoardLogger", save_dir=str(folder))},
-        "data": {"labels": str(clips / "labels.csv"), "batch_size": 3},
+        "data": {
+            "labels": str(clips / "labels.csv"),
+            "batch_size": 3,
+            "augmentation": [
+                cls("torchvision.transforms.v2.RandomHorizontalFlip"),
+                cls("torchvision.transforms.v2.ColorJitter", brightness=0.5),
+            ],
+        },
         "model": {"init_args": {"post_backbone_dropout": 0.5}},
         "lr_scheduler": PLATEAU,
     }

@@ -6,7 +6,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
+from pytorch_lightning.callbacks import Callback
 
+from zamba_lcli import cli
 from zamba_lcli.data import DemoClips, EvenlySpaced, ZambaVideoDataModule
 from zamba_lcli.data.dataset import NO_CLIP, ClipDataset, EachClipOnceSampler, ShuffledSampler
 from zamba_lcli.data.videos import find_videos
@@ -92,7 +95,7 @@ def test_the_order_depends_on_seed_and_epoch_and_goes_on_after_a_resume():
     dataset = ClipDataset([""] * 10, [None] * 10, None, EvenlySpaced(1), height=1, width=1, crop_bottom_pixels=0)
 
     def order(epoch, done=0, seed=0):
-        return list(ShuffledSampler(dataset, 2, lambda: (epoch, done), num_replicas=1, rank=0, seed=seed))
+        return list(ShuffledSampler(dataset, lambda: (epoch, 2 * done), num_replicas=1, rank=0, seed=seed))
 
     assert sorted(order(0)) == list(range(10))
     assert order(0) == order(0)
@@ -149,3 +152,68 @@ def test_nothing_to_predict(folder, make, text):
         (folder / make).write_text("file\na.mp4\n")
     with pytest.raises(InputError, match=text):
         find_videos(make)
+
+
+TRANSFORMS = "torchvision.transforms.v2."
+
+
+class Recorder(Callback):
+    def __init__(self):
+        self.train, self.val = [], []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.train += zip(batch["filepath"], batch["video"].clone(), strict=True)
+
+    def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.val += zip(batch["filepath"], batch["video"].clone(), strict=True)
+
+
+def seen_clips(zamba, monkeypatch, *args):
+    recorder = Recorder()
+    monkeypatch.setattr(cli, "SaveOnInterrupt", lambda: recorder)
+    zamba("fit", "--trainer.max_epochs=2", "--trainer.logger=false", "--trainer.callbacks=[]", *args)
+    return recorder
+
+
+def test_augmentation_treats_all_frames_alike_and_leaves_val_clips_alone(zamba, folder, monkeypatch):
+    flip = [{"class_path": TRANSFORMS + "RandomHorizontalFlip"}]
+    (folder / "flip.yaml").write_text(yaml.safe_dump({"data": {"augmentation": flip}}))
+    plain, flipped = seen_clips(zamba, monkeypatch), seen_clips(zamba, monkeypatch, "--config", "flip.yaml")
+    original = dict(plain.train)
+    kinds = []
+    for name, video in flipped.train:
+        same, mirrored = video.eq(original[name]).all(), video.eq(original[name].flip(3)).all()
+        assert same or mirrored
+        kinds.append(bool(mirrored))
+    assert 0 < sum(kinds) < len(kinds)
+    assert kinds[:8] != kinds[8:]  # another choice each epoch
+    assert all(a.eq(b).all() for (_, a), (_, b) in zip(plain.val, flipped.val, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "init_args"),
+    [
+        ("RandomResizedCrop", {"size": [32, 32]}),
+        ("ColorJitter", {"brightness": 0.5, "hue": 0.2}),
+        ("RandomSolarize", {"threshold": 100.0, "p": 1.0}),
+        ("GaussianBlur", {"kernel_size": 3}),
+        ("RandomErasing", {"p": 1.0}),
+    ],
+)
+def test_augmentation_of_torchvision(zamba, folder, monkeypatch, name, init_args):
+    change = [{"class_path": TRANSFORMS + name, "init_args": init_args}]
+    (folder / "change.yaml").write_text(yaml.safe_dump({"data": {"augmentation": change}}))
+    plain, changed = seen_clips(zamba, monkeypatch), seen_clips(zamba, monkeypatch, "--config", "change.yaml")
+    original = dict(plain.train)
+    assert any(not video.eq(original[name]).all() for name, video in changed.train)
+    again = seen_clips(zamba, monkeypatch, "--config", "change.yaml", "--data.batch_size=3")
+    twice = [
+        (name, video) for name, video in again.train if any(n == name and v.equal(video) for n, v in changed.train)
+    ]
+    assert len(twice) == len(changed.train)  # chance goes by clip and epoch, not by batch
+
+
+def test_augmentation_that_changes_the_shape_is_refused(zamba, folder, refused):
+    change = [{"class_path": TRANSFORMS + "Resize", "init_args": {"size": [16, 16]}}]
+    (folder / "change.yaml").write_text(yaml.safe_dump({"data": {"augmentation": change}}))
+    refused(lambda: zamba("fit", "--config", "change.yaml"), "data.augmentation", "(3, 8, 16, 16)", "[32, 32]")

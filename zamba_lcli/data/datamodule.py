@@ -14,7 +14,9 @@ import torch
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
+from torchvision import tv_tensors
 
 from zamba_lcli.data.dataset import ClipDataset, ClipItem, EachClipOnceSampler, ShuffledSampler
 from zamba_lcli.data.demo import DemoClips
@@ -65,6 +67,8 @@ class ZambaVideoDataModule(LightningDataModule):
         split_seed: Changes which clips or sites the drawn splits get.
         check_clips: Open every clip before the first step and refuse to start if any is unreadable. With false, such
             clips are passed over when their turn comes.
+        augmentation: Random changes of the train clips, such as those of ``torchvision.transforms.v2``, in turn, on the
+            device of the model. Each gets a clip, uint8 (T, 3, H, W), and treats all its frames alike.
         class_names: The classes in order; null for those in the labels, sorted, or those of the checkpoint.
         task: The model's task; ``multiclass`` refuses clips with several labels. Set by the model's on the command line.
     """
@@ -84,6 +88,7 @@ class ZambaVideoDataModule(LightningDataModule):
         split_proportions: dict[str, float] | None = None,
         split_seed: int = 0,
         check_clips: bool = True,
+        augmentation: list[nn.Module] | None = None,
         class_names: list[str] | None = None,
         task: Task = "multilabel",
     ) -> None:
@@ -115,6 +120,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self.split_proportions = split_proportions
         self.split_seed = split_seed
         self.check_clips = check_clips
+        self.augmentation = augmentation or []
         self.task = task
         self._class_names = class_names
         self._datasets: dict[str, ClipDataset] = {}
@@ -262,6 +268,33 @@ class ZambaVideoDataModule(LightningDataModule):
                 self._failed.add(filepath)
                 self._report_failed(filepath, reason)
         return batch
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments train clips; what is random is a function of the run's seed, the epoch and the clip."""
+        if self.augmentation and self.trainer is not None and self.trainer.training:
+            video = batch["video"]
+            with torch.random.fork_rng([video.device] if video.is_cuda else []):
+                clips = [self._augment(clip, index) for clip, index in zip(video, batch["index"], strict=True)]
+            if clips:
+                batch["video"] = torch.stack(clips)
+        return batch
+
+    def _augment(self, clip: Tensor, index: int) -> Tensor:
+        """Augments a clip, uint8 (3, T, H, W)."""
+        assert self.trainer is not None
+        chance = np.random.SeedSequence([run_seed(), self.trainer.current_epoch, index])
+        torch.manual_seed(int(chance.generate_state(1, np.uint64)[0] >> 1))
+        video = tv_tensors.Video(clip.transpose(0, 1))  # type: ignore[no-untyped-call]
+        for change in self.augmentation:
+            video = change(video)
+        changed = torch.as_tensor(video).transpose(0, 1)
+        if changed.dtype != clip.dtype or changed.shape != clip.shape:
+            raise InputError(
+                f"data.augmentation makes {changed.dtype} {tuple(changed.shape)} of a clip that is {clip.dtype} "
+                f"{tuple(clip.shape)} (3, frames, height, width). It must keep both: give size [{self.height}, "
+                f"{self.width}] to crops, and leave the conversion to float to the model."
+            )
+        return changed.contiguous()
 
     def teardown(self, stage: str) -> None:
         """Says how many clips could not be read."""
