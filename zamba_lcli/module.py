@@ -334,9 +334,13 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         random.seed(number)
         np.random.seed(number % 2**32)
 
+    def mean_logits(self, batch: Batch) -> Tensor:
+        """Returns float (B, classes): where several parts of a video are looked at, the mean over them."""
+        return cast(Tensor, self(batch["video"]).unflatten(0, (len(batch["index"]), -1)).mean(dim=1))
+
     def _step(self, batch: Batch, stage: str) -> Tensor:
         """Computes the batch's mean loss and counts its clips in the stage's metrics."""
-        logits, target = self(batch["video"]), batch["target"]
+        logits, target = self.mean_logits(batch), batch["target"]
         if self.task == "multiclass":
             if (target.sum(dim=1) != 1).any():
                 raise InputError(
@@ -359,7 +363,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Returns the mean loss of the batch, or None where none of its clips could be read."""
-        clips = len(batch["video"])
+        clips = len(batch["index"])
         if clips == 0:
             if self.trainer.world_size == 1:
                 return None  # no step is taken
@@ -371,19 +375,19 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Counts the batch in the val metrics."""
-        if len(batch["video"]):
+        if batch["index"]:
             self._step(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Counts the batch in the test metrics."""
-        if len(batch["video"]):
+        if batch["index"]:
             self._step(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Returns probabilities, float32 (B, classes), of the clips in ``batch["video"]``."""
-        if len(batch["video"]) == 0:
+        """Returns probabilities, float32 (B, classes), of the clips in ``batch["index"]``."""
+        if not batch["index"]:
             return batch["video"].new_zeros((0, len(self.class_names)), dtype=torch.float32)
-        return self.probabilities(self(batch["video"]).float())
+        return self.probabilities(self.mean_logits(batch).float())
 
     def on_train_epoch_start(self) -> None:
         """Begins to count; a run resumed in the middle of an epoch does not come here and counts on."""

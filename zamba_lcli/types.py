@@ -12,7 +12,8 @@ Interval: TypeAlias = Literal["epoch", "step"]
 class Batch(TypedDict):
     """Clips as a data module hands them to a model; those that could not be read are in ``failed``, not in ``video``."""
 
-    video: Tensor  # uint8 (B, 3, T, H, W)
+    video: Tensor  # uint8 (B x clips, 3, T, H, W); clips: parts of a video that are looked at apart, mostly 1
+    times: Tensor  # float64 (B, clips, T) seconds: when the frames are shown
     target: Tensor  # float32 (B, classes), 1 where the clip has the label; (B, 0) where there are no labels
     index: list[int]  # (B,) positions in the dataset
     filepath: list[str]  # (B,) as written in the labels table

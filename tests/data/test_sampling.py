@@ -1,24 +1,235 @@
+"""Which times are chosen, against times worked out by hand; content strategies on clips whose content is known."""
+
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+import yaml
+from video_files import numbered, numbers_in, write_video
 
-from zamba_lcli.data.sampling import EvenlySpaced, Timeline
+from zamba_lcli import data
+from zamba_lcli.cli import main
+from zamba_lcli.data.sampling import ContentSampling, FrameSampling, Timeline, TooShortError
+from zamba_lcli.data.video import UnreadableClipError, read_clip
 from zamba_lcli.errors import InputError
 
 
-def timeline(times):
-    return Timeline(np.array(times, float), np.ones(len(times), bool))
+def timeline(frames, fps=10.0, gop=5):
+    return Timeline(np.arange(frames) / fps, np.arange(frames) % gop == 0)
+
+
+def brightness(frames):
+    return frames.mean(axis=(1, 2, 3))
+
+
+def wrong_shape(frames):
+    return np.zeros((len(frames), 2))
+
+
+@dataclass
+class Darkness:
+    """A scorer with an argument."""
+
+    sign: float = -1.0
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        return self.sign * brightness(frames)
+
+
+class NotADataclass:
+    def __call__(self, frames):
+        return brightness(frames)
 
 
 def test_evenly_spaced_goes_from_the_first_frame_to_the_last():
-    assert_allclose(EvenlySpaced(5).times(timeline([0, 0.1, 0.2, 8])), [0, 2, 4, 6, 8])
+    assert data.EvenlySpaced(5).times(timeline(41)).tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
 def test_one_frame_or_one_time():
-    assert_allclose(EvenlySpaced(3).times(timeline([0])), [0, 0, 0])
-    assert_allclose(EvenlySpaced(1).times(timeline([0, 1, 2])), [0])
+    assert data.EvenlySpaced(3).times(timeline(1)).tolist() == [0.0, 0.0, 0.0]
+    assert data.EvenlySpaced(1).times(timeline(9)).tolist() == [0.0]
 
 
-def test_no_frames_are_refused():
-    with pytest.raises(InputError, match="num_frames"):
-        EvenlySpaced(0)
+def test_fixed_rate():
+    assert data.FixedRate(fps=4, num_frames=5, start=1).times(timeline(100)).tolist() == [1, 1.25, 1.5, 1.75, 2.0]
+    assert data.FixedRate(fps=2, num_frames=4).times(timeline(12)).tolist() == [
+        0,
+        0.5,
+        1.0,
+        1.1,
+    ]  # the last frame again
+
+
+def test_fixed_rate_refuses_a_short_clip():
+    strict = data.FixedRate(fps=2, num_frames=4, too_short="refuse")
+    with pytest.raises(TooShortError, match=r"1\.20 s long, but 1\.50 s"):
+        strict.times(timeline(12))
+    assert strict.times(timeline(15)).tolist() == pytest.approx([0, 0.5, 1.0, 1.4])  # shown from 1.4 s to 1.5 s
+
+
+def test_early_bias():
+    early = data.EarlyBias()
+    assert early.num_frames == 16
+    frames = np.array([2, 8, 12, 18, 24, 36, 48, 60, 72, 84, 96, 108, 120, 132, 144, 156])
+    assert early.times(timeline(200, fps=24)).tolist() == pytest.approx((frames / 24).tolist())
+    assert early.times(timeline(30, fps=10)).max() == pytest.approx(2.9)
+    with pytest.raises(TooShortError):
+        data.EarlyBias(too_short="refuse").times(timeline(30, fps=10))
+
+
+def test_given_frames():
+    assert data.GivenFrames([0, 3, 3, 9]).times(timeline(8)).tolist() == pytest.approx([0, 0.3, 0.3, 0.7])
+    with pytest.raises(TooShortError, match="8 frames, but frame 9"):
+        data.GivenFrames([0, 9], too_short="refuse").times(timeline(8))
+
+
+def test_key_frames():
+    assert data.KeyFrames(3).times(timeline(41, gop=5)).tolist() == [0.0, 2.0, 4.0]
+    assert data.KeyFrames(4).times(timeline(9, gop=5)).tolist() == [0.0, 0.5, 0.5, 0.5]
+    assert data.KeyFrames(1).times(Timeline(np.arange(3.0), np.zeros(3, bool))).tolist() == [0.0]
+    with pytest.raises(TooShortError, match="2 key frames, but 4"):
+        data.KeyFrames(4, too_short="refuse").times(timeline(9, gop=5))
+
+
+def test_several_clips():
+    assert data.SeveralClips(num_clips=2, fps=2, num_frames=3).times(timeline(41)).tolist() == [0, 0.5, 1, 3, 3.5, 4]
+    assert data.SeveralClips(num_clips=1, fps=2, num_frames=3).times(timeline(41)).tolist() == [1.5, 2.0, 2.5]
+    assert data.SeveralClips(num_clips=2, fps=1, num_frames=3).times(timeline(11)).tolist() == [0, 1, 1, 0, 1, 1]
+
+
+def test_scene_changes_of_a_clip(folder):
+    grey = np.full((30, 48, 64, 3), 50, np.uint8)
+    grey[10:] = 120
+    grey[22:] = 250
+    path = write_video(folder / "scenes.avi", grey, codec="libx264rgb", pix_fmt="rgb24", qp=0, fps=10)
+    clip = read_clip(path, data.SceneChanges(num_frames=4), height=8, width=8)
+    assert clip.times.tolist() == pytest.approx([0.0, 1.0, 2.2, 2.2])
+    assert clip.frames[:, 0, 0, 0].tolist() == [50, 120, 250, 250]
+    largest = read_clip(path, data.SceneChanges(num_frames=2), height=8, width=8)
+    assert largest.times.tolist() == pytest.approx([0.0, 2.2])
+    with pytest.raises(UnreadableClipError, match="too short: 3 scenes, but 4"):
+        read_clip(path, data.SceneChanges(num_frames=4, too_short="refuse"), height=8, width=8)
+    assert len(set(read_clip(path, data.SceneChanges(threshold=0.9), height=8, width=8).times)) == 1
+
+
+def test_most_motion_of_a_clip(folder):
+    pictures = np.full((40, 48, 64, 3), 50, np.uint8)
+    for number in (7, 21, 22, 36):
+        pictures[number, 10:20, number : number + 20] = 200  # what passes by
+    path = write_video(folder / "motion.avi", pictures, codec="libx264rgb", pix_fmt="rgb24", qp=0, fps=8)
+    clip = read_clip(path, data.MostMotion(num_frames=4), height=48, width=64)
+    assert (clip.times * 8).round().astype(int).tolist() == [7, 21, 22, 36]
+    assert np.array_equal(clip.frames, pictures[[7, 21, 22, 36]])
+
+
+@pytest.mark.parametrize(
+    ("scorer", "expected"), [(brightness, [3, 127]), (Darkness(), [0, 1]), (Darkness(1.0), [3, 127])]
+)
+def test_highest_scores_of_any_callable(folder, scorer, expected):
+    pictures = numbered(128)[[3, 0, 127, 1, 2]]  # the more ones in its number, the brighter
+    path = write_video(folder / "scores.avi", pictures, codec="libx264rgb", pix_fmt="rgb24", qp=0, fps=4)
+    sampling = data.HighestScores(scorer, num_frames=2, preview_height=48, preview_width=64)
+    assert numbers_in(read_clip(path, sampling, height=48, width=64).frames) == expected
+
+
+def test_a_scorer_of_the_wrong_shape_is_refused(folder):
+    path = write_video(folder / "a.avi", numbered(5), codec="libx264rgb", pix_fmt="rgb24", qp=0)
+    with pytest.raises(InputError, match=r"shape \(3, 2\) for 3 pictures"):
+        read_clip(path, data.HighestScores(wrong_shape), height=8, width=8)
+
+
+@pytest.mark.parametrize("scorer", [lambda frames: brightness(frames), NotADataclass()])
+def test_a_scorer_that_no_checkpoint_could_name_is_refused(scorer):
+    with pytest.raises(InputError, match="cannot be named in a checkpoint"):
+        data.HighestScores(scorer)
+
+
+def test_previews_are_thinned_by_time():
+    sampling = data.MostMotion(preview_fps=5)
+    assert sampling.times(timeline(20, fps=10)).tolist() == pytest.approx([i / 5 for i in range(10)])
+    assert len(sampling.times(timeline(20, fps=5))) == 20
+
+
+STRATEGIES = [
+    data.EvenlySpaced(3),
+    data.FixedRate(fps=5.0, num_frames=4, start=0.5, too_short="repeat_last"),
+    data.SeveralClips(2, 4.0, 3),
+    data.EarlyBias(),
+    data.GivenFrames([1, 2]),
+    data.KeyFrames(2),
+    data.SceneChanges(num_frames=2),
+    data.MostMotion(num_frames=2),
+    data.HighestScores(brightness, num_frames=2),
+    data.HighestScores(Darkness(2.0), num_frames=2),
+]
+
+
+@pytest.mark.parametrize("sampling", STRATEGIES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("frames", [1, 2, 25])
+def test_every_strategy_gives_as_many_frames_as_it_says(folder, sampling, frames):
+    path = write_video(folder / "a.mp4", numbered(frames), fps=8)
+    clip = read_clip(path, sampling, height=24, width=32)
+    total = sampling.num_clips * sampling.num_frames
+    assert clip.frames.shape == (total, 24, 32, 3)
+    parts = clip.times.reshape(sampling.num_clips, sampling.num_frames)
+    assert (np.diff(parts, axis=1) >= 0).all()
+    assert parts.min() >= 0
+    assert parts.max() <= (frames - 1) / 8 + 1e-9
+
+
+@pytest.mark.parametrize("sampling", STRATEGIES, ids=lambda s: type(s).__name__)
+def test_every_strategy_can_be_stated(sampling):
+    stated = sampling.stated()
+    assert stated["class_path"].endswith(type(sampling).__name__)
+    if not isinstance(sampling, data.HighestScores):
+        assert getattr(data, type(sampling).__name__)(**stated["init_args"]) == sampling
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda: data.EvenlySpaced(0), "num_frames: 0 is less than 1"),
+        (lambda: data.FixedRate(fps=0), "fps: 0 is not a number above 0"),
+        (lambda: data.FixedRate(start=-1), "start: -1 is less than 0"),
+        (lambda: data.GivenFrames([]), "indices"),
+        (lambda: data.GivenFrames([3, 1]), "indices"),
+        (lambda: data.SeveralClips(num_clips=0), "num_clips: 0 is less than 1"),
+        (lambda: data.MostMotion(preview_fps=-1), "preview_fps"),
+        (lambda: data.SceneChanges(threshold=-1), "threshold"),
+    ],
+)
+def test_wrong_arguments_are_refused(make, what):
+    with pytest.raises(InputError, match=what):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("name", "init_args"),
+    [
+        ("FixedRate", {"fps": 4, "num_frames": 8}),
+        ("SeveralClips", {"num_clips": 2, "num_frames": 4, "fps": 4}),
+        ("GivenFrames", {"indices": [0, 1, 2, 3]}),
+        ("MostMotion", {"num_frames": 8}),
+        ("HighestScores", {"num_frames": 8, "scorer": "test_sampling.brightness"}),
+        (
+            "HighestScores",
+            {"num_frames": 8, "scorer": {"class_path": "test_sampling.Darkness", "init_args": {"sign": 1.0}}},
+        ),
+    ],
+)
+def test_from_the_yaml_to_the_checkpoint_to_predictions(zamba, clips, folder, name, init_args):
+    stated = {"class_path": name, "init_args": init_args}
+    (folder / "more.yaml").write_text(yaml.safe_dump({"data": {"sampling": stated}}))
+    zamba("fit", "--config", "more.yaml", "--trainer.max_epochs=1")
+    checkpoint = folder / "runs/tiny/version_0/checkpoints/last.ckpt"
+    main(["predict", "--ckpt_path", str(checkpoint), "--data.videos", str(clips), "--trainer.logger=false"])
+    rows = (folder / "predictions.csv").read_text().splitlines()
+    assert len(rows) == 17
+    assert all(",ok," in row for row in rows[1:])
+
+
+def test_base_classes_are_no_strategies():
+    with pytest.raises(TypeError):
+        FrameSampling()
+    with pytest.raises(TypeError):
+        ContentSampling()

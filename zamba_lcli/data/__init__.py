@@ -2,6 +2,28 @@
 
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.data.demo import DemoClips
-from zamba_lcli.data.sampling import EvenlySpaced
+from zamba_lcli.data.sampling import (
+    EarlyBias,
+    EvenlySpaced,
+    FixedRate,
+    GivenFrames,
+    HighestScores,
+    KeyFrames,
+    MostMotion,
+    SceneChanges,
+    SeveralClips,
+)
 
-__all__ = ["DemoClips", "EvenlySpaced", "ZambaVideoDataModule"]
+__all__ = [
+    "DemoClips",
+    "EarlyBias",
+    "EvenlySpaced",
+    "FixedRate",
+    "GivenFrames",
+    "HighestScores",
+    "KeyFrames",
+    "MostMotion",
+    "SceneChanges",
+    "SeveralClips",
+    "ZambaVideoDataModule",
+]

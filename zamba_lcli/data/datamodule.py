@@ -4,7 +4,6 @@ import csv
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision import tv_tensors
 
+from zamba_lcli.data.cache import FrameCache
 from zamba_lcli.data.dataset import ClipDataset, ClipItem, EachClipOnceSampler, ShuffledSampler
 from zamba_lcli.data.demo import DemoClips
 from zamba_lcli.data.labels import (
@@ -29,7 +29,7 @@ from zamba_lcli.data.labels import (
     require_split,
 )
 from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling
-from zamba_lcli.data.video import UnreadableClipError, probe
+from zamba_lcli.data.video import TIME_LIMIT, UnreadableClipError, probe
 from zamba_lcli.data.videos import find_videos
 from zamba_lcli.errors import InputError
 from zamba_lcli.types import Batch, Task, run_seed
@@ -60,6 +60,12 @@ class ZambaVideoDataModule(LightningDataModule):
         height: Height of the frames given to the model, in pixels.
         width: Width of the frames given to the model, in pixels.
         crop_bottom_pixels: Rows cut off at the bottom of the original picture, where cameras print time and temperature.
+        max_damaged: Share of the chosen frames that may be damaged; a clip with more counts as unreadable.
+        time_limit: Seconds that reading a clip may take.
+        cache_dir: Folder that keeps the scaled frames of clips, so that a clip is decoded once only; null for none. It may be
+            deleted at any time.
+        cache_max_gb: Size that the cache may reach, in GB (10^9 bytes); what was not used for longest goes first. Null for no
+            limit.
         batch_size: Clips in a batch, per process.
         num_workers: Processes that read clips, per training process; 0 to read in the training process itself.
         split_proportions: Shares of train, val and holdout where the table has no split; null for 3 : 1 : 1. Sites, if
@@ -83,6 +89,10 @@ class ZambaVideoDataModule(LightningDataModule):
         height: int = 240,
         width: int = 426,
         crop_bottom_pixels: int = 0,
+        max_damaged: float = 0.5,
+        time_limit: float = TIME_LIMIT,
+        cache_dir: str | None = None,
+        cache_max_gb: float | None = None,
         batch_size: int = 2,
         num_workers: int = 2,
         split_proportions: dict[str, float] | None = None,
@@ -100,6 +110,9 @@ class ZambaVideoDataModule(LightningDataModule):
             ("crop_bottom_pixels", crop_bottom_pixels, 0),
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers, 0),
+            ("max_damaged", max_damaged, 0),
+            ("time_limit", time_limit, 0),
+            ("cache_max_gb", 0 if cache_max_gb is None else cache_max_gb, 0),
         ):
             if value < least:
                 raise InputError(f"data.{name}: {value} is less than {least}.")
@@ -115,6 +128,10 @@ class ZambaVideoDataModule(LightningDataModule):
         self.height = height
         self.width = width
         self.crop_bottom_pixels = crop_bottom_pixels
+        self.max_damaged = max_damaged
+        self.time_limit = time_limit
+        self.cache_dir = cache_dir
+        self.cache_max_gb = cache_max_gb
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.split_proportions = split_proportions
@@ -232,6 +249,7 @@ class ZambaVideoDataModule(LightningDataModule):
                 )
             filepaths, paths = find_videos(self.videos, self.data_dir)
             self._datasets["predict"] = self._dataset(filepaths, paths, np.zeros((len(paths), 0), np.float32))
+            self._announce_cache()
             return
         self._check_labels()
         for split in self._splits():
@@ -240,6 +258,14 @@ class ZambaVideoDataModule(LightningDataModule):
             rank_zero_info(f"{split}: {len(clips)} clips" + (f" from {len(sites)} sites" if sites else ""))
             dataset = self._dataset([c.filepath for c in clips], [c.path for c in clips], self._targets(clips))
             self._datasets[split] = dataset
+        self._announce_cache()
+
+    def _announce_cache(self) -> None:
+        """Says how large the cache will become, and refuses what the disk cannot hold."""
+        cache = self._cache()
+        if cache is not None:
+            clip_bytes = self.sampling.num_clips * self.sampling.num_frames * self.height * self.width * 3
+            cache.announce(sum(len(dataset) for dataset in self._datasets.values()), clip_bytes)
 
     def train_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the train clips, in an order that depends on the run's seed and the epoch alone."""
@@ -274,7 +300,8 @@ class ZambaVideoDataModule(LightningDataModule):
         if self.augmentation and self.trainer is not None and self.trainer.training:
             video = batch["video"]
             with torch.random.fork_rng([video.device] if video.is_cuda else []):
-                clips = [self._augment(clip, index) for clip, index in zip(video, batch["index"], strict=True)]
+                parts = self.sampling.num_clips
+                clips = [self._augment(clip, batch["index"][i // parts]) for i, clip in enumerate(video)]
             if clips:
                 batch["video"] = torch.stack(clips)
         return batch
@@ -304,13 +331,9 @@ class ZambaVideoDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns, as plain values, how clips are looked at (predicting must do the same) and how many are done."""
-        sampling = {
-            "class_path": f"{type(self.sampling).__module__}.{type(self.sampling).__qualname__}",
-            "init_args": asdict(self.sampling),  # type: ignore[call-overload]
-        }
         epoch, clips = self._position()
         return {
-            "sampling": sampling,
+            "sampling": self.sampling.stated(),
             "height": self.height,
             "width": self.width,
             "crop_bottom_pixels": self.crop_bottom_pixels,
@@ -337,7 +360,21 @@ class ZambaVideoDataModule(LightningDataModule):
             height=self.height,
             width=self.width,
             crop_bottom_pixels=self.crop_bottom_pixels,
+            max_damaged=self.max_damaged,
+            time_limit=self.time_limit,
+            cache=self._cache(),
         )
+
+    def _cache(self) -> FrameCache | None:
+        if self.cache_dir is None:
+            return None
+        loading = {
+            "sampling": self.sampling.stated(),
+            "size": [self.height, self.width],
+            "crop_bottom_pixels": self.crop_bottom_pixels,
+            "max_damaged": self.max_damaged,
+        }
+        return FrameCache(self.cache_dir, self.cache_max_gb, loading)
 
     def _each_clip_once(self, split: str) -> DataLoader[ClipItem]:
         dataset = self._datasets[split]

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, DistributedSampler
 
+from zamba_lcli.data.cache import FrameCache
 from zamba_lcli.data.sampling import FrameSampling
-from zamba_lcli.data.video import UnreadableClipError, read_clip
+from zamba_lcli.data.video import TIME_LIMIT, Clip, UnreadableClipError, read_clip
 from zamba_lcli.types import Batch
 
 NO_CLIP = -1  # index that a sampler gives to a process that has run out of clips
@@ -24,7 +25,8 @@ class ClipItem:
     index: int
     filepath: str
     target: np.ndarray  # float32 (classes,)
-    frames: np.ndarray | None = None  # uint8 (T, H, W, 3)
+    frames: np.ndarray | None = None  # uint8 (num_clips x T, H, W, 3)
+    times: np.ndarray | None = None  # float64 (num_clips x T,) seconds
     error: str = ""
 
 
@@ -39,6 +41,9 @@ class ClipDataset(Dataset[ClipItem]):
         height: Height of the frames in pixels.
         width: Width of the frames in pixels.
         crop_bottom_pixels: Rows cut off at the bottom of the original picture.
+        max_damaged: Share of the chosen frames that may be damaged.
+        time_limit: Seconds that reading a clip may take.
+        cache: Keeps what has been read, None to read it each time.
     """
 
     def __init__(
@@ -51,6 +56,9 @@ class ClipDataset(Dataset[ClipItem]):
         height: int,
         width: int,
         crop_bottom_pixels: int,
+        max_damaged: float = 0.5,
+        time_limit: float = TIME_LIMIT,
+        cache: FrameCache | None = None,
     ) -> None:
         """Keeps the arguments; no file is opened."""
         self.filepaths = filepaths
@@ -60,6 +68,9 @@ class ClipDataset(Dataset[ClipItem]):
         self.height = height
         self.width = width
         self.crop_bottom_pixels = crop_bottom_pixels
+        self.max_damaged = max_damaged
+        self.time_limit = time_limit
+        self.cache = cache
 
     def __len__(self) -> int:
         """Returns the number of clips, readable or not."""
@@ -70,26 +81,38 @@ class ClipDataset(Dataset[ClipItem]):
         if index == NO_CLIP:
             return ClipItem(NO_CLIP, "", self.targets[:0])
         try:
-            clip = read_clip(
-                self.paths[index],
-                self.sampling,
-                height=self.height,
-                width=self.width,
-                crop_bottom_pixels=self.crop_bottom_pixels,
+            clip = (
+                self._read(self.paths[index]) if self.cache is None else self.cache.get(self.paths[index], self._read)
             )
         except UnreadableClipError as error:
             return ClipItem(index, self.filepaths[index], self.targets[index], error=error.reason)
-        return ClipItem(index, self.filepaths[index], self.targets[index], clip.frames)
+        return ClipItem(index, self.filepaths[index], self.targets[index], clip.frames, clip.times)
+
+    def _read(self, path: Path) -> Clip:
+        return read_clip(
+            path,
+            self.sampling,
+            height=self.height,
+            width=self.width,
+            crop_bottom_pixels=self.crop_bottom_pixels,
+            max_damaged=self.max_damaged,
+            time_limit=self.time_limit,
+        )
 
     def collate(self, items: list[ClipItem]) -> Batch:
         """Makes a batch of the clips that could be read and a list of those that could not."""
         read = [item for item in items if item.frames is not None]
-        shape = (0, self.sampling.num_frames, self.height, self.width, 3)
-        frames = np.stack([cast(np.ndarray, item.frames) for item in read]) if read else np.zeros(shape, np.uint8)
+        clips, frames = self.sampling.num_clips, self.sampling.num_frames
+        pictures = np.zeros((0, self.height, self.width, 3), np.uint8)
+        if read:
+            pictures = np.concatenate([cast(np.ndarray, item.frames) for item in read])
+        times = np.array([cast(np.ndarray, item.times) for item in read], np.float64).reshape(-1, clips, frames)
         targets = np.stack([item.target for item in read]) if read else self.targets[:0]
+        video = torch.from_numpy(pictures.reshape(len(read) * clips, frames, self.height, self.width, 3))
         return {
             # (B, T, H, W, C) -> (B, C, T, H, W) without copying: torch's channels_last_3d layout
-            "video": torch.from_numpy(frames).permute(0, 4, 1, 2, 3),
+            "video": video.permute(0, 4, 1, 2, 3),
+            "times": torch.from_numpy(times),
             "target": torch.from_numpy(targets),
             "index": [item.index for item in read],
             "filepath": [item.filepath for item in read],

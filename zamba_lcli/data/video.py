@@ -5,6 +5,7 @@ or absent in many files of camera traps and are not read.
 """
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from zamba_lcli.data.sampling import FrameSampling, Timeline
+from zamba_lcli.data.sampling import ContentSampling, FrameSampling, Timeline, TooShortError
 
 # FFmpeg prints what it thinks of each damaged packet; what matters becomes the reason of an UnreadableClipError.
 av.logging.set_level(av.logging.PANIC)
@@ -31,6 +32,21 @@ class UnreadableClipError(Exception):
         self.reason = reason
 
 
+TIME_LIMIT = 120.0  # seconds for a clip; a healthy one takes a few at most
+
+
+class _Deadline:
+    """Ends the reading of a clip that takes too long: some damaged files make a decoder go round in circles."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.end = time.monotonic() + seconds
+
+    def check(self) -> None:
+        if time.monotonic() > self.end:
+            raise UnreadableClipError(f"reading it took more than {self.seconds:g} s")
+
+
 class _SeekMissedError(Exception):
     """A seek did not land at or before the key frame it was meant for."""
 
@@ -39,8 +55,8 @@ class _SeekMissedError(Exception):
 class Clip:
     """The frames of a clip that were asked for."""
 
-    frames: NDArray[np.uint8]  # (T, H, W, 3) RGB
-    times: NDArray[np.float64]  # (T,) seconds: when the frames given are shown
+    frames: NDArray[np.uint8]  # (num_clips x T, H, W, 3) RGB
+    times: NDArray[np.float64]  # (num_clips x T,) seconds: when the frames given are shown
 
 
 @dataclass(frozen=True)
@@ -62,7 +78,7 @@ class _Index:
         return int(self.ticks[keys[-1] if len(keys) else 0])
 
 
-def _open(path: Path) -> tuple[InputContainer, VideoStream]:
+def _open(path: Path, deadline: _Deadline) -> tuple[InputContainer, VideoStream]:
     """Opens a file and returns it with its first video stream, set to decode in one thread.
 
     The loader's processes each read a clip of their own; threads inside them would only compete.
@@ -70,7 +86,7 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
     try:
         if os.stat(path).st_size == 0:
             raise UnreadableClipError("the file is empty")
-        container = av.open(str(path), metadata_errors="ignore")
+        container = av.open(str(path), metadata_errors="ignore", timeout=deadline.seconds)
     except FileNotFoundError:
         raise UnreadableClipError("there is no such file") from None
     except PermissionError:
@@ -98,7 +114,7 @@ def probe(path: Path) -> None:
     Raises:
         UnreadableClipError: With the reason.
     """
-    _open(path)[0].close()
+    _open(path, _Deadline(TIME_LIMIT))[0].close()
 
 
 def read_timeline(path: Path) -> Timeline:
@@ -107,12 +123,22 @@ def read_timeline(path: Path) -> Timeline:
     Raises:
         UnreadableClipError: If the file cannot be opened or holds no frame.
     """
-    container, stream = _open(path)
+    deadline = _Deadline(TIME_LIMIT)
+    container, stream = _open(path, deadline)
     with container:
-        return _index(container, stream).timeline
+        return _index(container, stream, deadline).timeline
 
 
-def read_clip(path: Path, sampling: FrameSampling, *, height: int, width: int, crop_bottom_pixels: int = 0) -> Clip:
+def read_clip(
+    path: Path,
+    sampling: FrameSampling,
+    *,
+    height: int,
+    width: int,
+    crop_bottom_pixels: int = 0,
+    max_damaged: float = 0.5,
+    time_limit: float = TIME_LIMIT,
+) -> Clip:
     """Reads the frames shown at the times that ``sampling`` chooses, scaled, upright, in RGB.
 
     A frame that is damaged is replaced by the nearest good one before it (or, at the beginning, after it), which is what a
@@ -124,30 +150,60 @@ def read_clip(path: Path, sampling: FrameSampling, *, height: int, width: int, c
         height: Height of the frames in pixels.
         width: Width of the frames in pixels.
         crop_bottom_pixels: Rows cut off at the bottom of the upright original picture, before scaling.
+        max_damaged: Share of the chosen frames that may be damaged.
+        time_limit: Seconds that reading may take.
 
     Raises:
-        UnreadableClipError: If the file cannot be opened or none of its frames can be decoded.
+        UnreadableClipError: If the file cannot be opened, none or too few of its frames can be decoded, it is shorter than
+            ``sampling`` allows, or reading takes too long.
     """
-    container, stream = _open(path)
+    deadline = _Deadline(time_limit)
+    container, stream = _open(path, deadline)
     with container:
-        index = _index(container, stream)
-    positions = index.shown_at(sampling.times(index.timeline))
+        index = _index(container, stream, deadline)
+    try:
+        times = sampling.times(index.timeline)
+        if isinstance(sampling, ContentSampling):
+            size = (sampling.preview_height, sampling.preview_width)
+            seen, _ = _frames_at(path, index, times, *size, crop_bottom_pixels, deadline)
+            times = sampling.choose(times, seen.frames)
+    except TooShortError as error:
+        raise UnreadableClipError(f"too short: {error}") from None
+    clip, damaged = _frames_at(path, index, times, height, width, crop_bottom_pixels, deadline)
+    if damaged > max_damaged:
+        raise UnreadableClipError(f"{damaged:.0%} of the frames to be looked at are damaged")
+    return clip
+
+
+def _frames_at(
+    path: Path,
+    index: _Index,
+    times: NDArray[np.float64],
+    height: int,
+    width: int,
+    crop_bottom_pixels: int,
+    deadline: _Deadline,
+) -> tuple[Clip, float]:
+    """Returns the frames shown at the given times, and which share of them is replaced by others."""
+    positions = index.shown_at(times)
     wanted = [int(position) for position in np.unique(positions)]
     try:
-        delivered = _decode(path, index, wanted, height, width, crop_bottom_pixels, seek=True)
+        delivered = _decode(path, index, wanted, height, width, crop_bottom_pixels, deadline, seek=True)
     except _SeekMissedError:  # the index of some AVI files leads astray
-        delivered = _decode(path, index, wanted, height, width, crop_bottom_pixels, seek=False)
-    return Clip(
+        delivered = _decode(path, index, wanted, height, width, crop_bottom_pixels, deadline, seek=False)
+    clip = Clip(
         frames=np.stack([delivered[int(position)][1] for position in positions]),
         times=np.array([delivered[int(p)][0] - index.ticks[0] for p in positions]) * index.seconds_per_tick,
     )
+    return clip, float(np.mean([delivered[position][0] != index.ticks[position] for position in wanted]))
 
 
-def _index(container: InputContainer, stream: VideoStream) -> _Index:
+def _index(container: InputContainer, stream: VideoStream, deadline: _Deadline) -> _Index:
     """Lists the stream's packets, up to where the file is cut off."""
     found: dict[int, bool] = {}
     try:
         for packet in container.demux(stream):
+            deadline.check()
             shown = packet.pts if packet.pts is not None else packet.dts
             if shown is not None and packet.size:
                 found[shown] = packet.is_keyframe
@@ -162,7 +218,14 @@ def _index(container: InputContainer, stream: VideoStream) -> _Index:
 
 
 def _decode(
-    path: Path, index: _Index, wanted: list[int], height: int, width: int, crop_bottom_pixels: int, seek: bool
+    path: Path,
+    index: _Index,
+    wanted: list[int],
+    height: int,
+    width: int,
+    crop_bottom_pixels: int,
+    deadline: _Deadline,
+    seek: bool,
 ) -> dict[int, tuple[int, NDArray[np.uint8]]]:
     """Decodes what it takes to deliver the frames at the ``wanted`` positions (ascending).
 
@@ -173,7 +236,7 @@ def _decode(
     def picture(frame: VideoFrame) -> NDArray[np.uint8]:
         return _picture(frame, height, width, crop_bottom_pixels)
 
-    container, stream = _open(path)
+    container, stream = _open(path, deadline)
     delivered: dict[int, tuple[int, NDArray[np.uint8]]] = {}
     remaining = iter(wanted)
     target: int | None = next(remaining)
@@ -189,7 +252,7 @@ def _decode(
                 landed = False
             else:
                 landed = True
-            for frame in _frames(container, stream):
+            for frame in _frames(container, stream, deadline):
                 if not landed and _ticks(frame) > index.ticks[target]:
                     raise _SeekMissedError
                 landed = True
@@ -214,10 +277,11 @@ def _decode(
     return delivered
 
 
-def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+def _frames(container: InputContainer, stream: VideoStream, deadline: _Deadline) -> Iterator[VideoFrame]:
     """Yields the good frames from here on in the order they are shown; damaged packets and frames are passed over."""
     try:
         for packet in container.demux(stream):
+            deadline.check()
             try:
                 frames = packet.decode()
             except (av.error.FFmpegError, OSError):

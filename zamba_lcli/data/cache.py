@@ -1,0 +1,144 @@
+"""Scaled frames on disk, so that a clip is decoded once only."""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pytorch_lightning.utilities import rank_zero_info
+
+from zamba_lcli.data.video import Clip
+from zamba_lcli.errors import InputError
+
+GB = 10**9
+
+
+class FrameCache:
+    """Keeps clips as they were read: a file for each, shared by all processes, bounded in size.
+
+    An entry belongs to a file as it is (path, size, time of change) and to a way of loading it; if any of these changes,
+    the clip is read anew. Entries are numpy's ``.npz``, whose checksums tell damage: such an entry is made anew.
+
+    Args:
+        folder: Where the entries are; safe to delete.
+        max_gb: Size that the cache may reach, None for no limit; what was not used for longest goes first.
+        loading: How clips are loaded, plain values.
+    """
+
+    def __init__(self, folder: str | Path, max_gb: float | None, loading: dict[str, Any]) -> None:
+        """Makes the folder."""
+        self.folder = Path(folder)
+        self.max_bytes = None if max_gb is None else int(max_gb * GB)
+        self.loading = json.dumps(loading, sort_keys=True)
+        self._failed_to_write = False
+        self._written = 0  # bytes since the cache was last looked through
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"data.cache_dir: {self.folder.absolute()} cannot be made: {error.strerror}.") from None
+
+    def entry(self, path: Path) -> Path:
+        """Returns where the entry of a clip is, or would be.
+
+        Raises:
+            OSError: If there is no such clip.
+        """
+        status = path.stat()
+        identity = [str(path.absolute()), status.st_size, status.st_mtime_ns, self.loading]
+        name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+        return self.folder / name[:2] / f"{name}.npz"
+
+    def get(self, path: Path, read: Callable[[Path], Clip]) -> Clip:
+        """Returns a clip from the cache, or else reads and keeps it; what cannot be read is not kept.
+
+        Raises:
+            UnreadableClipError: As ``read`` does.
+        """
+        try:
+            entry = self.entry(path)
+        except OSError:
+            return read(path)  # which says why
+        try:
+            with np.load(entry) as kept:
+                clip = Clip(kept["frames"], kept["times"])
+            if self.max_bytes is not None:
+                os.utime(entry)  # the time of its last use
+            return clip
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or damaged
+            clip = read(path)
+            self._put(entry, clip)
+            return clip
+
+    def _put(self, entry: Path, clip: Clip) -> None:
+        """Writes an entry under another name and moves it into place when it is whole."""
+        partial = entry.with_name(f".{entry.stem}.{os.getpid()}.part")
+        try:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                np.savez(file, frames=clip.frames, times=clip.times)
+            self._written += partial.stat().st_size
+            partial.replace(entry)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            if not self._failed_to_write:
+                warnings.warn(
+                    f"data.cache_dir: {entry} cannot be written ({error.strerror}); the run goes on without.",
+                    stacklevel=2,
+                )
+            self._failed_to_write = True
+            return
+        # looking through a large cache takes a while: once in so many bytes is enough
+        if self.max_bytes is not None and self._written > self.max_bytes // 100:
+            self._written = 0
+            self.shrink()
+
+    def shrink(self) -> None:
+        """Deletes the entries that were not used for longest, until the rest is well within the limit."""
+        if self.max_bytes is None:
+            return
+        entries = []
+        for path in self.folder.glob("??/*.npz"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # another process deletes too
+                continue
+            entries.append((status.st_mtime_ns, status.st_size, path))
+        excess = sum(size for _, size, _ in entries) - self.max_bytes * 95 // 100
+        for _, size, path in sorted(entries):
+            if excess <= 0:
+                return
+            path.unlink(missing_ok=True)
+            excess -= size
+
+    def announce(self, clips: int, clip_bytes: int) -> None:
+        """Says how large the cache will become.
+
+        Args:
+            clips: Number of clips that the run reads.
+            clip_bytes: Size of a clip's frames.
+
+        Raises:
+            InputError: If the disk cannot hold the cache.
+        """
+        needed = clips * clip_bytes
+        there = sum(path.stat().st_size for path in self.folder.glob("??/*.npz"))
+        free = shutil.disk_usage(self.folder).free
+        bound = needed if self.max_bytes is None else min(needed, self.max_bytes)
+        text = f"{clips} clips of {clip_bytes / 1e6:.1f} MB: {needed / GB:.2f} GB"
+        if bound > free + there:
+            raise InputError(
+                f"data.cache_dir: {self.folder.absolute()} has {free / GB:.2f} GB free, but the cache needs up to "
+                f"{bound / GB:.2f} GB ({text}). Set data.cache_max_gb below that, or give a folder on another disk."
+            )
+        limit = "" if self.max_bytes is None else f", at most {self.max_bytes / GB:g} GB"
+        rank_zero_info(
+            f"Frame cache {self.folder}: {text}{limit}; {there / GB:.2f} GB are there, {free / GB:.2f} GB free."
+        )
+        if self.max_bytes is not None and needed > self.max_bytes:
+            rank_zero_info("The cache is smaller than the run's clips: some are decoded again in each epoch.")
