@@ -187,10 +187,14 @@ def _frames_at(
     """Returns the frames shown at the given times, and which share of them is replaced by others."""
     positions = index.shown_at(times)
     wanted = [int(position) for position in np.unique(positions)]
+    size = (height, width, crop_bottom_pixels)
     try:
-        delivered = _decode(path, index, wanted, height, width, crop_bottom_pixels, deadline, seek=True)
+        delivered = _decode(path, index, wanted, *size, deadline, seek=True, sparing=True)
+        if any(delivered[position][0] != index.ticks[position] for position in wanted):
+            # something is damaged: the frames that were spared may be the nearest good ones
+            delivered = _decode(path, index, wanted, *size, deadline, seek=True, sparing=False)
     except _SeekMissedError:  # the index of some AVI files leads astray
-        delivered = _decode(path, index, wanted, height, width, crop_bottom_pixels, deadline, seek=False)
+        delivered = _decode(path, index, wanted, *size, deadline, seek=False, sparing=False)
     clip = Clip(
         frames=np.stack([delivered[int(position)][1] for position in positions]),
         times=np.array([delivered[int(p)][0] - index.ticks[0] for p in positions]) * index.seconds_per_tick,
@@ -226,8 +230,20 @@ def _decode(
     crop_bottom_pixels: int,
     deadline: _Deadline,
     seek: bool,
+    sparing: bool,
 ) -> dict[int, tuple[int, NDArray[np.uint8]]]:
     """Decodes what it takes to deliver the frames at the ``wanted`` positions (ascending).
+
+    Args:
+        path: The file.
+        index: Its timeline.
+        wanted: Positions in it.
+        height: Height of the pictures in pixels.
+        width: Width of the pictures in pixels.
+        crop_bottom_pixels: Rows cut off at the bottom of the original picture.
+        deadline: When to give up.
+        seek: Jump to key frames where that is shorter.
+        sparing: Do not decode frames that are neither wanted nor needed for others, as many of H.264's B-frames are.
 
     Returns:
         For each position the ticks of the frame delivered and its picture, uint8 (height, width, 3).
@@ -241,6 +257,7 @@ def _decode(
     remaining = iter(wanted)
     target: int | None = next(remaining)
     held: VideoFrame | None = None  # the last good frame
+    whole = {int(index.ticks[position]) for position in wanted} if sparing else None
     with container:
         while target is not None:
             key = index.key_before(target)
@@ -252,7 +269,7 @@ def _decode(
                 landed = False
             else:
                 landed = True
-            for frame in _frames(container, stream, deadline):
+            for frame in _frames(container, stream, deadline, whole):
                 if not landed and _ticks(frame) > index.ticks[target]:
                     raise _SeekMissedError
                 landed = True
@@ -277,11 +294,26 @@ def _decode(
     return delivered
 
 
-def _frames(container: InputContainer, stream: VideoStream, deadline: _Deadline) -> Iterator[VideoFrame]:
-    """Yields the good frames from here on in the order they are shown; damaged packets and frames are passed over."""
+def _frames(
+    container: InputContainer, stream: VideoStream, deadline: _Deadline, whole: set[int] | None
+) -> Iterator[VideoFrame]:
+    """Yields the good frames from here on in the order they are shown; damaged packets and frames are passed over.
+
+    Args:
+        container: The file, at the place to begin.
+        stream: Its video.
+        deadline: When to give up.
+        whole: Ticks of the frames that are wanted; of the others only those are decoded that others refer to. None for all.
+    """
+    decoder = stream.codec_context
+    decoder.skip_frame = "DEFAULT"
+    skipping = False
     try:
         for packet in container.demux(stream):
             deadline.check()
+            if whole is not None and skipping is (packet.pts is None or packet.pts in whole):
+                skipping = not skipping
+                decoder.skip_frame = "NONREF" if skipping else "DEFAULT"
             try:
                 frames = packet.decode()
             except (av.error.FFmpegError, OSError):
@@ -289,7 +321,7 @@ def _frames(container: InputContainer, stream: VideoStream, deadline: _Deadline)
             yield from (f for f in frames if not f.is_corrupt and (f.pts is not None or f.dts is not None))
     except (av.error.FFmpegError, OSError):  # cut off: what the decoder still holds is good
         try:
-            yield from (f for f in stream.codec_context.decode(None) if not f.is_corrupt)
+            yield from (f for f in decoder.decode(None) if not f.is_corrupt)
         except (av.error.FFmpegError, OSError):
             return
 
