@@ -92,6 +92,7 @@ def _open(path: Path, deadline: _Deadline) -> tuple[InputContainer, VideoStream]
     except PermissionError:
         raise UnreadableClipError("no permission to read the file") from None
     except (av.error.FFmpegError, OSError) as error:
+        deadline.check()
         raise UnreadableClipError(f"not a video, or its index is missing ({error.strerror})") from None
     streams = container.streams.video
     if not streams:
@@ -280,7 +281,8 @@ def _decode(
                     delivered[target] = (_ticks(chosen), picture(chosen))
                     target = next(remaining, None)
                     delivering = True
-                held = frame
+                if held is None or _ticks(frame) > _ticks(held):  # after damage, frames may come in disorder
+                    held = frame
                 if target is None or (seek and delivering and index.key_before(target) > _ticks(frame)):
                     break  # done, or jumping ahead is shorter; asked once a target, for a seek may land before its key frame
             else:  # the file ends before the target, which was damaged
