@@ -230,7 +230,9 @@ def _read_table(
     """Returns the rows of a table, which may consist of several files, with where they are; missing values are empty."""
     dialect = resource.get("dialect")
     dialect = dialect if isinstance(dialect, dict) else {}
-    separator = str({**dialect, **dialect.get("csv", {})}.get("delimiter", ","))
+    separator = str({**dialect, **(dialect.get("csv") or {})}.get("delimiter", ","))  # frictionless 5 writes it in csv
+    if len(separator) != 1:
+        raise InputError(f"data.labels: {descriptor}: the delimiter {separator!r} is not one character. Correct it.")
     encoding = str(resource.get("encoding", "utf-8"))
     found: list[Record] = []
     header: list[str] = []
@@ -241,7 +243,7 @@ def _read_table(
                 "paths within it."
             )
         file = descriptor.folder / name
-        cells = parse_cells(read_text(file, encoding), separator, file)
+        cells = parse_cells(read_text(file, encoding), separator, str(file))
         if not cells and not header:
             raise InputError(f"data.labels: {file} is empty. It needs a header with {', '.join(needed)}.")
         has_header = not header or (cells and set(cells[0]) == set(header))  # the first of several files may do for all

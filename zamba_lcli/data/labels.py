@@ -126,7 +126,9 @@ def _read_table(source: Path, label_column: str, problems: Problems) -> list[Lab
     text = read_text(source)
     cells = parse_cells(text, _separator(text.partition("\n")[0]), where)
     if not any(any(row) for row in cells[1:]):
-        raise InputError(f"data.labels: {where} is empty. It needs a header filepath,label and a row for each clip.")
+        raise InputError(
+            f"data.labels: {where} is empty. It needs a header filepath,{label_column} and a row for each clip."
+        )
     needed, optional = ("filepath", label_column), ("split", "site")
     check_columns(cells[0], where, needed=needed, optional=optional, other_names=OTHER_NAMES)
     rows = []
@@ -281,6 +283,18 @@ def _stratify(groups: Mapping[str, Counter[str]], shares: Mapping[str, float], s
     return split_of
 
 
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_labels(table: LabelTable, path: Path) -> None:
+    """Writes a table that ``read_labels`` reads, with all splits; its filepaths start from where they did before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(COLUMNS)
+        rows.writerows((clip.filepath, ";".join(clip.labels), clip.split, clip.site or "") for clip in table.clips)
+
+
 # ---- checks that a command asks for ----------------------------------------------------------------------------------
 
 
@@ -330,6 +344,26 @@ def sites_in_several_splits(table: LabelTable) -> dict[str, set[str]]:
         if clip.site is not None:
             splits.setdefault(clip.site, set()).add(clip.split)
     return {site: names for site, names in sorted(splits.items()) if len(names) > 1}
+
+
+def check_sites_apart(table: LabelTable) -> None:
+    """Refuses sites with clips in several splits: the score would not tell how well new sites are recognized.
+
+    Raises:
+        InputError: Names the sites and their splits.
+    """
+    lines = [
+        f"{site!r}: {' and '.join(split for split in SPLITS if split in splits)}"
+        for site, splits in sites_in_several_splits(table).items()
+    ]
+    if lines:
+        raise InputError(
+            f"data.labels: {counted(len(lines), 'site')} with clips in several splits of {table.source.absolute()}:\n"
+            f"{listing(lines)}\n"
+            "A model does better at sites that it was trained on, so val and holdout would promise too much of it. Give all "
+            "clips of a site the same split, or empty the column split, and they are drawn so; or set "
+            "data.allow_sites_across_splits to true."
+        )
 
 
 def check_files(clips: Iterable[LabelledClip], source: Path, *, data_dir: str | Path | None = None) -> None:
