@@ -141,11 +141,8 @@ def _read_tables(source: Path, label_column: str, problems: Problems) -> list[li
         resources = _resources(descriptor)
         tables = []
         for name, (needed, optional) in COLUMNS.items():
-            remedy = "correct the first row"
-            if name == "observations":
-                needed = [*needed, label_column]
-                remedy += ", or name the column with the labels in data.label_column"
-            tables.append(_read_table(descriptor, resources[name], needed, optional, remedy, problems))
+            chosen = label_column if name == "observations" else None
+            tables.append(_read_table(descriptor, resources[name], needed, optional, chosen, problems))
         return tables
 
 
@@ -224,7 +221,7 @@ def _read_table(
     resource: Mapping[str, Any],
     needed: list[str],
     optional: list[str],
-    remedy: str,
+    label_column: str | None,
     problems: Problems,
 ) -> list[Record]:
     """Returns the rows of a table, which may consist of several files, with where they are; missing values are empty."""
@@ -234,6 +231,7 @@ def _read_table(
     if len(separator) != 1:
         raise InputError(f"data.labels: {descriptor}: the delimiter {separator!r} is not one character. Correct it.")
     encoding = str(resource.get("encoding", "utf-8"))
+    needed = needed if label_column is None else [*needed, label_column]
     found: list[Record] = []
     header: list[str] = []
     for name in _paths(resource):
@@ -249,7 +247,9 @@ def _read_table(
         has_header = not header or (cells and set(cells[0]) == set(header))  # the first of several files may do for all
         if has_header:
             header = cells.pop(0)
-            check_columns(header, str(file), needed=needed, optional=optional, other_names={}, remedy=remedy)
+            check_columns(
+                header, str(file), needed=needed, optional=optional, other_names={}, label_column=label_column
+            )
         for place, record in records(header, cells, problems, file=name, first=2 if has_header else 1):
             missing = {column: "" for column, value in record.items() if value in MISSING_VALUES}
             found.append((place, dict.fromkeys([*needed, *optional], "") | record | missing))
@@ -389,7 +389,7 @@ def _tell_left_out(source: Path, media: Iterable[Record], videos: Iterable[_Vide
     told = []
     if others:
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(others.items()))
-        told.append(f"{counted(others.total(), 'file')} that are no videos ({kinds})")
+        told.append(f"{counted(others.total(), 'file')} other than videos ({kinds})")
     videos = list(videos)
     unlabelled = sum(not video.labels for video in videos)
     if unlabelled:

@@ -129,8 +129,14 @@ def _read_table(source: Path, label_column: str, problems: Problems) -> list[Lab
         raise InputError(
             f"data.labels: {where} is empty. It needs a header filepath,{label_column} and a row for each clip."
         )
-    needed, optional = ("filepath", label_column), ("split", "site")
-    check_columns(cells[0], where, needed=needed, optional=optional, other_names=OTHER_NAMES)
+    check_columns(
+        cells[0],
+        where,
+        needed=["filepath", label_column],
+        optional=["split", "site"],
+        other_names=OTHER_NAMES,
+        label_column=label_column,
+    )
     rows = []
     for place, value in records(cells[0], cells[1:], problems):
         if not value["filepath"]:

@@ -107,7 +107,7 @@ def check_columns(
     needed: Sequence[str],
     optional: Sequence[str],
     other_names: Mapping[str, Sequence[str]],
-    remedy: str = "correct the first row",
+    label_column: str | None = None,
 ) -> None:
     """Refuses a header without the columns that are needed, or with one that was surely meant to be one we know.
 
@@ -117,7 +117,7 @@ def check_columns(
         needed: Columns that must be there.
         optional: Columns that are read if they are there.
         other_names: What people call the columns that are needed.
-        remedy: What to do.
+        label_column: The column, among those needed, that the user may choose.
 
     Raises:
         InputError: Names the table and all that is wrong with its header.
@@ -134,10 +134,11 @@ def check_columns(
             close = [n for n in names if difflib.get_close_matches(n.lower(), others, n=1, cutoff=0.8)]
             wrong.append(f"there is no column {name!r}" + (f" (is it {close[0]!r}?)" if close else ""))
     if wrong:
+        choice = "" if label_column in (None, *names) else ", or name the column with the labels in data.label_column"
         may_have = f", and may have {_enumeration(optional)}" if optional else ""
         raise InputError(
             f"data.labels: {where}: {'; '.join(wrong)}. Its columns are {', '.join(map(repr, names))}. "
-            f"It needs {_enumeration(needed)}{may_have}: {remedy}."
+            f"It needs {_enumeration(needed)}{may_have}: correct the first row{choice}."
         )
 
 
