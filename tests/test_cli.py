@@ -36,7 +36,7 @@ def read_csv(path):
 
 def test_run_folder_is_as_people_know_it(fitted):
     names = {path.name.split(".vm")[0] if "tfevents" not in path.name else "events" for path in fitted.iterdir()}
-    assert names == {"checkpoints", "events", "hparams.yaml", "config.yaml"}
+    assert names == {"checkpoints", "events", "hparams.yaml", "config.yaml", "splits.csv"}
     checkpoints = {path.name for path in (fitted / "checkpoints").iterdir()}
     assert {"last.ckpt", "epoch=1-step=4.ckpt"} <= checkpoints
     assert len(checkpoints) == 3

@@ -110,13 +110,23 @@ def test_the_order_depends_on_seed_and_epoch_and_goes_on_after_a_resume():
         ({"batch_size": 0}, "data.batch_size"),
         ({"num_workers": -1}, "data.num_workers"),
         ({"demo": DemoClips()}, "data.demo"),
+        ({"labels": None, "demo": DemoClips(), "label_column": "label"}, "data.label_column"),
         ({"split_proportions": {"trian": 1}}, "data.split_proportions"),
     ],
 )
 def test_wrong_arguments(clips, folder, wrong, text):
     (folder / "labels.csv").write_text("filepath,label\n" + "".join(f"{i}.mp4,a\n" for i in range(9)))
     with pytest.raises(InputError, match=text):
-        _ = ZambaVideoDataModule(labels="labels.csv", **{**SMALL, **wrong}).table
+        _ = ZambaVideoDataModule(**{"labels": "labels.csv", **SMALL, **wrong}).table
+
+
+def test_sites_in_several_splits_are_refused_unless_allowed(clips, folder):
+    lines = (clips / "labels.csv").read_text().splitlines()
+    sites = [*lines[:1], *(f"{line.rpartition(',')[0]},S1" for line in lines[1:])]
+    (folder / "labels.csv").write_text("\n".join(sites))
+    with pytest.raises(InputError, match="'S1': train and val and holdout"):
+        ready(folder, data_dir=str(clips))
+    assert len(list(ready(folder, data_dir=str(clips), allow_sites_across_splits=True).train_dataloader())) == 3
 
 
 def test_labels_that_the_model_does_not_know(clips):

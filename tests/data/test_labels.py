@@ -9,9 +9,11 @@ from zamba_lcli.data.labels import (
     LabelledClip,
     check_classes_in_train,
     check_files,
+    check_sites_apart,
     read_labels,
     require_split,
     sites_in_several_splits,
+    write_labels,
 )
 from zamba_lcli.errors import InputError
 
@@ -489,6 +491,32 @@ def test_sites_in_several_splits(table):
     rows = ["1.mp4,a,val,S2", "2.mp4,a,train,S1", "3.mp4,a,val,S1", "4.mp4,a,holdout,S2", "5.mp4,a,val,S3"]
     read = read_labels(table("filepath,label,split,site", *rows, "6.mp4,a,train,", "7.mp4,a,val,"))
     assert list(sites_in_several_splits(read).items()) == [("S1", {"train", "val"}), ("S2", {"val", "holdout"})]
+
+
+def test_sites_apart(table):
+    rows = ["1.mp4,a,val,S2", "2.mp4,a,train,S1", "3.mp4,a,val,S1", "4.mp4,a,holdout,S2", "5.mp4,a,val,S3"]
+    path = table("filepath,label,split,site", *rows)
+    with pytest.raises(InputError) as caught:
+        check_sites_apart(read_labels(path))
+    message = str(caught.value)
+    assert (
+        f"2 sites with clips in several splits of {path}:\n  'S1': train and val\n  'S2': val and holdout\n" in message
+    )
+    assert "data.allow_sites_across_splits to true" in message
+    check_sites_apart(read_labels(table("filepath,label,split,site", *rows[:2], "6.mp4,a,train,", "7.mp4,a,val,")))
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sites", [0, 20])
+def test_what_is_written_is_read_as_the_same_table(table, tmp_path, sites):
+    odd = ['"a, b/é;1.mp4","Löwe;""x"", y",site0', "=1.mp4,NA,"]
+    path = table("filepath,label,site", *random_rows(random.Random(1), sites=sites, several=True), *odd)
+    drawn = read_labels(path, seed=5)
+    write_labels(drawn, tmp_path / "runs" / "splits.csv")
+    again = read_labels(tmp_path / "runs" / "splits.csv", data_dir=tmp_path)
+    assert (again.clips, again.class_names) == (drawn.clips, drawn.class_names)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

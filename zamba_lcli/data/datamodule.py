@@ -25,8 +25,10 @@ from zamba_lcli.data.labels import (
     LabelTable,
     check_classes_in_train,
     check_files,
+    check_sites_apart,
     read_labels,
     require_split,
+    write_labels,
 )
 from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling
 from zamba_lcli.data.video import TIME_LIMIT, UnreadableClipError, probe
@@ -51,8 +53,13 @@ class ZambaVideoDataModule(LightningDataModule):
 
     Args:
         labels: Table of labels (CSV) with the columns ``filepath`` and ``label``, optionally ``split`` (train, val or
-            holdout) and ``site``. Several labels of a clip: several rows, or ``a;b``.
-        data_dir: Folder that the filepaths in the table are relative to; null for the folder of the table.
+            holdout) and ``site``. Several labels of a clip: several rows, or ``a;b``. Or a package in Camtrap DP 1.0: its
+            folder, its ``datapackage.json`` or a zip; its videos are the clips, its locations the sites.
+        data_dir: Folder that the filepaths in the table are relative to; null for the folder of the table, package or
+            zip.
+        label_column: Column of the table with the labels; null for ``label``. Of a package: column of the observations
+            with the label of an animal; null for ``scientificName``. What is no animal (blank, human, vehicle) is its own
+            label.
         videos: What ``predict`` looks at: a folder (searched with its subfolders), a table with a column ``filepath``,
             or one clip.
         demo: Renders a small labelled set of clips, to try things out; instead of labels and data_dir.
@@ -71,6 +78,7 @@ class ZambaVideoDataModule(LightningDataModule):
         split_proportions: Shares of train, val and holdout where the table has no split; null for 3 : 1 : 1. Sites, if
             known, are kept together.
         split_seed: Changes which clips or sites the drawn splits get.
+        allow_sites_across_splits: Do not refuse a column ``split`` that puts clips of one site into several splits.
         check_clips: Open every clip before the first step and refuse to start if any is unreadable. With false, such
             clips are passed over when their turn comes.
         augmentation: Random changes of the train clips, such as those of ``torchvision.transforms.v2``, in turn, on the
@@ -83,6 +91,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self,
         labels: str | None = None,
         data_dir: str | None = None,
+        label_column: str | None = None,
         videos: str | None = None,
         demo: DemoClips | None = None,
         sampling: FrameSampling | None = None,
@@ -97,6 +106,7 @@ class ZambaVideoDataModule(LightningDataModule):
         num_workers: int = 2,
         split_proportions: dict[str, float] | None = None,
         split_seed: int = 0,
+        allow_sites_across_splits: bool = False,
         check_clips: bool = True,
         augmentation: list[nn.Module] | None = None,
         class_names: list[str] | None = None,
@@ -116,12 +126,14 @@ class ZambaVideoDataModule(LightningDataModule):
         ):
             if value < least:
                 raise InputError(f"data.{name}: {value} is less than {least}.")
-        if demo is not None and (labels is not None or data_dir is not None):
+        if demo is not None and any(given is not None for given in (labels, data_dir, label_column)):
             raise InputError(
-                "data.demo makes its own labels and clips: leave out data.labels and data.data_dir, or data.demo."
+                "data.demo makes its own labels and clips: leave out data.labels, data.data_dir and data.label_column, or "
+                "data.demo."
             )
         self.labels = labels
         self.data_dir = data_dir
+        self.label_column = label_column
         self.videos = videos
         self.demo = demo
         self.sampling = EvenlySpaced() if sampling is None else sampling
@@ -136,6 +148,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.split_proportions = split_proportions
         self.split_seed = split_seed
+        self.allow_sites_across_splits = allow_sites_across_splits
         self.check_clips = check_clips
         self.augmentation = augmentation or []
         self.task = task
@@ -175,6 +188,7 @@ class ZambaVideoDataModule(LightningDataModule):
         return read_labels(
             labels,
             data_dir=data_dir,
+            label_column=self.label_column,
             multiclass=self.task == "multiclass",
             split_proportions=self.split_proportions,
             seed=self.split_seed,
@@ -189,13 +203,15 @@ class ZambaVideoDataModule(LightningDataModule):
         return targets
 
     def _check_labels(self) -> None:
-        """Refuses labels that the model (given by a checkpoint) does not know, and splits or classes without clips."""
+        """Refuses labels that the checkpoint's model does not know, empty splits and classes, and sites in several splits."""
         unknown = sorted(set(self.table.class_names) - set(self.class_names))
         if unknown:
             raise InputError(
                 f"{self.table.source}: the model has no class for the labels {unknown}. It knows {self.class_names}. "
                 "Correct the labels, or train without that checkpoint."
             )
+        if not self.allow_sites_across_splits:
+            check_sites_apart(self.table)
         splits = self._splits()
         for split in splits:
             require_split(self.table, split)
@@ -239,9 +255,11 @@ class ZambaVideoDataModule(LightningDataModule):
             torch.distributed.all_gather_object(refusals, self._refusal)
             if any(refusals):
                 raise InputError("\n".join(dict.fromkeys(text for text in refusals if text)))
+        run_folder = None
         if self.trainer is not None and self.trainer.loggers:
             log_dir = self.trainer.log_dir  # the same in all processes: this is a broadcast
-            self._failed_csv = None if log_dir is None else Path(log_dir) / "failed.csv"
+            run_folder = None if log_dir is None else Path(log_dir)
+        self._failed_csv = None if run_folder is None else run_folder / "failed.csv"
         if stage == "predict":
             if self.videos is None:
                 raise InputError(
@@ -252,6 +270,8 @@ class ZambaVideoDataModule(LightningDataModule):
             self._announce_cache()
             return
         self._check_labels()
+        if stage == "fit" and run_folder is not None and self._process()["rank"] == 0:
+            write_labels(self.table, run_folder / "splits.csv")  # splits that were drawn can be told, and used again
         for split in self._splits():
             clips = self.table.split(split)
             sites = {clip.site for clip in clips if clip.site is not None}

@@ -1,9 +1,7 @@
-"""Tables of labels: a CSV in; clips with labels, splits and sites out. All that is wrong is said at once."""
+"""Tables of labels: a CSV or Camtrap DP in; clips with labels, splits and sites out. All that is wrong is said at once."""
 
 import csv
-import difflib
 import hashlib
-import io
 import math
 import os
 import stat
@@ -11,14 +9,26 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from zamba_lcli.data.camtrap_dp import find_package, read_package
+from zamba_lcli.data.tables import (
+    LabelRow,
+    Place,
+    Problems,
+    check_columns,
+    counted,
+    listing,
+    parse_cells,
+    parse_label,
+    read_text,
+    records,
+)
 from zamba_lcli.errors import InputError
 
 SPLITS = ("train", "val", "holdout")
 DEFAULT_PROPORTIONS = {"train": 3, "val": 1, "holdout": 1}
-MAX_LISTED = 20  # lines of a list in a message
 COLUMNS = ("filepath", "label", "split", "site")
 OTHER_NAMES = {  # what people call the columns that are needed
     "filepath": ("file", "filename", "file_name", "file_path", "path", "video", "clip"),
@@ -58,6 +68,7 @@ def read_labels(
     path: str | Path,
     *,
     data_dir: str | Path | None = None,
+    label_column: str | None = None,
     multiclass: bool = False,
     split_proportions: Mapping[str, int | float] | None = None,
     seed: int = 0,
@@ -68,9 +79,12 @@ def read_labels(
     optionally ``split`` and ``site``. Several labels of a clip are several rows, or ``a;b`` in one (in quotes where
     semicolons separate the columns). All values are text; blanks around them do not count.
 
+    Or it is a package of tables in Camtrap DP, see ``camtrap_dp.read_package``; it has sites, but no splits.
+
     Args:
-        path: The table.
-        data_dir: Folder that relative filepaths start from; ``None`` for the folder of the table.
+        path: The table; or the package: its folder, its ``datapackage.json`` or a zip.
+        data_dir: Folder that relative filepaths start from; ``None`` for the folder of the table, package or zip.
+        label_column: The column with the labels; ``None`` for ``label``, or ``scientificName`` of a package.
         multiclass: Refuse clips with several labels.
         split_proportions: Shares of train, val and holdout where the table has no split; ``None`` for 3 : 1 : 1.
         seed: Changes which clips or sites the drawn splits get.
@@ -80,8 +94,13 @@ def read_labels(
     """
     source = Path(path)
     shares = _shares(DEFAULT_PROPORTIONS if split_proportions is None else split_proportions)
-    problems = _Problems(source)
-    rows = _parse_rows(_read_cells(source), problems)
+    package = find_package(source)
+    source = package or source
+    problems = Problems(source)
+    if package is not None:
+        rows = read_package(package, label_column or "scientificName", problems)
+    else:
+        rows = _read_table(source, label_column or "label", problems)
     has_splits = any(row.split for row in rows)
     if has_splits:
         if split_proportions is not None:
@@ -101,59 +120,34 @@ def read_labels(
     return LabelTable(source, clips, tuple(sorted({label for clip in clips for label in clip.labels})))
 
 
-@dataclass
-class _Row:
-    """A row of the table; after merging, all rows of a clip."""
-
-    number: int
-    filepath: str
-    labels: list[str]
-    split: str
-    site: str
-
-
-@dataclass
-class _Problems:
-    """What is wrong with the rows of a table, to be told in one go."""
-
-    source: Path
-    found: list[tuple[int, str]] = field(default_factory=list)
-    remedies: dict[str, None] = field(default_factory=dict)  # a set that keeps its order
-
-    def add(self, row: int, what: str, remedy: str) -> None:
-        self.found.append((row, what))
-        self.remedies[remedy] = None
-
-    def raise_if_any(self) -> None:
-        if self.found:
-            lines = [f"row {row}: {what}" for row, what in sorted(self.found, key=lambda problem: problem[0])]
-            head = f"data.labels: {_count(len(lines), 'problem')} in {self.source.absolute()}:"
-            raise InputError("\n".join([head, _listing(lines), *self.remedies]))
-
-
-def _read_cells(source: Path) -> list[list[str]]:
-    """Returns the rows of a table as lists of text, the header first."""
+def _read_table(source: Path, label_column: str, problems: Problems) -> list[LabelRow]:
+    """Returns the rows of a CSV."""
     where = source.absolute()
-    if source.is_dir():
-        raise InputError(f"data.labels: {where} is a folder. Give the table (CSV) with the columns filepath and label.")
-    try:
-        text = source.read_text(encoding="utf-8-sig")  # -sig: Excel puts a byte order mark before the first column name
-    except FileNotFoundError:
-        raise InputError(f"data.labels: there is no file {where}. Correct the path.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"data.labels: {where} is not UTF-8 text. Save it as 'CSV UTF-8'.") from None
-    except OSError as error:
-        raise InputError(f"data.labels: {where} cannot be read: {error.strerror}.") from None
-    header = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text), delimiter=_separator(header), skipinitialspace=True, strict=True)
-    try:
-        cells = [[cell.strip() for cell in row] for row in reader]
-    except csv.Error as error:  # a quote that is not closed, mostly
-        raise InputError(f"data.labels: {where}, line {reader.line_num}: {error}. Check the quotes there.") from None
+    text = read_text(source)
+    cells = parse_cells(text, _separator(text.partition("\n")[0]), where)
     if not any(any(row) for row in cells[1:]):
-        raise InputError(f"data.labels: {where} is empty. It needs a header filepath,label and a row for each clip.")
-    _check_columns(cells[0], where)
-    return cells
+        raise InputError(
+            f"data.labels: {where} is empty. It needs a header filepath,{label_column} and a row for each clip."
+        )
+    check_columns(
+        cells[0],
+        where,
+        needed=["filepath", label_column],
+        optional=["split", "site"],
+        other_names=OTHER_NAMES,
+        label_column=label_column,
+    )
+    rows = []
+    for place, value in records(cells[0], cells[1:], problems):
+        if not value["filepath"]:
+            problems.add(place, "the filepath is empty", "Give every row a filepath, or delete the row.")
+            continue
+        labels = parse_label(value.get(label_column, ""), place, problems)
+        split = value.get("split", "")
+        if split and split not in SPLITS:
+            problems.add(place, f"unknown split {split!r}", f"Write one of {', '.join(SPLITS)} in the column split.")
+        rows.append(LabelRow(place, value["filepath"], labels, split, value.get("site", "")))
+    return rows
 
 
 def _separator(header: str) -> str:
@@ -161,68 +155,16 @@ def _separator(header: str) -> str:
     return max(",;\t", key=lambda separator: len(next(csv.reader([header], delimiter=separator), [])))
 
 
-def _check_columns(names: Sequence[str], where: Path) -> None:
-    """Refuses a header without the columns that are needed, or with one that was surely meant to be one we know."""
-    # `Split` must not be passed over as an unknown column: the clips would be split anew
-    miswritten = [n for n in names if n.lower() in COLUMNS and n.lower() not in names]
-    wrong = [f"the column {n!r} must be written {n.lower()!r}" for n in miswritten]
-    wrong += [f"there are {names.count(name)} columns {name!r}" for name in COLUMNS if names.count(name) > 1]
-    for name, others in OTHER_NAMES.items():
-        if name not in [n.lower() for n in names]:
-            close = [n for n in names if difflib.get_close_matches(n.lower(), (name, *others), n=1, cutoff=0.8)]
-            wrong.append(f"there is no column {name!r}" + (f" (is it {close[0]!r}?)" if close else ""))
-    if wrong:
-        raise InputError(
-            f"data.labels: {where}: {'; '.join(wrong)}. Its columns are {', '.join(map(repr, names))}. "
-            "It needs filepath and label, and may have split and site: correct the first row."
-        )
-
-
-def _parse_rows(cells: Sequence[Sequence[str]], problems: _Problems) -> list[_Row]:
-    """Takes the known columns out of the rows; blank rows, as Excel leaves them, are passed over."""
-    names = cells[0]
-    rows = []
-    for number, values in enumerate(cells[1:], start=2):
-        if not any(values):
-            continue
-        if any(values[len(names) :]):
-            remedy = "Put values that contain the separator in double quotes."
-            problems.add(number, f"{len(values)} values for {len(names)} columns", remedy)
-            continue
-        value = dict(zip(names, values, strict=False))
-        if not value["filepath"]:
-            problems.add(number, "the filepath is empty", "Give every row a filepath, or delete the row.")
-            continue
-        labels = _parse_label(value.get("label", ""), number, problems)
-        split = value.get("split", "")
-        if split and split not in SPLITS:
-            problems.add(number, f"unknown split {split!r}", f"Write one of {', '.join(SPLITS)} in the column split.")
-        rows.append(_Row(number, value["filepath"], labels, split, value.get("site", "")))
-    return rows
-
-
-def _parse_label(text: str, row: int, problems: _Problems) -> list[str]:
-    if text.startswith(("[", "('", '("', "{'", '{"')):
-        remedy = "Several labels of a clip: write a;b, or a row for each label."
-        problems.add(row, f"the label {text!r} looks like a list", remedy)
-        return []
-    labels = [label.strip() for label in text.split(";")]
-    if "" in labels:
-        what = f"an empty label in {text!r}" if any(labels) else "the label is empty"
-        problems.add(row, what, "Give every row a label: clips without animals need one too, such as blank.")
-    return [label for label in labels if label]
-
-
-def _check_all_have_split(rows: Iterable[_Row], problems: _Problems) -> None:
+def _check_all_have_split(rows: Iterable[LabelRow], problems: Problems) -> None:
     for row in rows:
         if not row.split:
             remedy = "Give every row a split; or none, and the splits are drawn."
-            problems.add(row.number, f"{row.filepath} has no split, but other rows have one", remedy)
+            problems.add(row.place, f"{row.filepath} has no split, but other rows have one", remedy)
 
 
-def _check_spellings(rows: Iterable[_Row], problems: _Problems) -> None:
+def _check_spellings(rows: Iterable[LabelRow], problems: Problems) -> None:
     """Finds labels that differ in case or blanks only: they would silently become classes of their own."""
-    first: dict[str, tuple[str, int]] = {}  # normalized -> first spelling and its row
+    first: dict[str, tuple[str, Place]] = {}  # normalized -> first spelling and where it is
     seen = set()
     for row in rows:
         for label in row.labels:
@@ -230,15 +172,15 @@ def _check_spellings(rows: Iterable[_Row], problems: _Problems) -> None:
                 continue
             seen.add(label)
             plain = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
-            spelling, number = first.setdefault(plain, (label, row.number))
+            spelling, place = first.setdefault(plain, (label, row.place))
             if spelling != label:
-                what = f"the label {label!r} differs from {spelling!r} (row {number}) in case or blanks only"
-                problems.add(row.number, what, "Spell each label in one way.")
+                what = f"the label {label!r} differs from {spelling!r} ({place}) in case or blanks only"
+                problems.add(row.place, what, "Spell each label in one way.")
 
 
-def _merge_rows(rows: Iterable[_Row], data_dir: Path, problems: _Problems) -> dict[Path, _Row]:
+def _merge_rows(rows: Iterable[LabelRow], data_dir: Path, problems: Problems) -> dict[Path, LabelRow]:
     """Joins the rows of each clip, in the order of first appearance; the same row twice is the same as once."""
-    merged: dict[Path, _Row] = {}
+    merged: dict[Path, LabelRow] = {}
     for row in rows:
         clip = merged.setdefault(data_dir / row.filepath, row)
         clip.labels = sorted({*clip.labels, *row.labels})
@@ -246,16 +188,16 @@ def _merge_rows(rows: Iterable[_Row], data_dir: Path, problems: _Problems) -> di
             before, now = getattr(clip, name), getattr(row, name)
             if before and now and before != now:
                 what = f"the {name} of {row.filepath} is {now!r}, but {before!r} further up"
-                problems.add(row.number, what, f"Give all rows of a clip the same {name}.")
+                problems.add(row.place, what, f"Give all rows of a clip the same {name}.")
             setattr(clip, name, before or now)
     return merged
 
 
-def _check_one_label_each(clips: Iterable[_Row], problems: _Problems) -> None:
+def _check_one_label_each(clips: Iterable[LabelRow], problems: Problems) -> None:
     for clip in clips:
         if len(clip.labels) > 1:
             what = f"{clip.filepath} has {len(clip.labels)} labels: {', '.join(clip.labels)}"
-            problems.add(clip.number, what, "For several labels a clip set model.task to multilabel; else keep one.")
+            problems.add(clip.place, what, "For several labels a clip set model.task to multilabel; else keep one.")
 
 
 # ---- drawing splits --------------------------------------------------------------------------------------------------
@@ -273,7 +215,7 @@ def _shares(proportions: Mapping[str, int | float]) -> dict[str, float]:
     return {name: proportions[name] / total for name in SPLITS if proportions.get(name)}
 
 
-def _draw_splits(clips: Sequence[_Row], shares: Mapping[str, float], seed: int, source: Path) -> None:
+def _draw_splits(clips: Sequence[LabelRow], shares: Mapping[str, float], seed: int, source: Path) -> None:
     """Sets the splits of clips, each site in one split; see ``_stratify``.
 
     Raises:
@@ -290,12 +232,16 @@ def _draw_splits(clips: Sequence[_Row], shares: Mapping[str, float], seed: int, 
     if empty:
         clips_of = Counter(label for clip in clips for label in clip.labels)
         sites_of = Counter(label for label, _ in {(k, clip.site) for clip in clips if clip.site for k in clip.labels})
-        lines = [f"{k}: {_count(n, 'clip')}, {_count(sites_of[k], 'site')}" for k, n in sorted(clips_of.items())]
+        own_splits = (
+            "fill in a column split, or delete the column site (clips of one site then come into several splits)"
+        )
+        if find_package(source) is not None:
+            own_splits = "give a table (CSV) with a column split in place of the package"
+        lines = [f"{k}: {counted(n, 'clip')}, {counted(sites_of[k], 'site')}" for k, n in sorted(clips_of.items())]
         raise InputError(
             f"data.labels: {source.absolute()} has too few clips or sites to draw splits: nothing is left for "
-            f"{' and '.join(empty)}, for a site stays in one split and train needs each class.\n{_listing(lines)}\n"
-            "Add clips from other sites, or fill in a column split, or delete the column site (clips of one site then "
-            "come into several splits), or ask for fewer splits with data.split_proportions."
+            f"{' and '.join(empty)}, for a site stays in one split and train needs each class.\n{listing(lines)}\n"
+            f"Add clips from other sites, or {own_splits}, or ask for fewer splits with data.split_proportions."
         )
 
 
@@ -343,6 +289,18 @@ def _stratify(groups: Mapping[str, Counter[str]], shares: Mapping[str, float], s
     return split_of
 
 
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_labels(table: LabelTable, path: Path) -> None:
+    """Writes a table that ``read_labels`` reads, with all splits; its filepaths start from where they did before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(COLUMNS)
+        rows.writerows((clip.filepath, ";".join(clip.labels), clip.split, clip.site or "") for clip in table.clips)
+
+
 # ---- checks that a command asks for ----------------------------------------------------------------------------------
 
 
@@ -364,8 +322,8 @@ def check_classes_in_train(table: LabelTable, class_names: Iterable[str] | None 
     ]
     if lines:
         raise InputError(
-            f"data.labels: {_count(len(lines), 'class', 'classes')} without a clip in the split train of "
-            f"{table.source.absolute()}:\n{_listing(lines)}\n"
+            f"data.labels: {counted(len(lines), 'class', 'classes')} without a clip in the split train of "
+            f"{table.source.absolute()}:\n{listing(lines)}\n"
             "Put clips (with their whole site) of each class into train, or take the class out of the table."
         )
 
@@ -394,6 +352,26 @@ def sites_in_several_splits(table: LabelTable) -> dict[str, set[str]]:
     return {site: names for site, names in sorted(splits.items()) if len(names) > 1}
 
 
+def check_sites_apart(table: LabelTable) -> None:
+    """Refuses sites with clips in several splits: the score would not tell how well new sites are recognized.
+
+    Raises:
+        InputError: Names the sites and their splits.
+    """
+    lines = [
+        f"{site!r}: {' and '.join(split for split in SPLITS if split in splits)}"
+        for site, splits in sites_in_several_splits(table).items()
+    ]
+    if lines:
+        raise InputError(
+            f"data.labels: {counted(len(lines), 'site')} with clips in several splits of {table.source.absolute()}:\n"
+            f"{listing(lines)}\n"
+            "A model does better at sites that it was trained on, so val and holdout would promise too much of it. Give all "
+            "clips of a site the same split, or empty the column split, and they are drawn so; or set "
+            "data.allow_sites_across_splits to true."
+        )
+
+
 def check_files(clips: Iterable[LabelledClip], source: Path, *, data_dir: str | Path | None = None) -> None:
     """Refuses clips whose files are missing, empty, not files or not readable by this user; none is opened.
 
@@ -415,8 +393,8 @@ def check_files(clips: Iterable[LabelledClip], source: Path, *, data_dir: str | 
         first = clips[0].path.absolute()
         remedy = f"None is there: data.data_dir is probably wrong. It is {folder}; the first clip would be {first}."
     raise InputError(
-        f"data.labels: {len(wrong)} of {_count(len(clips), 'clip')} in {source.absolute()} cannot be used:\n"
-        f"{_listing([f'{clip.filepath}: {what}' for clip, what in wrong])}\n{remedy}"
+        f"data.labels: {len(wrong)} of {counted(len(clips), 'clip')} in {source.absolute()} cannot be used:\n"
+        f"{listing([f'{clip.filepath}: {what}' for clip, what in wrong])}\n{remedy}"
     )
 
 
@@ -434,12 +412,3 @@ def _wrong_with_file(path: Path) -> str | None:
     if not status.st_size:
         return "empty (0 bytes)"
     return None if os.access(path, os.R_OK) else "no permission to read it"
-
-
-def _listing(lines: Sequence[str]) -> str:
-    more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
-    return "\n".join([*(f"  {line}" for line in lines[:MAX_LISTED]), *more])
-
-
-def _count(number: int, thing: str, things: str = "") -> str:
-    return f"{number} {thing if number == 1 else things or thing + 's'}"

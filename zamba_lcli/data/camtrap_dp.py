@@ -1,0 +1,405 @@
+"""Labels from camera-trap platforms: packages in the Camera Trap Data Package format, https://camtrap-dp.tdwg.org."""
+
+import json
+import re
+import zipfile
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pytorch_lightning.utilities import rank_zero_info
+
+from zamba_lcli.data.tables import (
+    LabelRow,
+    Place,
+    Problems,
+    Record,
+    check_columns,
+    counted,
+    parse_cells,
+    parse_label,
+    read_text,
+    records,
+)
+from zamba_lcli.errors import InputError
+
+DESCRIPTOR = "datapackage.json"
+OBSERVATION_TYPES = ("animal", "human", "vehicle", "blank", "unknown", "unclassified")
+COLUMNS = {  # of the tables: those that are needed, those that may be there
+    "deployments": (["deploymentID"], ["locationID", "locationName"]),
+    "media": (["mediaID", "deploymentID", "timestamp", "filePath", "fileMediatype"], ["eventID"]),
+    "observations": (
+        ["observationType", "deploymentID", "eventStart", "eventEnd"],
+        ["observationLevel", "mediaID", "eventID"],
+    ),
+}
+MISSING_VALUES = frozenset(["NA", "NaN", "nan"])
+URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+@dataclass
+class _Video:
+    """A clip of the package and what observations say of it."""
+
+    place: Place
+    filepath: str
+    deployment: str
+    site: str
+    timestamp: str
+    events: set[str]
+    own: list[tuple[Place, list[str]]] = field(default_factory=list)  # labels of media-level observations
+    of_events: list[tuple[Place, list[str]]] = field(default_factory=list)  # labels of event-level observations
+
+    @property
+    def labels(self) -> list[tuple[Place, list[str]]]:
+        """What was seen in the clip itself; else what was seen in its event, which may have been in another clip."""
+        return self.own or self.of_events
+
+
+def find_package(path: Path) -> Path | None:
+    """Returns the ``datapackage.json`` or zip of the package at ``path``, or ``None`` if a table should be there.
+
+    Raises:
+        InputError: If ``path`` is a folder without a package.
+    """
+    if not path.is_dir():
+        return path if path.suffix.lower() in (".json", ".zip") else None
+    if not (path / DESCRIPTOR).exists():
+        raise InputError(
+            f"data.labels: {path.absolute()} is a folder without {DESCRIPTOR}. Give the table (CSV) with the columns "
+            "filepath and label, or a package in Camtrap DP."
+        )
+    return path / DESCRIPTOR
+
+
+def read_package(source: Path, label_column: str, problems: Problems) -> list[LabelRow]:
+    """Returns what the observations of a Camtrap DP 1.0 package say of its videos, in the order of its media.
+
+    An animal's label is in the column ``label_column`` of the observations, where ``|`` separates several. All else that
+    is observed is its own label, the observationType: human, vehicle, blank. A video without an observation, or where
+    all are ``unclassified`` or ``unknown`` (without a name), has no label and is left out; how many is told in the log.
+
+    A media-level observation tells of its media. An event-level observation tells of all videos of its deployment from
+    eventStart to eventEnd, and of those of the same eventID; but a video with media-level labels has these alone.
+
+    A site is a locationID, or where that is missing a locationName, or a deploymentID.
+
+    Args:
+        source: The ``datapackage.json`` or zip.
+        label_column: Column of the observations.
+        problems: Gets what is wrong with rows of videos and their observations; other rows are not looked at.
+
+    Raises:
+        InputError: If there is no such package, table or column, or no video with a label.
+    """
+    deployments, media, observations = _read_tables(source, label_column, problems)
+    sites = {
+        name: record["locationID"] or record["locationName"] or name
+        for name, (_, record) in _by_id(deployments, "deploymentID", problems).items()
+    }
+    media_by_id = _by_id(media, "mediaID", problems)
+    videos = _videos(media_by_id, sites, problems)
+    of_events = []
+    for place, record in observations:
+        if not (media_id := record["mediaID"]):
+            of_events.append((place, record))
+        elif media_id not in media_by_id:
+            what = f"there is no media with the mediaID {media_id!r}"
+            problems.add(place, what, "Correct the mediaID, or give the media a row in its table.")
+        elif media_id in videos:
+            videos[media_id].events |= {record["eventID"]} - {""}
+            if labels := _labels(place, record, label_column, problems):
+                videos[media_id].own.append((place, labels))
+    for place, record, found in _join(of_events, videos.values(), sites, problems):
+        lacking = [video for video in found if not video.own]
+        labels = _labels(place, record, label_column, problems) if lacking else []
+        for video in lacking if labels else []:
+            video.of_events.append((place, labels))
+    for video in videos.values():
+        _check_blank(video, problems)
+    rows = [
+        LabelRow(place, video.filepath, labels, "", video.site)
+        for video in videos.values()
+        for place, labels in video.labels
+    ]
+    if not problems.found:
+        _tell_left_out(source, media, videos.values())
+    return rows
+
+
+# ---- files of a package ----------------------------------------------------------------------------------------------
+
+
+def _read_tables(source: Path, label_column: str, problems: Problems) -> list[list[Record]]:
+    """Returns the deployments, media and observations."""
+    with _open(source) as descriptor:
+        resources = _resources(descriptor)
+        tables = []
+        for name, (needed, optional) in COLUMNS.items():
+            chosen = label_column if name == "observations" else None
+            tables.append(_read_table(descriptor, resources[name], needed, optional, chosen, problems))
+        return tables
+
+
+@dataclass(frozen=True)
+class _Descriptor:
+    """The datapackage.json and the folder, maybe in a zip, that paths in it start from."""
+
+    folder: Path | zipfile.Path
+    name: str
+
+    def __str__(self) -> str:
+        return str(self.folder / self.name)
+
+
+@contextmanager
+def _open(source: Path) -> Iterator[_Descriptor]:
+    """Yields the datapackage.json; a zip is open meanwhile."""
+    where = source.absolute()
+    if source.suffix.lower() != ".zip":
+        yield _Descriptor(where.parent, where.name)
+        return
+    try:
+        archive = zipfile.ZipFile(where)
+    except FileNotFoundError:
+        raise InputError(f"data.labels: there is no file {where}. Correct the path.") from None
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"data.labels: {where} cannot be read: {error}. Is it complete?") from None
+    with archive:
+        # packages are often zipped with their folder
+        folders = [path.parent for name in archive.namelist() if (path := PurePosixPath(name)).name == DESCRIPTOR]
+        highest = min((len(folder.parts) for folder in folders), default=0)
+        folders = [folder for folder in folders if len(folder.parts) == highest]
+        if len(folders) != 1:
+            how_many = "several" if folders else "no"
+            raise InputError(f"data.labels: {where} has {how_many} {DESCRIPTOR} in it. Give the zip of one package.")
+        yield _Descriptor(zipfile.Path(archive, f"{folders[0]}/" if highest else ""), DESCRIPTOR)
+
+
+def _resources(descriptor: _Descriptor) -> dict[str, dict[str, Any]]:
+    """Returns what the datapackage.json says of each table."""
+    text = read_text(descriptor.folder / descriptor.name)
+    try:
+        package = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"data.labels: {descriptor}, line {error.lineno}: {error.msg}. Correct it, or export the package anew."
+        ) from None
+    package = package if isinstance(package, dict) else {}
+    version = re.search(r"camtrap-dp/v?(0\.[^/]*)/", str(package.get("profile")))
+    if version:
+        raise InputError(
+            f"data.labels: {descriptor} is Camtrap DP {version[1]}, and 1.0 is needed. Export the package anew."
+        )
+    listed = package.get("resources")
+    resources = {
+        str(resource.get("name")): resource
+        for resource in (listed if isinstance(listed, list) else [])
+        if isinstance(resource, dict)
+    }
+    if missing := [name for name in COLUMNS if not _paths(resources.get(name, {}))]:
+        raise InputError(
+            f"data.labels: {descriptor} names no file for {', '.join(missing)} in its resources. A Camtrap DP package has "
+            f"the tables {', '.join(COLUMNS)}."
+        )
+    return resources
+
+
+def _paths(resource: Mapping[str, Any]) -> list[str]:
+    path = resource.get("path")
+    paths = path if isinstance(path, list) else [path]
+    return [name for name in paths if isinstance(name, str) and name]
+
+
+def _read_table(
+    descriptor: _Descriptor,
+    resource: Mapping[str, Any],
+    needed: list[str],
+    optional: list[str],
+    label_column: str | None,
+    problems: Problems,
+) -> list[Record]:
+    """Returns the rows of a table, which may consist of several files, with where they are; missing values are empty."""
+    dialect = resource.get("dialect")
+    dialect = dialect if isinstance(dialect, dict) else {}
+    separator = str({**dialect, **(dialect.get("csv") or {})}.get("delimiter", ","))  # frictionless 5 writes it in csv
+    if len(separator) != 1:
+        raise InputError(f"data.labels: {descriptor}: the delimiter {separator!r} is not one character. Correct it.")
+    encoding = str(resource.get("encoding", "utf-8"))
+    needed = needed if label_column is None else [*needed, label_column]
+    found: list[Record] = []
+    header: list[str] = []
+    for name in _paths(resource):
+        if URL.match(name) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise InputError(
+                f"data.labels: {descriptor}: the table {name} is not in the package. Download the whole package, and give "
+                "paths within it."
+            )
+        file = descriptor.folder / name
+        cells = parse_cells(read_text(file, encoding), separator, str(file))
+        if not cells and not header:
+            raise InputError(f"data.labels: {file} is empty. It needs a header with {', '.join(needed)}.")
+        has_header = not header or (cells and set(cells[0]) == set(header))  # the first of several files may do for all
+        if has_header:
+            header = cells.pop(0)
+            check_columns(
+                header, str(file), needed=needed, optional=optional, other_names={}, label_column=label_column
+            )
+        for place, record in records(header, cells, problems, file=name, first=2 if has_header else 1):
+            missing = {column: "" for column, value in record.items() if value in MISSING_VALUES}
+            found.append((place, dict.fromkeys([*needed, *optional], "") | record | missing))
+    return found
+
+
+# ---- videos and observations -----------------------------------------------------------------------------------------
+
+
+def _by_id(table: Iterable[Record], column: str, problems: Problems) -> dict[str, Record]:
+    """Returns the rows by their identifiers, in the order of the table."""
+    found: dict[str, Record] = {}
+    for place, record in table:
+        first, _ = found.setdefault(record[column], (place, record))
+        if not record[column]:
+            problems.add(place, f"the {column} is empty", f"Give every row a {column}.")
+        elif first != place:
+            problems.add(
+                place, f"the {column} {record[column]!r} is in {first} too", f"Give every row its own {column}."
+            )
+    return found
+
+
+def _videos(media: Mapping[str, Record], sites: Mapping[str, str], problems: Problems) -> dict[str, _Video]:
+    """Returns the media that are videos."""
+    videos = {}
+    for media_id, (place, record) in media.items():
+        filepath, deployment, kind = record["filePath"], record["deploymentID"], record["fileMediatype"]
+        if not kind.lower().startswith("video/"):
+            if not kind.lower().startswith(("image/", "audio/")):
+                remedy = "Write what a file is in the column fileMediatype, such as video/mp4 or image/jpeg."
+                problems.add(place, f"unknown fileMediatype {kind!r}", remedy)
+            continue
+        if not filepath:
+            problems.add(place, "the filePath is empty", "Give every video a filePath.")
+        elif URL.match(filepath):
+            remedy = (
+                "Download the clips, and write their paths in place of the URLs, relative to the folder of the package or "
+                "to data.data_dir."
+            )
+            problems.add(place, f"the filePath {filepath!r} is a URL", remedy)
+        if deployment not in sites:
+            _add_unknown_deployment(place, deployment, problems)
+        events = {record["eventID"]} - {""}
+        site = sites.get(deployment, "")
+        videos[media_id] = _Video(place, filepath, deployment, site, record["timestamp"], events)
+    return videos
+
+
+def _labels(place: Place, record: Mapping[str, str], column: str, problems: Problems) -> list[str]:
+    """Returns the labels that an observation gives; none if it tells nothing."""
+    kind, text = record["observationType"], record[column]
+    if kind not in OBSERVATION_TYPES:
+        remedy = f"Write one of {', '.join(OBSERVATION_TYPES)} in the column observationType."
+        problems.add(place, f"unknown observationType {kind!r}", remedy)
+        return []
+    if kind == "unclassified" or (kind == "unknown" and text in ("", "unknown")):
+        return []
+    if kind not in ("animal", "unknown"):
+        return [kind]
+    if not text:
+        remedy = f"Fill in {column} for every animal, or name another column in data.label_column."
+        problems.add(place, f"an animal, but {column} is empty", remedy)
+        return []
+    return parse_label(text.replace("|", ";"), place, problems)  # Camtrap DP joins values by |
+
+
+def _join(
+    observations: Iterable[Record], videos: Iterable[_Video], sites: Mapping[str, str], problems: Problems
+) -> Iterator[tuple[Place, dict[str, str], list[_Video]]]:
+    """Yields the event-level observations with the videos that they apply to."""
+    videos_of: dict[str, list[_Video]] = {}  # by deployment
+    for video in videos:
+        videos_of.setdefault(video.deployment, []).append(video)
+    timelines: dict[str, list[tuple[datetime, _Video]]] = {}
+    for place, record in observations:
+        deployment = record["deploymentID"]
+        if record["observationLevel"] == "media":
+            remedy = "Fill in the mediaID of observations with the observationLevel media."
+            problems.add(place, "a media-level observation without a mediaID", remedy)
+            continue
+        if deployment not in sites:
+            _add_unknown_deployment(place, deployment, problems)
+        if deployment not in videos_of:
+            continue
+        start = _time("eventStart", record["eventStart"], place, problems)
+        end = _time("eventEnd", record["eventEnd"], place, problems)
+        if deployment not in timelines:
+            times = [(_time("timestamp", v.timestamp, v.place, problems), v) for v in videos_of[deployment]]
+            timelines[deployment] = sorted([(t, v) for t, v in times if t], key=lambda pair: pair[0])
+        if start is None or end is None:
+            continue
+        if end < start:
+            problems.add(place, "the eventEnd is before the eventStart", "Correct the times of the event.")
+        timeline = timelines[deployment]
+        first = bisect_left(timeline, start, key=lambda pair: pair[0])
+        last = bisect_right(timeline, end, key=lambda pair: pair[0])
+        found = [video for _, video in timeline[first:last]]
+        if event := record["eventID"]:
+            within = {id(video) for video in found}
+            found += [v for v in videos_of[deployment] if event in v.events and id(v) not in within]
+        yield place, record, found
+
+
+def _time(name: str, text: str, place: Place, problems: Problems) -> datetime | None:
+    """Returns a point in time; ``None`` if ``text`` does not tell one."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        what = f"the {name} {text!r} is no time" if time is None else f"the {name} {text!r} has no time zone"
+        problems.add(
+            place, what, "Write times with their zone, such as 2020-05-30T04:57:37Z or 2020-05-30T04:57:37+02:00."
+        )
+        return None
+    return time
+
+
+def _add_unknown_deployment(place: Place, deployment: str, problems: Problems) -> None:
+    what = f"there is no deployment with the deploymentID {deployment!r}"
+    problems.add(place, what, "Correct the deploymentID, or give the deployment a row in its table.")
+
+
+def _check_blank(video: _Video, problems: Problems) -> None:
+    """Refuses a clip where nothing and something was seen, as of observers who did not agree."""
+    others = sorted({label for _, labels in video.labels for label in labels if label != "blank"})
+    for place, labels in video.labels:
+        if "blank" in labels and others:
+            what = f"{video.filepath} is blank here, but {', '.join(others)} elsewhere"
+            problems.add(place, what, "Keep the observations that are right.")
+
+
+def _tell_left_out(source: Path, media: Iterable[Record], videos: Iterable[_Video]) -> None:
+    """Says in the log how many media are no labelled clips; refuses a package where none is."""
+    others = Counter(kind for _, record in media if not (kind := record["fileMediatype"].lower()).startswith("video/"))
+    told = []
+    if others:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(others.items()))
+        told.append(f"{counted(others.total(), 'file')} other than videos ({kinds})")
+    videos = list(videos)
+    unlabelled = sum(not video.labels for video in videos)
+    if unlabelled:
+        told.append(
+            f"{counted(unlabelled, 'video')} without a label (unclassified, unknown, or without an observation)"
+        )
+    if unlabelled == len(videos):
+        raise InputError(
+            f"data.labels: {source.absolute()} has no video with a label: {' and '.join(told) or 'it has no media'}. "
+            "Classify videos first."
+        )
+    for what in told:
+        rank_zero_info(f"{source}: left out {what}.")
