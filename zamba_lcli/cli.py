@@ -171,14 +171,49 @@ class RunFolderConfigCallback(SaveConfigCallback):
         config_file.write_text(text)
 
 
+class ZambaTrainer(Trainer):
+    """Lightning's trainer, and what ``zamba check`` does; its arguments are Lightning's."""
+
+    def check(
+        self,
+        model: LightningModule | None = None,
+        datamodule: data.ZambaVideoDataModule | None = None,
+        report: str = "check.csv",
+    ) -> None:
+        """Checks the labels and tries every clip, without training; exits with code 1 if anything is wrong.
+
+        Args:
+            model: Not used; recipes may have one.
+            datamodule: Says where labels and clips are.
+            report: Table to write, a row for each problem: row, file, what, remedy.
+
+        Raises:
+            SystemExit: With code 1 if there are problems.
+        """
+        from zamba_lcli.data.check import find_problems, write_report
+
+        assert datamodule is not None
+        problems = find_problems(datamodule)
+        write_report(problems, Path(report))
+        for problem in problems[:20]:
+            print(" | ".join(part for part in problem if part))
+        if not problems:
+            clips, names = datamodule.table.clips, datamodule.class_names
+            print(f"All is well: {len(clips)} clips, {len(names)} classes: {', '.join(names)}.")
+            return
+        print(f"{len(problems)} problems; all are in {report}.")
+        raise SystemExit(1)
+
+
 class ZambaCLI(LightningCLI):
-    """Lightning's command line with the subcommands fit, validate, test and predict."""
+    """Lightning's command line with the subcommands fit, validate, test and predict, and check."""
 
     def __init__(self, args: ArgsType = None) -> None:
         """Parses ``args`` (those of the process if None) and runs the subcommand."""
         super().__init__(
             ZambaVideoClassificationLightningModule,
             data.ZambaVideoDataModule,
+            trainer_class=ZambaTrainer,
             subclass_mode_model=True,
             seed_everything_default=0,
             save_config_callback=RunFolderConfigCallback,
@@ -188,7 +223,17 @@ class ZambaCLI(LightningCLI):
             args=args,
         )
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Returns the subcommands, with those of their arguments that the command line does not have."""
+        return {**LightningCLI.subcommands(), "check": {"model", "datamodule"}}
+
     # ---- the parser --------------------------------------------------------------------------------------------------
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Notes for which subcommand ``add_arguments_to_parser`` is called, which Lightning does not tell."""
+        self._preparing = subcommand
+        return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Makes a parser with ``--config``."""
@@ -206,7 +251,9 @@ class ZambaCLI(LightningCLI):
             default=None,
             help="What lr_scheduler counts, epochs or batches (step); null: batches for OneCycleLR and CyclicLR, else epochs.",
         )
-        parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+        # check builds no model, and is itself to report what is wrong with the labels
+        source = "data.labels" if self._preparing == "check" else "data.class_names"
+        parser.link_arguments(source, "model.init_args.class_names", apply_on="instantiate")
         parser.link_arguments("model.init_args.task", "data.task")
         # a YAML that names Lightning's callback gets the one that keeps its promises
         parser.add_instantiator(_build_finetuning, BackboneFinetuning, subclasses=False)
@@ -248,6 +295,8 @@ class ZambaCLI(LightningCLI):
                         if section[key] != theirs:
                             print_once(f"{prefix}.{key}: {section[key]} as you state; the checkpoint has {theirs}.")
             self.config = self.parser.parse_object({name: found}, self.config)
+        if name == "check":
+            return
         if self.config[name].get("model") is None:
             raise InputError(
                 "model is missing: give a recipe (--config), or a class (--model SlowFast), or a checkpoint (--ckpt_path)."
@@ -266,6 +315,9 @@ class ZambaCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Builds data, model and trainer; where a checkpoint brings the weights, no others are loaded or downloaded."""
         self._stated_config = self.config
+        if self.subcommand == "check":
+            self.config = self.config.clone()
+            self.config[self.subcommand].model = None
         if self._get(self.config, "ckpt_path") is not None:
             self.config = self.config.clone()
             self._get(self.config, "model").init_args.weights = None
@@ -299,7 +351,7 @@ class ZambaCLI(LightningCLI):
         def build_scheduler(built: Optimizer) -> LRScheduler:
             return cast(LRScheduler, instantiate_class(built, with_run_length(lr_scheduler, interval, self.trainer)))
 
-        if optimizer is not None:
+        if optimizer is not None and self.model is not None:
             self.model.set_optimizer(
                 lambda groups: instantiate_class(groups, optimizer),
                 None if lr_scheduler is None else build_scheduler,

@@ -3,9 +3,9 @@
     python tests/benchmarks/decode.py --zamba ~/zamba-env/bin/python --torchcodec ~/torchcodec-env/bin/python --clips DIR
 
 The peers live in environments of their own: ``pip install 'zamba[video]==2.7.2'`` (and the system's ffmpeg) and
-``pip install torch torchcodec``. Without an option, that peer is left out. Each reader runs in a process of its own, three
-times; the fastest counts. Memory is the peak above what the process had after its imports, with ffmpeg's processes where there
-are any.
+``pip install torch torchcodec``. Without an option, that peer is left out. Each reader runs in a process of its own
+and reads everything three times; the fastest counts. Memory is the peak above what the process had after its imports, with
+ffmpeg's processes where there are any.
 """
 
 import argparse
@@ -71,24 +71,27 @@ def reader(name, strategy):
     return decode_all
 
 
-def measure(name, strategy, paths):
+def measure(name, strategy, repeat, paths):
     """Prints the time and memory that one reader takes for the paths, as JSON."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     read = reader(name, strategy)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     children_before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # forked by imports
-    seconds, failed = 0.0, []
-    for path in paths:
-        start = time.perf_counter()
-        try:
-            assert len(read(path)) == FRAMES
-        except Exception as error:  # a peer may raise whatever it likes
-            failed.append(f"{Path(path).name}: {type(error).__name__}")
-        seconds += time.perf_counter() - start
+    rounds = []
+    for _ in range(repeat):
+        seconds, failed = 0.0, []
+        for path in paths:
+            start = time.perf_counter()
+            try:
+                assert len(read(path)) == FRAMES
+            except Exception as error:  # a peer may raise whatever it likes
+                failed.append(f"{Path(path).name}: {type(error).__name__}")
+            seconds += time.perf_counter() - start
+        rounds.append(seconds)
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     children = children if children > children_before else 0
-    print(json.dumps({"seconds": seconds, "MB": (own + children) / 1024, "failed": failed}))
+    print(json.dumps({"seconds": min(rounds), "MB": (own + children) / 1024, "failed": failed}))
 
 
 def make_clips(folder):
@@ -131,7 +134,7 @@ def main():
     parser.add_argument("paths", nargs="*", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        measure(*args.measure, args.paths)
+        measure(*args.measure, args.repeat, args.paths)
         return
     folder = Path(args.folder)
     make_clips(folder)
@@ -153,18 +156,14 @@ def main():
         for name in READERS:
             if name not in pythons:
                 continue
-            command = [pythons[name], __file__, "--measure", name, strategy, *paths]
-            runs = []
-            for _ in range(args.repeat):
-                done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-                if done.returncode:
-                    sys.exit(done.stderr)
-                runs.append(json.loads(done.stdout.splitlines()[-1]))
-            best = min(runs, key=lambda run: run["seconds"])
+            command = [pythons[name], __file__, "--repeat", str(args.repeat), "--measure", name, strategy, *paths]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+            if done.returncode:
+                sys.exit(done.stderr)
+            best = json.loads(done.stdout.splitlines()[-1])
             ours = ours or best["seconds"]
             failed = f", failed: {'; '.join(best['failed'])}" if best["failed"] else ""
-            memory = max(run["MB"] for run in runs)
-            cells.append(f"{best['seconds']:.2f} s, {memory:.0f} MB, {best['seconds'] / ours:.1f} x{failed}")
+            cells.append(f"{best['seconds']:.2f} s, {best['MB']:.0f} MB, {best['seconds'] / ours:.1f} x{failed}")
         print(f"| {title} |", " | ".join(cells), "|", flush=True)
 
 

@@ -9,7 +9,7 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from zamba_lcli.data.camtrap_dp import find_package, read_package
@@ -46,6 +46,7 @@ class LabelledClip:
     labels: tuple[str, ...]  # one or more class names, sorted
     split: str  # train, val or holdout
     site: str | None
+    place: Place | None = field(default=None, compare=False)  # where the table names it first
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def read_labels(
     if not has_splits:
         _draw_splits(list(drafts.values()), shares, seed, source)
     clips = tuple(
-        LabelledClip(row.filepath, where, tuple(row.labels), row.split, row.site or None)
+        LabelledClip(row.filepath, where, tuple(row.labels), row.split, row.site or None, row.place)
         for where, row in drafts.items()
     )
     return LabelTable(source, clips, tuple(sorted({label for clip in clips for label in clip.labels})))
@@ -384,7 +385,7 @@ def check_files(clips: Iterable[LabelledClip], source: Path, *, data_dir: str | 
         InputError: Names the clips and says what to do.
     """
     clips = list(clips)
-    wrong = [(clip, what) for clip in clips if (what := _wrong_with_file(clip.path))]
+    wrong = [(clip, what) for clip in clips if (what := wrong_with_file(clip.path))]
     if not wrong:
         return
     folder = (source.parent if data_dir is None else Path(data_dir)).absolute()
@@ -398,7 +399,7 @@ def check_files(clips: Iterable[LabelledClip], source: Path, *, data_dir: str | 
     )
 
 
-def _wrong_with_file(path: Path) -> str | None:
+def wrong_with_file(path: Path) -> str | None:
     """Returns why there is no clip at ``path``, or ``None`` if there may be one."""
     try:
         status = os.stat(path)

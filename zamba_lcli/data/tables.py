@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from zamba_lcli.errors import InputError
+from zamba_lcli.errors import InputError, Problem
 
 MAX_LISTED = 20  # lines of a list in a message
 
@@ -47,20 +47,24 @@ class Problems:
     """What is wrong with the rows of a table or package, to be told in one go."""
 
     source: Path
-    found: list[tuple[Place, str]] = field(default_factory=list)
-    remedies: dict[str, None] = field(default_factory=dict)  # a set that keeps its order
+    found: list[tuple[Place, str, str]] = field(default_factory=list)  # where, what, remedy
 
     def add(self, place: Place, what: str, remedy: str) -> None:
         """Notes a problem; what is wrong in the same way has the same remedy."""
-        self.found.append((place, what))
-        self.remedies[remedy] = None
+        self.found.append((place, what, remedy))
 
     def raise_if_any(self) -> None:
         """Raises InputError with all that was noted, in the order of files and rows."""
         if self.found:
-            lines = [f"{place}: {what}" for place, what in sorted(self.found, key=lambda problem: problem[0])]
+            in_order = sorted(self.found, key=lambda problem: problem[0])
+            lines = [f"{place}: {what}" for place, what, _ in in_order]
+            remedies = dict.fromkeys(remedy for _, _, remedy in self.found)
             head = f"data.labels: {counted(len(lines), 'problem')} in {self.source.absolute()}:"
-            raise InputError("\n".join([head, listing(lines), *self.remedies]))
+            problems = [
+                Problem(str(place.row), place.file or str(self.source), what, remedy)
+                for place, what, remedy in in_order
+            ]
+            raise InputError("\n".join([head, listing(lines), *remedies]), problems)
 
 
 def read_text(file: Path | zipfile.Path, encoding: str = "utf-8") -> str:

@@ -118,6 +118,22 @@ def probe(path: Path) -> None:
     _open(path, _Deadline(TIME_LIMIT))[0].close()
 
 
+def try_clip(path: Path) -> None:
+    """Opens a file, lists its frames and decodes the first good one.
+
+    Raises:
+        UnreadableClipError: With the reason.
+    """
+    deadline = _Deadline(TIME_LIMIT)
+    container, stream = _open(path, deadline)
+    with container:
+        _index(container, stream, deadline)
+    container, stream = _open(path, deadline)
+    with container:
+        if next(_frames(container, stream, deadline, None), None) is None:
+            raise UnreadableClipError("none of the frames can be decoded")
+
+
 def read_timeline(path: Path) -> Timeline:
     """Reads when each frame in a file is shown, without decoding them.
 

@@ -1,0 +1,85 @@
+"""One report of all that is wrong, and the exit code."""
+
+import csv
+
+import pytest
+from video_files import cut, numbered, write_video
+
+from zamba_lcli.cli import main
+
+
+def check(*args):
+    """Runs ``zamba check``; returns the exit code and the rows of the report."""
+    code = 0
+    try:
+        main(["check", *map(str, args)])
+    except SystemExit as exit_info:
+        code = exit_info.code
+    with open("check.csv", newline="") as file:
+        return code, list(csv.DictReader(file))
+
+
+def write_clips(folder, *names):
+    for name in names:
+        write_video(folder / name, numbered(8))
+
+
+def test_all_is_well(clips, capfd):
+    assert check("--config", "slowfast_finetune.yaml", "--data.labels", clips / "labels.csv") == (0, [])
+    assert "All is well: 16 clips, 4 classes" in capfd.readouterr().out
+
+
+def test_every_clip_that_cannot_be_read_is_a_row(folder):
+    write_clips(folder, "a.mp4", "b.mp4", "cut.mp4")
+    cut(folder / "cut.mp4", 0.02)
+    (folder / "text.mp4").write_text("no video")
+    (folder / "empty.mp4").touch()
+    rows = ["a.mp4,x,train", "text.mp4,x,train", "b.mp4,x,val", "gone.mp4,x,val", "empty.mp4,x,val", "cut.mp4,x,train"]
+    (folder / "labels.csv").write_text("\n".join(["filepath,label,split", *rows]))
+    code, problems = check("--data.labels", "labels.csv")
+    assert code == 1
+    assert {problem["file"]: problem["row"] for problem in problems} == {
+        "text.mp4": "3",
+        "gone.mp4": "5",
+        "empty.mp4": "6",
+        "cut.mp4": "7",
+    }
+    assert all(problem["what"] and problem["remedy"] for problem in problems)
+
+
+def test_wrong_rows_of_the_table_are_rows(folder):
+    (folder / "labels.csv").write_text("filepath,label\na.mp4,\n,x\nb.mp4,x\nc.mp4,X\n")
+    code, problems = check("--data.labels", "labels.csv")
+    assert code == 1
+    assert [(problem["row"], problem["file"]) for problem in problems] == [(n, "labels.csv") for n in ("2", "3", "5")]
+    assert "label is empty" in problems[0]["what"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        (["a.mp4,x,train,s", "b.mp4,x,val,s"], "several splits"),
+        (["a.mp4,x,train,s", "b.mp4,y,val,t"], "without a clip in the split train"),
+        (["a.mp4,x,train,s", "b.mp4,x,train,t"], "no clip in the split val"),
+    ],
+)
+def test_splits_that_make_no_sense_are_rows(folder, rows, what):
+    write_clips(folder, "a.mp4", "b.mp4")
+    (folder / "labels.csv").write_text("\n".join(["filepath,label,split,site", *rows]))
+    code, problems = check("--data.labels", "labels.csv")
+    assert code == 1
+    (problem,) = problems
+    assert what in problem["what"]
+    assert problem["remedy"]
+
+
+def test_the_report_goes_where_it_is_told(clips, folder):
+    main(["check", "--data.labels", str(clips / "labels.csv"), "--report", "reports/mine.csv"])
+    assert (folder / "reports/mine.csv").read_text() == "row,file,what,remedy\n"
+    assert not (folder / "check.csv").exists()
+
+
+def test_without_labels_it_is_told_what_is_missing(folder):
+    code, problems = check()
+    assert code == 1
+    assert "data.labels" in problems[0]["what"]

@@ -1,0 +1,83 @@
+"""Are labels and clips in order? All that is wrong, in one report."""
+
+import csv
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from zamba_lcli.data.datamodule import ZambaVideoDataModule
+from zamba_lcli.data.labels import (
+    LabelledClip,
+    check_classes_in_train,
+    check_sites_apart,
+    require_split,
+    wrong_with_file,
+)
+from zamba_lcli.data.video import UnreadableClipError, try_clip
+from zamba_lcli.errors import InputError, Problem
+
+
+def find_problems(data: ZambaVideoDataModule) -> list[Problem]:
+    """Checks the labels and tries every clip, in threads, with a progress bar.
+
+    Args:
+        data: Says where labels and clips are. Labels that cannot be understood are all that is told of; the clips are tried
+            once they can.
+    """
+    try:
+        table = data.table
+    except InputError as error:
+        return _problems_in(error, str(data.labels or "data"))
+    checks: list[Callable[[], None]] = [
+        lambda: require_split(table, "train"),
+        lambda: require_split(table, "val"),
+        lambda: check_classes_in_train(table),
+    ]
+    if not data.allow_sites_across_splits:
+        checks.append(lambda: check_sites_apart(table))
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            problems += _problems_in(error, str(table.source))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(_problem_with, table.clips)
+        found = tqdm(results, total=len(table.clips), desc="clips", unit="clip")
+        return [*problems, *(problem for problem in found if problem is not None)]
+
+
+def write_report(problems: list[Problem], path: Path) -> None:
+    """Writes a table with the columns row, file, what and remedy; it has only these where all is well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(Problem._fields)
+        rows.writerows(problems)
+
+
+def _problems_in(error: InputError, source: str) -> list[Problem]:
+    if error.problems:
+        return error.problems
+    what, _, remedy = str(error).rpartition("\n")  # the remedy comes last, on a line of its own if there are several
+    if not what:
+        what, _, remedy = remedy.partition(". ")
+    return [Problem("", source, what, remedy)]
+
+
+def _problem_with(clip: LabelledClip) -> Problem | None:
+    row = "" if clip.place is None else str(clip.place.row)
+    what = wrong_with_file(clip.path)
+    if what is not None:
+        return Problem(
+            row, clip.filepath, what, f"It is looked for at {clip.path.absolute()}: correct the filepath or data_dir."
+        )
+    try:
+        try_clip(clip.path)
+    except UnreadableClipError as error:
+        remedy = "Copy it again from the card, or take its rows out of the table."
+        return Problem(row, clip.filepath, error.reason, remedy)
+    return None
