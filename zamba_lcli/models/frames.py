@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,10 @@ from zamba_lcli.models.weights import build_image_model, load_file, take_what_fi
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 from zamba_lcli.types import Task
 
+Pooling: TypeAlias = Literal["mean", "max", "attention"]
+
 BLOCK_LISTS = ("blocks", "stages", "layers", "features")  # what timm's networks call the list of their blocks
-BLOCK = re.compile(r"(blocks|stages|layers|features)\.\w+|(layer|s|stage)\d+")  # an item of one, ResNet's or RegNet's
+BLOCK = re.compile(r"(blocks|stages|layers)\.\w+|features\.denseblock\d+|(layer|s|stage)\d+")  # also ResNet's, RegNet's
 HEAD_PARTS = ("global_pool", "attn_pool", "fc_norm", "head_drop", "head", "classifier", "fc")  # run by forward_head
 
 
@@ -34,7 +36,7 @@ def _steps(network: nn.Module) -> list[Step]:
         if name in BLOCK_LISTS:
             steps += [Step(f"{name}.{item}", block, block) for item, block in child.named_children()]
         elif name == "pos_drop":  # vision transformers: class token, positions and this dropout
-            steps.append(Step(name, child, cast(Any, network)._pos_embed))
+            steps.append(Step(name, child, getattr(network, "_pos_embed", child)))
         else:
             steps.append(Step(name, child, child))
     return steps
@@ -222,5 +224,127 @@ class TimeDistributedEfficientNet(_FrameNetwork):
             raise InputError(
                 f"model.init_args.num_frames is {self.num_frames}, but the clips have {video.shape[2]} frames: set it and "
                 "num_frames of data.sampling to the same."
+            )
+        return super().forward_trunk(video)
+
+
+class FramePool(nn.Module):
+    """Pools the features of a clip's frames: their mean, their maximum, or a mean with weights that are learnt.
+
+    Attention as in Ilse et al., "Attention-based Deep Multiple Instance Learning", https://arxiv.org/abs/1802.04712: the
+    weight of a frame with features h is the softmax, over the frames, of w' tanh(V h).
+
+    Args:
+        features: Number of features of a frame.
+        pooling: ``mean``, ``max`` or ``attention``.
+    """
+
+    def __init__(self, features: int, pooling: Pooling) -> None:
+        """Makes the layers that weigh the frames; see the class for the arguments."""
+        super().__init__()
+        self.pooling = pooling
+        if pooling == "attention":
+            self.score = nn.Sequential(nn.Linear(features, 128), nn.Tanh(), nn.Linear(128, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pools (B, T, features) to (B, features)."""
+        if self.pooling == "mean":
+            return x.mean(dim=1)
+        if self.pooling == "max":
+            return x.amax(dim=1)
+        return cast(Tensor, (self.score(x).softmax(dim=1) * x).sum(dim=1))
+
+
+class TimeDistributedTimm(_FrameNetwork):
+    """Any image model of timm on each frame, the frames' features pooled, and a linear layer.
+
+    Any number of frames will do, and any size of pictures that the image model takes. Normalization is that of the image
+    model's published weights.
+
+    Args:
+        class_names: The classes, in the order of the logits. On the command line they come from the labels.
+        task: ``multilabel`` (a clip may have several labels) or ``multiclass`` (exactly one).
+        decay_norm_and_bias: Whether the optimizer's weight decay acts on BatchNorm layers and biases too.
+        weights: ``imagenet`` for the weights that timm publishes, a path for a checkpoint file, of which those are taken
+            that fit, null for a random start.
+        network: timm's name of the image model, with a tag (``resnet50.a1_in1k``) to choose among published weights. It
+            must compute its blocks one after the other, as ResNets, ConvNeXts, EfficientNets, MobileNets, ViTs and Swins
+            do; others are refused.
+        backbone_blocks: How many of the last blocks (items of timm's ``blocks``, ``stages`` or ``layers``, or ``layer1`` to
+            ``layer4``), with the normalization and pooling after them, are the backbone, which finetuning can unfreeze.
+        pooling: ``mean``, ``max`` or ``attention`` (a mean whose weights depend on the frames) over the frames.
+        post_backbone_dropout: Share of the pooled features set to zero in training, null for none.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        task: Task = "multilabel",
+        decay_norm_and_bias: bool = True,
+        weights: str | None = "imagenet",
+        network: str = "convnext_tiny",
+        backbone_blocks: int = 1,
+        pooling: Pooling = "mean",
+        post_backbone_dropout: float | None = None,
+    ) -> None:
+        """Builds the network and loads its weights; see the class for the arguments.
+
+        Raises:
+            InputError: If there is no such network, it cannot be split, or the weights cannot be loaded.
+        """
+        super().__init__(class_names=class_names, task=task, decay_norm_and_bias=decay_norm_and_bias)
+        features = self._build_base(network, backbone_blocks, pretrained=weights == "imagenet")
+        self.head = nn.Sequential(
+            FramePool(features, pooling),
+            nn.Dropout(post_backbone_dropout or 0.0),
+            nn.Linear(features, len(self.class_names)),
+        )
+        if weights is not None and weights != "imagenet":
+            self._load_weights(weights)
+        self.freeze_backbone()
+
+
+class SingleFrameResnet(_FrameNetwork):
+    """ResNet-50 on one frame, and a linear layer: a fast baseline that knows nothing of movement.
+
+    Backbone: ``layer4`` and the pooling.
+
+    Args:
+        class_names: The classes, in the order of the logits. On the command line they come from the labels.
+        task: ``multilabel`` (a clip may have several labels) or ``multiclass`` (exactly one).
+        decay_norm_and_bias: Whether the optimizer's weight decay acts on BatchNorm layers and biases too.
+        weights: ``imagenet`` for the weights that timm publishes, a path for a checkpoint file, of which those are taken
+            that fit, null for a random start.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        task: Task = "multilabel",
+        decay_norm_and_bias: bool = True,
+        weights: str | None = "imagenet",
+    ) -> None:
+        """Builds the network and loads its weights; see the class for the arguments.
+
+        Raises:
+            InputError: If the weights cannot be loaded.
+        """
+        super().__init__(class_names=class_names, task=task, decay_norm_and_bias=decay_norm_and_bias)
+        features = self._build_base("resnet50", backbone_blocks=1, pretrained=weights == "imagenet")
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(features, len(self.class_names)))  # of (B, 1, features)
+        if weights is not None and weights != "imagenet":
+            self._load_weights(weights)
+        self.freeze_backbone()
+
+    def forward_trunk(self, video: Tensor) -> Tensor:
+        """Normalizes and runs all before ``layer4``: uint8 (B, 3, 1, H, W) to (B, 1, 1024, H / 16, W / 16).
+
+        Raises:
+            InputError: If there is more than one frame.
+        """
+        if video.shape[2] != 1:
+            raise InputError(
+                f"SingleFrameResnet takes one frame of a clip, not {video.shape[2]}: set num_frames of data.sampling to 1, "
+                "or take TimeDistributedTimm for several."
             )
         return super().forward_trunk(video)

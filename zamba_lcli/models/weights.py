@@ -67,7 +67,11 @@ def build_image_model(name: str, pretrained: bool) -> nn.Module:
             f"model.init_args.network: timm {timm.__version__} has no model {name!r}"
             f"{'; near are ' + ', '.join(near) if near else ''}. All names: timm.list_models()."
         )
-    published = timm.get_pretrained_cfg(name)
+    try:
+        published = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tagged = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        raise InputError(f"model.init_args.network: timm has no weights {name}; it has {', '.join(tagged)}.") from error
     if not pretrained:
         return _create_for_any_size(name)
     if published is None or not published.has_weights:
