@@ -1,6 +1,7 @@
 """Networks: each is trunk -> backbone -> head."""
 
 from zamba_lcli.models.frames import SingleFrameResnet, TimeDistributedEfficientNet, TimeDistributedTimm
+from zamba_lcli.models.pytorchvideo import PytorchVideo
 from zamba_lcli.models.slowfast import SlowFast
 
-__all__ = ["SingleFrameResnet", "SlowFast", "TimeDistributedEfficientNet", "TimeDistributedTimm"]
+__all__ = ["PytorchVideo", "SingleFrameResnet", "SlowFast", "TimeDistributedEfficientNet", "TimeDistributedTimm"]

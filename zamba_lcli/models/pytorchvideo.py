@@ -1,0 +1,181 @@
+"""pytorchvideo's networks with one pathway: Slow, X3D, R(2+1)D, CSN and MViT, as published for Kinetics-400."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, cast
+
+from torch import Tensor, nn
+
+from zamba_lcli.errors import InputError
+from zamba_lcli.models.weights import load_file, load_published, take_what_fits, with_head_for_classes
+from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.types import Task
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")  # called by what pytorchvideo imports
+    from pytorchvideo.layers import MultiScaleBlock
+    from pytorchvideo.models import hub
+    from pytorchvideo.models.hub import csn, r2plus1d, resnet, vision_transformers, x3d
+    from pytorchvideo.models.vision_transformers import MultiscaleVisionTransformers
+
+KINETICS_MEAN = 0.45  # of pixels between 0 and 1, the same for the three channels
+KINETICS_STD = 0.225
+Name: TypeAlias = Literal[
+    "slow_r50", "x3d_xs", "x3d_s", "x3d_m", "x3d_l", "r2plus1d_r50", "csn_r101", "mvit_base_16x4", "mvit_base_32x3"
+]
+URLS = {
+    **resnet.checkpoint_paths,
+    **x3d.checkpoint_paths,
+    **r2plus1d.checkpoint_paths,
+    **csn.checkpoint_paths,
+    **vision_transformers.checkpoint_paths,
+}
+
+
+class GlobalPool(nn.Module):
+    """What the published head does before its linear layer, with averages over all frames and positions.
+
+    The published averages are over windows as large as the features of clips of the published size, for which the two are
+    the same; smaller clips are refused there, larger ones give several windows.
+
+    Args:
+        head: The published head, of which the layers around the pooling are kept (X3D has some, with weights).
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        """Takes the pooling from the published head."""
+        super().__init__()
+        self.pool = cast(nn.Module, head.pool)
+        if isinstance(self.pool, nn.AvgPool3d):
+            self.pool = nn.AdaptiveAvgPool3d(1)
+        else:
+            self.pool.pool = nn.AdaptiveAvgPool3d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pools (B, C, T, H, W) to (B, features)."""
+        return cast(Tensor, self.pool(x)).flatten(1)
+
+
+class PytorchVideo(ZambaVideoClassificationLightningModule):
+    """A network of pytorchvideo with one pathway, by default with Kinetics-400 weights, and a linear layer.
+
+    What each was published for: ``slow_r50`` 8 frames of 224 x 224 pixels; ``x3d_xs`` 4 and ``x3d_s`` 13 of 160 x 160,
+    ``x3d_m`` 16 of 224 x 224, ``x3d_l`` 16 of 312 x 312; ``r2plus1d_r50`` 16 and ``csn_r101`` 32 of 224 x 224. These take
+    other numbers and sizes too. ``mvit_base_16x4`` takes 16 and ``mvit_base_32x3`` 32 frames of 224 x 224, and no others.
+
+    Args:
+        class_names: The classes, in the order of the logits. On the command line they come from the labels.
+        task: ``multilabel`` (a clip may have several labels) or ``multiclass`` (exactly one).
+        decay_norm_and_bias: Whether the optimizer's weight decay acts on BatchNorm layers and biases too.
+        weights: ``kinetics400`` for the published weights, a path for a checkpoint file, of which those are taken that
+            fit, null for a random start.
+        name: pytorchvideo's name of the network.
+        backbone_blocks: How many of the last blocks are the backbone, which finetuning can unfreeze. Those before it never
+            train. Blocks are stem, res2 to res5 and the pooling, 6 in all; of MViT the patches, their positions, 16
+            transformer blocks and the normalization, 19 in all.
+        post_backbone_dropout: Share of the pooled features set to zero in training, null for none.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        task: Task = "multilabel",
+        decay_norm_and_bias: bool = True,
+        weights: str | None = "kinetics400",
+        name: Name = "x3d_m",
+        backbone_blocks: int = 2,
+        post_backbone_dropout: float | None = None,
+    ) -> None:
+        """Builds the network and loads its weights; see the class for the arguments.
+
+        Raises:
+            InputError: If there are not as many blocks or the weights cannot be loaded.
+        """
+        super().__init__(class_names=class_names, task=task, decay_norm_and_bias=decay_norm_and_bias)
+        self.name = name
+        self.base: Any = getattr(hub, name)()
+        self.takes: tuple[int, int, int] | None = None  # frames, height and width, where no others will do
+        self._grids: list[list[int]] = []  # what each of MViT's blocks takes: its tokens' frames, rows and columns
+        if isinstance(self.base, MultiscaleVisionTransformers):
+            features = self.base.head.proj.in_features
+            self.base.head = None
+            self._measure_mvit()
+        else:
+            features = self.base.blocks[-1].proj.in_features
+            self.base.blocks[-1] = GlobalPool(self.base.blocks[-1])
+        count = len(self._blocks())
+        if not 1 <= backbone_blocks <= count:
+            raise InputError(f"model.init_args.backbone_blocks: {backbone_blocks} is not between 1 and {count}.")
+        self._cut = count - backbone_blocks  # the backbone's first block
+        self.head = nn.Sequential(nn.Dropout(post_backbone_dropout or 0.0), nn.Linear(features, len(self.class_names)))
+        if weights == "kinetics400":
+            state = load_published(URLS[name])
+            self.base.load_state_dict({key: value for key, value in state.items() if key in self.base.state_dict()})
+        elif weights is not None:
+            self._load_file(weights)
+        self.freeze_backbone()
+
+    def _measure_mvit(self) -> None:
+        """Computes the size of clips that the vision transformer takes, and that of the tokens before each of its blocks."""
+        grid = list(self.base.cls_positional_encoding.patch_embed_shape)
+        frames, height, width = (n * s for n, s in zip(grid, self.base.patch_embed.patch_model.stride, strict=True))
+        self.takes = (frames, height, width)
+        for block in self.base.blocks:
+            self._grids.append(grid)
+            if block.attn.pool_q is not None:
+                grid = [-(-n // s) for n, s in zip(grid, block.attn.pool_q.stride, strict=True)]
+
+    def _load_file(self, path: str) -> None:
+        """Loads what fits of the weights in a file: this program's or pytorchvideo's."""
+        state, class_names = load_file(path)
+        if not any(key.startswith("base.") for key in state):  # pytorchvideo's network
+            state = {f"base.{key}": value for key, value in state.items()}
+        take_what_fits(self, with_head_for_classes(self, state, class_names), path)
+
+    def _blocks(self) -> list[nn.Module]:
+        """Returns the layers that are run one after the other."""
+        if self.takes is None:
+            return list(self.base.blocks)
+        return [self.base.patch_embed, self.base.cls_positional_encoding, *self.base.blocks, self.base.norm_embed]
+
+    def _run(self, x: Tensor, first: int, end: int) -> Tensor:
+        """Runs the blocks from ``first`` to before ``end``."""
+        for i, block in enumerate(self._blocks()[first:end], start=first):
+            x = block(x, self._grids[i - 2])[0] if isinstance(block, MultiScaleBlock) else block(x)
+        return x
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The blocks before the backbone."""
+        return nn.ModuleList(self._blocks()[: self._cut])
+
+    @property
+    def backbone(self) -> nn.Module:  # type: ignore[override]
+        """The last blocks; not an attribute, with which a checkpoint would hold their weights twice."""
+        return nn.ModuleList(self._blocks()[self._cut :])
+
+    def forward_trunk(self, video: Tensor) -> Tensor:
+        """Normalizes and runs the blocks before the backbone.
+
+        Args:
+            video: uint8 (B, 3, T, H, W).
+
+        Returns:
+            Features (B, C, T', h, w); tokens (B, 1 + T' * h * w, C) for MViT, the first one being the class token.
+
+        Raises:
+            InputError: If the network cannot take clips of this size.
+        """
+        if self.takes is not None and tuple(video.shape[2:]) != self.takes:
+            sizes = ["{} frames of {} x {} pixels".format(*size) for size in (self.takes, video.shape[2:])]
+            raise InputError(
+                f"{self.name} takes {sizes[0]}, not {sizes[1]}: set num_frames of data.sampling, data.height and data.width "
+                "accordingly."
+            )
+        dtype = next(self.parameters()).dtype
+        return self._run((video.to(dtype) / 255 - KINETICS_MEAN) / KINETICS_STD, 0, self._cut)
+
+    def forward_backbone(self, features: Tensor) -> Tensor:
+        """Runs the last blocks: to (B, features), pooled, or the class token of MViT."""
+        x = self._run(features, self._cut, len(self._blocks()))
+        return x if self.takes is None else x[:, 0]
