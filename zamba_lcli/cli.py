@@ -49,7 +49,7 @@ from zamba_lcli.data.datamodule import POSITION
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.weights import load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
-from zamba_lcli.schedulers import CosineAnnealing, statable_name, with_statable_names
+from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential, statable_name, with_statable_names
 from zamba_lcli.types import Interval
 
 # jsonargparse warns of calls that Lightning's command line makes and that version 5, which is excluded, takes away
@@ -448,10 +448,14 @@ def with_run_length(lr_scheduler: dict[str, Any], interval: Interval | None, tra
         missing, per_batch = "total_steps", interval != "epoch"
     elif scheduler_class is CosineAnnealing and init_args.get("T_max") is None:
         missing, per_batch = "T_max", interval == "step"
+    elif scheduler_class in (Sequential, Chained) and init_args.get("length") is None:
+        missing, per_batch = "length", interval == "step"
     else:
         return {**lr_scheduler, "init_args": init_args}
     length = trainer.estimated_stepping_batches if per_batch else trainer.max_epochs
     if length is None or not 0 < length < float("inf"):
+        if missing == "length":  # not needed by most
+            return {**lr_scheduler, "init_args": init_args}
         raise InputError(f"lr_scheduler.init_args.{missing}: give it, or give the run an end with trainer.max_epochs.")
     return {**lr_scheduler, "init_args": {**init_args, missing: int(length)}}
 

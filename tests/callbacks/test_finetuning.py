@@ -177,6 +177,17 @@ def test_the_command_line_can_leave_out_the_length_too(zamba, folder, option):
     assert head == pytest.approx(by_hand, rel=1e-6)
 
 
+def test_a_schedule_of_two_leaves_the_rest_of_the_run_to_the_second(zamba, folder):
+    first, second = cls("ConstantLR", factor=0.5, total_iters=2), cls("CosineAnnealingLR")
+    (folder / "more.yaml").write_text(
+        yaml.safe_dump({"lr_scheduler": cls("SequentialLR", schedulers=[first, second], milestones=[2])})
+    )
+    zamba("fit", "--config", "more.yaml", "--trainer.max_epochs=6")
+    head = [rate for _, rate in scalars(folder / "runs/tiny/version_0")["lr-SGD/head"]][::BATCHES]
+    cosine = [LR * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
+    assert head == pytest.approx([0.5 * LR, 0.5 * LR, *cosine], rel=1e-6)
+
+
 def test_schedulers_of_schedulers_can_be_nested(zamba, folder):
     inner = cls(
         "SequentialLR", schedulers=[cls("ConstantLR", factor=0.5), cls("CosineAnnealingLR", T_max=9)], milestones=[1]
