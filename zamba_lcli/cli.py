@@ -38,6 +38,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from zamba_lcli import data, models  # noqa: F401  (so that a YAML can name their classes shortly)
 from zamba_lcli.callbacks import (
+    FrozenFeatureCache,
     PredictionsCSV,
     SaveOnInterrupt,
     WholeCheckpointIO,
@@ -324,7 +325,7 @@ class ZambaCLI(LightningCLI):
         super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Builds the trainer; finetuning comes first among its callbacks, so that others see its learning rates."""
+        """Builds the trainer; finetuning comes first among its callbacks, so that others see what it freezes."""
         self.config = self._stated_config  # what the run folder records
         plugins = self._get(self.config_init, "trainer").plugins or []
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
@@ -334,7 +335,7 @@ class ZambaCLI(LightningCLI):
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
         if self.subcommand == "fit":
             callbacks_of(trainer).append(SaveOnInterrupt())
-        callbacks_of(trainer).sort(key=lambda callback: not isinstance(callback, BackboneFinetuning))
+        callbacks_of(trainer).sort(key=_order)
         return trainer
 
     def after_instantiate_classes(self) -> None:
@@ -424,6 +425,11 @@ def _check_distinct(callbacks: list[Callback] | Callback) -> None:
                 "train_time_interval. Let them differ in one of these, or take one of them out."
             )
         seen.add(callback.state_key)
+
+
+def _order(callback: Callback) -> int:
+    """Sorts callbacks: what freezes, then what caches the frozen layers' output, then those that train or watch."""
+    return 0 if isinstance(callback, BackboneFinetuning) else 1 if isinstance(callback, FrozenFeatureCache) else 2
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:
