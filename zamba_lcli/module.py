@@ -241,8 +241,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             "interval": interval,
             "name": f"lr-{type(optimizer).__name__}",  # what LearningRateMonitor calls it in any case
         }
-        if hasattr(scheduler, "monitor"):  # pytorch_lightning.cli.ReduceLROnPlateau
-            config["monitor"] = scheduler.monitor
+        if isinstance(scheduler, ReduceLROnPlateau):  # torch's own cannot state what to monitor, Lightning's can
+            config["monitor"] = getattr(scheduler, "monitor", "val_loss")
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
 
     def build_lr_scheduler(self, optimizer: Optimizer) -> LRScheduler:

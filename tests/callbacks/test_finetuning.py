@@ -155,6 +155,12 @@ def test_every_scheduler_can_count_the_other_thing(zamba, folder, name):
     assert backbone == pytest.approx([r * lr for r, lr in zip(ratios, expected, strict=True)], rel=1e-6, abs=1e-9)
 
 
+def test_torchs_own_reduce_on_plateau_watches_val_loss(zamba, folder):
+    stated = cls("torch.optim.lr_scheduler.ReduceLROnPlateau", factor=0.5, patience=0, threshold=0.9)
+    head, _ = fit(zamba, folder, stated)
+    assert head[::BATCHES] == pytest.approx([LR, *(LR * 0.5**epoch for epoch in range(EPOCHS - 1))])
+
+
 def test_reduce_on_plateau_can_count_batches(zamba, folder):
     plateau = "pytorch_lightning.cli.ReduceLROnPlateau"
     stated = cls(plateau, monitor="train_loss", factor=0.5, patience=0)
