@@ -169,7 +169,7 @@ def test_recipes_are_valid_for_all_commands(recipe, command, capsys):
     with pytest.raises(SystemExit) as exit_info:
         main([command, "--config", str(recipe), "--print_config"])
     assert exit_info.value.code == 0
-    assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"] == "zamba_lcli.models.SlowFast"
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"].startswith("zamba_lcli.models.")
 
 
 def test_recipe_is_found_by_its_bare_name(folder):

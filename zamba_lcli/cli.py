@@ -48,7 +48,7 @@ from zamba_lcli.callbacks import (
 from zamba_lcli.callbacks.interruption import checkpoint_folder
 from zamba_lcli.data.datamodule import POSITION
 from zamba_lcli.errors import InputError
-from zamba_lcli.models.weights import load_checkpoint
+from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential, statable_name, with_statable_names
 from zamba_lcli.types import Interval
@@ -305,7 +305,7 @@ class ZambaCLI(LightningCLI):
         if (
             name != "fit"
             and ckpt_path is None
-            and self.config[name].get("model.init_args.weights") in (None, "kinetics400")
+            and self.config[name].get("model.init_args.weights") in (None, *PUBLISHED)
         ):
             raise InputError(
                 f"ckpt_path is missing: without it {name} would use a model that has not been trained on your classes."

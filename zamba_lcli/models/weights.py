@@ -1,6 +1,8 @@
-"""Where weights come from: published Kinetics-400 checkpoints and local files."""
+"""Where weights come from: published Kinetics-400 and ImageNet checkpoints, and local files."""
 
+import difflib
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -10,6 +12,15 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
+from zamba_lcli.module import ZambaVideoClassificationLightningModule
+
+# zamba's checkpoints keep hyperparameters in Lightning's dict with attributes, here under its new and its old name; it is
+# read as a plain dict.
+PLAIN_CLASSES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (dict, "lightning_fabric.utilities.data.AttributeDict"),
+    (dict, "pytorch_lightning.utilities.parsing.AttributeDict"),
+]
+PUBLISHED = ("kinetics400", "imagenet")  # what `weights` may be besides a path: none of these knows the user's classes
 
 
 def load_published(url: str) -> dict[str, Tensor]:
@@ -24,7 +35,7 @@ def load_published(url: str) -> dict[str, Tensor]:
     Raises:
         InputError: If the file is neither cached nor to be had; says where to put it.
     """
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    cached = _in_torch_hub(url.rsplit("/", 1)[-1])
     if cached.is_file():
         return load_file(cached)[0]
     try:
@@ -37,8 +48,70 @@ def load_published(url: str) -> dict[str, Tensor]:
     return _state_dict(checkpoint)
 
 
+def build_image_model(name: str, pretrained: bool) -> nn.Module:
+    """Builds one of timm's image models without its classifier, for pictures of any size where the network can.
+
+    Args:
+        name: As timm calls it, e.g. ``resnet50`` or, with a tag that says which weights, ``resnet50.a1_in1k``.
+        pretrained: Whether to load its published weights: from a file ``<name>.<tag>.safetensors`` in torch.hub's cache
+            (``TORCH_HOME``) if there is one, else from the cache of the Hugging Face hub or from the network.
+
+    Raises:
+        InputError: If timm has no such model, or its weights are not to be had; says where to put them.
+    """
+    import timm  # takes seconds, which those who use no model of timm need not wait
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.partition(".")[0], timm.list_models())
+        raise InputError(
+            f"model.init_args.network: timm {timm.__version__} has no model {name!r}"
+            f"{'; near are ' + ', '.join(near) if near else ''}. All names: timm.list_models()."
+        )
+    try:
+        published = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tagged = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        raise InputError(f"model.init_args.network: timm has no weights {name}; it has {', '.join(tagged)}.") from error
+    if not pretrained:
+        return _create_for_any_size(name)
+    if published is None or not published.has_weights:
+        raise InputError(
+            f"model.init_args.weights: timm has no published weights for {name}. Set weights to null for a random start, or "
+            "to a checkpoint file."
+        )
+    cached = _in_torch_hub(f"{published.architecture}.{published.tag}.safetensors")
+    try:
+        return _create_for_any_size(
+            name, pretrained=True, pretrained_cfg_overlay={"file": str(cached)} if cached.is_file() else None
+        )
+    except OSError as error:
+        source = (
+            f"https://huggingface.co/{published.hf_hub_id}/resolve/main/model.safetensors"
+            if published.hf_hub_id
+            else published.url
+        )
+        raise InputError(
+            f"model.init_args.weights: cannot download the weights {source} ({str(error).splitlines()[0]}). Where there is "
+            f"a network, download that file and put it at {cached}; or set weights to a checkpoint file, or to null for "
+            "a random start."
+        ) from error
+
+
+def _create_for_any_size(name: str, **arguments: Any) -> nn.Module:
+    import timm
+
+    try:  # vision transformers, which interpolate what they know of positions
+        return timm.create_model(name, num_classes=0, dynamic_img_size=True, **arguments)
+    except TypeError:  # other networks do not know the word
+        return timm.create_model(name, num_classes=0, **arguments)
+
+
+def _in_torch_hub(file: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / file
+
+
 def load_file(path: str | Path) -> tuple[dict[str, Tensor], list[str] | None]:
-    """Loads the weights in a file: a Lightning checkpoint, one of pytorchvideo's, or a bare state dict.
+    """Loads the weights in a file: a checkpoint of Lightning, zamba or pytorchvideo, a bare state dict or safetensors.
 
     Only tensors and plain values are read (``weights_only=True``): a file cannot run code.
 
@@ -51,8 +124,41 @@ def load_file(path: str | Path) -> tuple[dict[str, Tensor], list[str] | None]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"model.init_args.weights: there is no file {path.absolute()}.")
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path), None
     checkpoint = load_checkpoint(path)
-    return _state_dict(checkpoint), checkpoint.get("hyper_parameters", {}).get("class_names")
+    hyper_parameters = checkpoint.get("hyper_parameters", {})
+    return _state_dict(checkpoint), hyper_parameters.get("class_names", hyper_parameters.get("species"))  # zamba's name
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file as load_safetensors
+
+    try:
+        return load_safetensors(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a safetensors file or is damaged ({error}). Download it again.") from error
+
+
+def with_head_for_classes(
+    model: ZambaVideoClassificationLightningModule, state: dict[str, Tensor], class_names: list[str] | None
+) -> dict[str, Tensor]:
+    """Returns ``state`` with the head's last layer in the order of the model's classes, without head if they are others.
+
+    Args:
+        model: Has its head.
+        state: Weights by the model's own names.
+        class_names: The classes that ``state`` was trained for; None where that is not known, which changes nothing.
+    """
+    if class_names is None or list(class_names) == model.class_names:
+        return state
+    if sorted(class_names) != sorted(model.class_names):
+        return {key: value for key, value in state.items() if not key.startswith("head.")}
+    order = [list(class_names).index(name) for name in model.class_names]
+    ours = {id(parameter) for parameter in model.output_layer().parameters()}
+    rows = {name for name, parameter in model.named_parameters() if id(parameter) in ours}
+    return {key: value[order] if key in rows else value for key, value in state.items()}
 
 
 def take_what_fits(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -66,7 +172,7 @@ def take_what_fits(model: nn.Module, state: dict[str, Tensor], source: str) -> N
     if not taken:
         raise InputError(
             f"model.init_args.weights: {source} has no weight that this model has, by name and shape; it has, for example, "
-            f"{next(iter(state), 'none')}. Check model_depth and stem_dim_outs."
+            f"{next(iter(state), 'none')}. Check that it is of the same network."
         )
     model.load_state_dict(taken, strict=False)
     reinitialized = [key for key in wanted if key not in taken]
@@ -91,7 +197,8 @@ def load_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
         InputError: If the file is not a checkpoint, is damaged, or holds objects that would have to be executed.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with torch.serialization.safe_globals(PLAIN_CLASSES):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} holds Python objects other than tensors and plain values, or is not a checkpoint. It is not opened, "

@@ -1,0 +1,259 @@
+"""Models of single frames: against timm's own networks, and against zamba's."""
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from model_checks import check_commands, check_parts, check_training
+from torch import nn
+
+from zamba_lcli.errors import InputError
+from zamba_lcli.models import SingleFrameResnet, TimeDistributedEfficientNet, TimeDistributedTimm
+
+NETWORKS = ["test_efficientnet", "test_resnet", "test_convnext", "test_vit"]
+MORE_NETWORKS = ["mobilenetv3_small_050", "regnetx_002", "vit_tiny_patch16_224", "resnetv2_50x1_bit", "densenet121"]
+
+
+def timm_model(network, **arguments):
+    return TimeDistributedTimm(["a", "b", "c"], **{"weights": None, "network": network, **arguments})
+
+
+def clip(frames, height=32, width=48):
+    return torch.randint(0, 256, (2, 3, frames, height, width), dtype=torch.uint8)
+
+
+def with_statistics(network):
+    """Running statistics as after training, so that a BatchNorm left out or taken twice shows."""
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(std=0.1)
+            layer.running_var.uniform_(0.5, 2)
+    return network
+
+
+@pytest.mark.parametrize("network", [*NETWORKS, *MORE_NETWORKS])
+def test_features_are_those_of_the_image_model(network):
+    model = timm_model(network)
+    with_statistics(model.base)
+    model.eval()
+    size = model.base.pretrained_cfg["input_size"][1:] if "vit" in network else (64, 96)
+    video = clip(2, *size)
+    config = model.base.pretrained_cfg
+    mean, std = (torch.tensor(config[key]).reshape(3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        features = model.forward_trunk(video)
+        assert features.shape[:2] == (2, 2)
+        found = model.forward_backbone(features)
+        for t in range(2):
+            expected = model.base((video[:, :, t].float() / 255 - mean) / std)  # num_classes=0: what goes to the head
+            torch.testing.assert_close(found[:, t], expected)
+    check_parts(model)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_what_trains(network):
+    model = timm_model(network)
+    check_parts(model)
+    check_training(model, clip(3))
+
+
+def test_trunk_grows_and_shrinks_with_backbone_blocks():
+    model = timm_model("test_resnet", backbone_blocks=2)
+    assert [
+        layer is model.base.get_submodule(f"layer{i}") for i, layer in ((3, model.backbone[0]), (4, model.backbone[1]))
+    ]
+    check_parts(model)
+    everything = timm_model("test_vit", backbone_blocks=6)
+    check_parts(everything)
+    assert {
+        name for name, p in everything.base.named_parameters() if any(p is q for q in everything.trunk.parameters())
+    } == {
+        "cls_token",
+        "pos_embed",
+        "patch_embed.proj.weight",
+        "patch_embed.proj.bias",
+    }
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "attention"])
+def test_pooling_over_frames(pooling):
+    model = timm_model("test_resnet", pooling=pooling, post_backbone_dropout=0.5).eval()
+    assert model.head[1].p == 0.5
+    video = clip(4)
+    with torch.no_grad():
+        features = model.forward_backbone(model.forward_trunk(video))  # (2, 4, 96)
+        pooled = model.head[0](features)
+        if pooling == "attention":
+            weights = torch.softmax(torch.stack([model.head[0].score(features[:, t]) for t in range(4)]), dim=0)
+            expected = sum(weights[t] * features[:, t] for t in range(4))
+        else:
+            expected = features.mean(1) if pooling == "mean" else features.max(1).values
+        torch.testing.assert_close(pooled, expected)
+        turned = model(video[:, :, [2, 0, 3, 1]])
+        torch.testing.assert_close(turned, model(video))  # the order of frames does not matter
+        assert model(clip(1)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("backbone_blocks", [1, 3])
+def test_a_checkpoint_fits_whatever_its_backbone_blocks(folder, backbone_blocks):
+    trained = timm_model("test_vit", backbone_blocks=2)
+    torch.save({"state_dict": trained.state_dict(), "hyper_parameters": {"class_names": ["a", "b", "c"]}}, "own.ckpt")
+    model = timm_model("test_vit", backbone_blocks=backbone_blocks, weights="own.ckpt")
+    assert all(torch.equal(value, trained.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+# ---- where weights come from -----------------------------------------------------------------------------------------
+
+
+def test_imagenet_weights_come_from_torch_hubs_cache(folder, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", _no_network)
+    cached = folder / "hub" / "checkpoints" / "test_resnet.r160_in1k.safetensors"
+    with pytest.raises(InputError) as error:
+        timm_model("test_resnet", weights="imagenet")
+    assert str(cached) in str(error.value)
+    assert "https://huggingface.co/timm/test_resnet.r160_in1k/resolve/main/model.safetensors" in str(error.value)
+    cached.parent.mkdir(parents=True)
+    published = with_statistics(timm.create_model("test_resnet"))
+    safetensors.torch.save_file(published.state_dict(), cached)
+    for weights in ("imagenet", str(cached)):
+        base = timm_model("test_resnet", weights=weights).base.state_dict()
+        assert len(base) > 50
+        assert all(torch.equal(value, published.state_dict()[key]) for key, value in base.items())
+
+
+def _no_network(*args, **kwargs):
+    raise OSError("no network")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "texts"),
+    [
+        ({"network": "resnet500"}, ["model.init_args.network", "resnet50"]),
+        ({"network": "eva02_tiny_patch14_224"}, ["model.init_args.network", "cannot be split", "rope"]),
+        ({"network": "test_resnet", "backbone_blocks": 5}, ["between 1 and 4", "layer1, layer2, layer3, layer4"]),
+        ({"network": "test_resnet", "weights": "no.ckpt"}, ["no.ckpt"]),
+        ({"network": "test_resnet", "weights": "broken.safetensors"}, ["broken.safetensors"]),
+        ({"network": "test_resnet", "weights": "other.ckpt"}, ["other.ckpt", "no weight"]),
+        ({"network": "xcit_nano_12_p16_224"}, ["cannot be split"]),
+        ({"network": "test_resnet.nix", "weights": "imagenet"}, ["test_resnet.nix", "test_resnet.r160_in1k"]),
+        ({"network": "botnet50ts_256", "weights": "imagenet"}, ["model.init_args.weights", "botnet50ts_256"]),
+    ],
+)
+def test_what_does_not_fit_is_refused(folder, wrong, texts):
+    (folder / "broken.safetensors").write_bytes(b"1234567890")
+    torch.save({"fc.other": torch.zeros(2)}, "other.ckpt")
+    with pytest.raises(InputError) as error:
+        timm_model(**wrong)
+    assert all(text in str(error.value) for text in texts)
+
+
+def test_sizes_that_the_network_cannot_take_are_refused():
+    with pytest.raises(InputError, match=r"data\.height"):
+        timm_model("test_vit")(clip(1, 40, 48))  # patches of 16
+
+
+# ---- zamba's model ---------------------------------------------------------------------------------------------------
+
+
+class ZambaNetwork(nn.Module):
+    """The network of the package zamba 2.7, from its description, with its names of weights."""
+
+    def __init__(self, classes, num_frames):
+        super().__init__()
+        network = timm.create_model("efficientnetv2_rw_m")
+        network.classifier = nn.Identity()
+        last = [network.get_submodule("blocks.5"), network.conv_head, network.bn2, network.global_pool]
+        self.backbone = nn.ModuleList(last)
+        self.base = nn.ModuleDict({"module": network})
+        self.classifier = nn.Sequential(
+            nn.Linear(network.num_features, 256),
+            nn.Dropout(0.2),
+            nn.ReLU(),
+            nn.Linear(256, 64),
+            nn.Flatten(),
+            nn.Linear(64 * num_frames, classes),
+        )
+
+    def forward(self, x):
+        return self.classifier(self.base["module"](x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+
+
+@pytest.fixture(scope="module")
+def zambas():
+    """zamba's network for the classes c, a, b, and what its checkpoint holds."""
+    torch.manual_seed(0)
+    network = with_statistics(ZambaNetwork(3, num_frames=2)).eval()
+    hyper_parameters = {"species": ["c", "a", "b"], "num_frames": 2, "model_class": "TimeDistributedEfficientNet"}
+    return network, {"state_dict": network.state_dict(), "hyper_parameters": hyper_parameters}
+
+
+@pytest.mark.parametrize("class_names", [["c", "a", "b"], ["a", "b", "c"], ["a", "b", "d"]])
+def test_zambas_checkpoint_gives_zambas_logits(zambas, folder, class_names):
+    network, checkpoint = zambas
+    torch.save(checkpoint, "zamba_time_distributed.ckpt")
+    model = TimeDistributedEfficientNet(class_names, weights="zamba_time_distributed.ckpt", num_frames=2).eval()
+    video = clip(2)
+    mean, std = (torch.tensor(x).reshape(3, 1, 1, 1) for x in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.no_grad():
+        expected = network(((video.float() / 255 - mean) / std).transpose(1, 2))
+        found = model(video)
+    if "d" in class_names:  # its head is for other classes; the rest is taken
+        assert not torch.allclose(found, expected)
+        theirs = network.base["module"].state_dict()
+        assert all(torch.equal(value, theirs[key]) for key, value in model.base.state_dict().items())
+    else:
+        torch.testing.assert_close(found, expected[:, ["cab".index(name) for name in class_names]])
+    check_parts(model)
+    assert list(model.backbone)[:4] == [
+        model.base.blocks[5],
+        model.base.conv_head,
+        model.base.bn2,
+        model.base.global_pool,
+    ]
+
+
+def test_hyperparameters_of_lightnings_class_are_read_as_plain_values(zambas, folder):
+    from lightning_fabric.utilities.data import AttributeDict
+
+    _, checkpoint = zambas
+    head = {key: value for key, value in checkpoint["state_dict"].items() if key.startswith("classifier.")}
+    hyper_parameters = AttributeDict(checkpoint["hyper_parameters"])
+    torch.save(
+        {"state_dict": {"base.module.x": torch.zeros(1), **head}, "hyper_parameters": hyper_parameters}, "z.ckpt"
+    )
+    model = TimeDistributedEfficientNet(["c", "a", "b"], weights="z.ckpt", num_frames=2)
+    assert torch.equal(model.head[5].weight, head["classifier.5.weight"])
+
+
+def test_numbers_of_frames():
+    model = TimeDistributedEfficientNet(["a", "b"], weights=None, num_frames=3)
+    check_training(model, clip(3))
+    with pytest.raises(InputError, match=r"model\.init_args\.num_frames is 3"):
+        model(clip(2))
+    with pytest.raises(InputError, match="num_frames"):
+        TimeDistributedEfficientNet(["a", "b"], weights=None, num_frames=0)
+
+
+# ---- one frame -------------------------------------------------------------------------------------------------------
+
+
+def test_single_frame():
+    model = SingleFrameResnet(["a", "b"], weights=None)
+    check_parts(model)
+    check_training(model, clip(1))
+    assert model.backbone[0] is model.base.layer4
+    assert model.forward_trunk(clip(1)).shape == (2, 1, 1024, 2, 3)
+    with pytest.raises(InputError, match="one frame"):
+        model(clip(2))
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["timm_efficientnet", "timm_convnext", "timm_vit", "time_distributed", "single_frame_resnet"],
+)
+def test_fit_resume_test_and_predict(name, clips, folder):
+    check_commands(name, clips, folder)
