@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 import yaml
+from conftest import TINY
 from test_cli import scalars
 from test_resume import cls, largest_difference, state
 from video_files import damage
@@ -17,7 +18,7 @@ from zamba_lcli.models import SlowFast
 RUN, FLIP = "runs/tiny", [cls("torchvision.transforms.v2.RandomHorizontalFlip")]
 
 
-def recipe(folder, name, cache=None, **data):
+def recipe(folder, name, cache=None, dropout=0.5, **data):
     callbacks = [
         cls("BackboneFinetuning", unfreeze_backbone_at_epoch=2, backbone_initial_ratio_lr=0.5),
         cls("ModelCheckpoint", save_last=True, enable_version_counter=False),
@@ -30,7 +31,7 @@ def recipe(folder, name, cache=None, **data):
             "max_epochs": 4,
             "logger": cls("TensorBoardLogger", save_dir="runs", name=name),
         },
-        "model": {"init_args": {"post_backbone_dropout": 0.5}},
+        **({} if dropout is None else {"model": {"init_args": {"post_backbone_dropout": dropout}}}),
         "data": data,
     }
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(more))
@@ -181,3 +182,11 @@ def test_an_interrupted_pass_goes_on(zamba, folder, monkeypatch, counted):
     counted.update(read=0)
     zamba("fit", *config)
     assert counted["read"] == 4
+
+
+@pytest.mark.parametrize("config", sorted((TINY.parent / "models").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_same_experiment_with_every_model(zamba, folder, config):
+    for name, cache in (("plain", None), ("cached", {})):
+        more = ["--config", config, *recipe(folder, name, cache, dropout=None), "--trainer.max_epochs=3"]
+        zamba("fit", *more)
+    close(folder, "cached", "plain", 1e-4)
