@@ -33,7 +33,8 @@ class Lookup(ZambaVideoClassificationLightningModule):
 def batches(target, size=7):
     def batch(rows):
         video = torch.tensor(rows, dtype=torch.uint8)[:, None, None, None, None].expand(-1, 3, 4, 2, 2)
-        return {"video": video, "target": target[rows], "index": rows, "filepath": [""] * len(rows), "failed": []}
+        clips = {"index": rows, "filepath": [""] * len(rows), "failed": [], "times": [], "cached": []}
+        return {"video": video, "target": target[rows], **clips}
 
     return DataLoader(range(len(target)), batch_size=size, collate_fn=batch)
 

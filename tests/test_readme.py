@@ -51,7 +51,9 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
         if line.strip().startswith("zamba ")
     ]
     commands = [command.strip() for command in commands]
-    assert len(commands) == 4
+    assert len(commands) == 5
+    shutil.copytree(clips, folder / "clips")
+    shutil.copy(clips / "labels.csv", folder / "labels.csv")
     for command in commands:
         words = command.split()[1:]
         if "slowfast_finetune.yaml" in words:  # downloads weights

@@ -38,6 +38,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from zamba_lcli import data, models  # noqa: F401  (so that a YAML can name their classes shortly)
 from zamba_lcli.callbacks import (
+    FrozenFeatureCache,
     PredictionsCSV,
     SaveOnInterrupt,
     WholeCheckpointIO,
@@ -49,7 +50,7 @@ from zamba_lcli.data.datamodule import POSITION
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
-from zamba_lcli.schedulers import CosineAnnealing, statable_name, with_statable_names
+from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential, statable_name, with_statable_names
 from zamba_lcli.types import Interval
 
 # jsonargparse warns of calls that Lightning's command line makes and that version 5, which is excluded, takes away
@@ -324,7 +325,7 @@ class ZambaCLI(LightningCLI):
         super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Builds the trainer; finetuning comes first among its callbacks, so that others see its learning rates."""
+        """Builds the trainer; finetuning comes first among its callbacks, so that others see what it freezes."""
         self.config = self._stated_config  # what the run folder records
         plugins = self._get(self.config_init, "trainer").plugins or []
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
@@ -334,7 +335,7 @@ class ZambaCLI(LightningCLI):
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
         if self.subcommand == "fit":
             callbacks_of(trainer).append(SaveOnInterrupt())
-        callbacks_of(trainer).sort(key=lambda callback: not isinstance(callback, BackboneFinetuning))
+        callbacks_of(trainer).sort(key=_order)
         return trainer
 
     def after_instantiate_classes(self) -> None:
@@ -426,6 +427,11 @@ def _check_distinct(callbacks: list[Callback] | Callback) -> None:
         seen.add(callback.state_key)
 
 
+def _order(callback: Callback) -> int:
+    """Sorts callbacks: what freezes, then what caches the frozen layers' output, then those that train or watch."""
+    return 0 if isinstance(callback, BackboneFinetuning) else 1 if isinstance(callback, FrozenFeatureCache) else 2
+
+
 def callbacks_of(trainer: Trainer) -> list[Callback]:
     """Returns the trainer's callbacks, which Lightning sets without declaring them."""
     return cast(list[Callback], trainer.callbacks)  # type: ignore[attr-defined]
@@ -448,10 +454,14 @@ def with_run_length(lr_scheduler: dict[str, Any], interval: Interval | None, tra
         missing, per_batch = "total_steps", interval != "epoch"
     elif scheduler_class is CosineAnnealing and init_args.get("T_max") is None:
         missing, per_batch = "T_max", interval == "step"
+    elif scheduler_class in (Sequential, Chained) and init_args.get("length") is None:
+        missing, per_batch = "length", interval == "step"
     else:
         return {**lr_scheduler, "init_args": init_args}
     length = trainer.estimated_stepping_batches if per_batch else trainer.max_epochs
     if length is None or not 0 < length < float("inf"):
+        if missing == "length":  # not needed by most
+            return {**lr_scheduler, "init_args": init_args}
         raise InputError(f"lr_scheduler.init_args.{missing}: give it, or give the run an end with trainer.max_epochs.")
     return {**lr_scheduler, "init_args": {**init_args, missing: int(length)}}
 

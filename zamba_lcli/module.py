@@ -3,7 +3,7 @@
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -34,8 +34,21 @@ from zamba_lcli.errors import InputError
 from zamba_lcli.schedulers import PER_BATCH
 from zamba_lcli.types import Batch, Interval, Task, run_seed
 
+Features: TypeAlias = Tensor | list[Tensor]  # a trunk's output; dimension 0 counts clips
 OptimizerBuilder: TypeAlias = Callable[[Iterable[dict[str, Any]]], Optimizer]
 LRSchedulerBuilder: TypeAlias = Callable[[Optimizer], LRScheduler]
+
+
+class FeatureSource(Protocol):
+    """Hands out what frozen layers computed before."""
+
+    def trunk(self, module: "ZambaVideoClassificationLightningModule", entries: Sequence[str]) -> Features:
+        """Returns the trunk's outputs as a batch."""
+        ...
+
+    def backbone(self, module: "ZambaVideoClassificationLightningModule", entries: Sequence[str]) -> Tensor:
+        """Returns the frozen backbone's outputs as a batch."""
+        ...
 
 
 class TopKAccuracy(Metric):
@@ -110,6 +123,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self.decay_norm_and_bias = decay_norm_and_bias
         self.backbone_is_frozen = True
         self.train_backbone_batchnorm = True
+        self.features: FeatureSource | None = None
         self.loss: nn.Module = nn.BCEWithLogitsLoss() if task == "multilabel" else nn.CrossEntropyLoss()
         self.configure_metrics()
         self._optimizer: OptimizerBuilder | None = None
@@ -227,8 +241,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             "interval": interval,
             "name": f"lr-{type(optimizer).__name__}",  # what LearningRateMonitor calls it in any case
         }
-        if hasattr(scheduler, "monitor"):  # pytorch_lightning.cli.ReduceLROnPlateau
-            config["monitor"] = scheduler.monitor
+        if isinstance(scheduler, ReduceLROnPlateau):  # torch's own cannot state what to monitor, Lightning's can
+            config["monitor"] = getattr(scheduler, "monitor", "val_loss")
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
 
     def build_lr_scheduler(self, optimizer: Optimizer) -> LRScheduler:
@@ -336,7 +350,16 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     def mean_logits(self, batch: Batch) -> Tensor:
         """Returns float (B, classes): where several parts of a video are looked at, the mean over them."""
-        return cast(Tensor, self(batch["video"]).unflatten(0, (len(batch["index"]), -1)).mean(dim=1))
+        if batch["cached"]:
+            assert self.features is not None
+            entries = [names[self.current_epoch % len(names)] for names in batch["cached"]]
+            if self.backbone_is_frozen:
+                logits = self.head(self.features.backbone(self, entries))
+            else:
+                logits = self.head(self.forward_backbone(self.features.trunk(self, entries)))
+        else:
+            logits = self(batch["video"])
+        return cast(Tensor, logits.unflatten(0, (len(batch["index"]), -1)).mean(dim=1))
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         """Computes the batch's mean loss and counts its clips in the stage's metrics."""

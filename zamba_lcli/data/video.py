@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -223,8 +224,7 @@ def _index(container: InputContainer, stream: VideoStream, deadline: _Deadline) 
     """Lists the stream's packets, up to where the file is cut off."""
     found: dict[int, bool] = {}
     try:
-        for packet in container.demux(stream):
-            deadline.check()
+        for packet in _packets(container, stream, deadline):
             shown = packet.pts if packet.pts is not None else packet.dts
             if shown is not None and packet.size:
                 found[shown] = packet.is_keyframe
@@ -236,6 +236,16 @@ def _index(container: InputContainer, stream: VideoStream, deadline: _Deadline) 
     keyframes = np.array([found[int(t)] for t in ticks])
     seconds_per_tick = float(stream.time_base or 1)
     return _Index(ticks, seconds_per_tick, Timeline((ticks - ticks[0]) * seconds_per_tick, keyframes))
+
+
+def _packets(container: InputContainer, stream: VideoStream, deadline: _Deadline) -> Iterator["Packet[VideoStream]"]:
+    """Yields the stream's packets, up to where the file is cut off."""
+    try:
+        for packet in container.demux(stream):
+            deadline.check()
+            yield packet
+    except IndexError:  # PyAV lists the streams when it opens a file; in a damaged one others may turn up later
+        return
 
 
 def _decode(
@@ -327,8 +337,7 @@ def _frames(
     decoder.skip_frame = "DEFAULT"
     skipping = False
     try:
-        for packet in container.demux(stream):
-            deadline.check()
+        for packet in _packets(container, stream, deadline):
             if whole is not None and skipping is (packet.pts is None or packet.pts in whole):
                 skipping = not skipping
                 decoder.skip_frame = "NONREF" if skipping else "DEFAULT"

@@ -1,0 +1,192 @@
+"""The cache changes how long a run takes, and nothing else."""
+
+import os
+import shutil
+
+import pytest
+import torch
+import yaml
+from conftest import TINY
+from test_cli import scalars
+from test_resume import cls, largest_difference, state
+from video_files import damage
+
+from zamba_lcli.data import dataset
+from zamba_lcli.data.video import read_clip
+from zamba_lcli.models import SlowFast
+
+RUN, FLIP = "runs/tiny", [cls("torchvision.transforms.v2.RandomHorizontalFlip")]
+
+
+def recipe(folder, name, cache=None, dropout=0.5, **data):
+    callbacks = [
+        cls("BackboneFinetuning", unfreeze_backbone_at_epoch=2, backbone_initial_ratio_lr=0.5),
+        cls("ModelCheckpoint", save_last=True, enable_version_counter=False),
+        cls("ModelCheckpoint", filename="{step}", every_n_train_steps=1, save_top_k=-1),
+        *([] if cache is None else [cls("FrozenFeatureCache", **cache)]),
+    ]
+    more = {
+        "trainer": {
+            "callbacks": callbacks,
+            "max_epochs": 4,
+            "logger": cls("TensorBoardLogger", save_dir="runs", name=name),
+        },
+        **({} if dropout is None else {"model": {"init_args": {"post_backbone_dropout": dropout}}}),
+        "data": data,
+    }
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(more))
+    return ["--config", f"{name}.yaml"]
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How many clips are read, and how many pass through the trunk, from here on."""
+    counts = {"read": 0, "trunk": 0}
+    forward = SlowFast.forward_trunk
+
+    def read(*args, **kwargs):
+        counts["read"] += 1
+        return read_clip(*args, **kwargs)
+
+    def trunk(self, video):
+        counts["trunk"] += len(video) if video.any() else 0  # not the trial that tells the size
+        return forward(self, video)
+
+    monkeypatch.setattr(dataset, "read_clip", read)
+    monkeypatch.setattr(SlowFast, "forward_trunk", trunk)
+    return counts
+
+
+def close(folder, ours, theirs, tolerance=1e-5):
+    a, b = (state(folder / f"runs/{name}/version_0")["state_dict"] for name in (ours, theirs))
+    for key in a:
+        assert torch.allclose(a[key].float(), b[key].float(), rtol=tolerance, atol=tolerance), key
+    x, y = (scalars(folder / f"runs/{name}/version_0") for name in (ours, theirs))
+    for tag in ("train_loss", "val_loss", "val_macro_f1", "train_macro_f1", "species/val_recall/walker"):
+        assert [v for _, v in x[tag]] == pytest.approx([v for _, v in y[tag]], rel=tolerance, abs=tolerance)
+
+
+def test_the_same_experiment(zamba, folder, counted):
+    zamba("fit", *recipe(folder, "plain"))
+    counted.update(read=0, trunk=0)
+    zamba("fit", *recipe(folder, "cached", {}))
+    assert counted == {"read": 12, "trunk": 12}  # 8 to train and 4 val clips, once
+    close(folder, "cached", "plain")
+    zamba("fit", *recipe(folder, "again", {}))
+    assert counted == {"read": 12, "trunk": 12}
+    close(folder, "again", "plain")
+
+
+def test_bfloat16_is_near(zamba, folder):
+    zamba("fit", *recipe(folder, "plain"))
+    zamba("fit", *recipe(folder, "half", {"dtype": "bfloat16"}))
+    zamba("fit", *recipe(folder, "whole", {"dir": "other"}))
+    sizes = [sum(p.stat().st_size for p in (folder / d).rglob("*.trunk")) for d in ("feature_cache", "other")]
+    assert sizes[0] < 0.7 * sizes[1]
+    a, b = (scalars(folder / f"runs/{name}/version_0")["val_loss"] for name in ("plain", "half"))
+    assert [v for _, v in a] == pytest.approx([v for _, v in b], abs=0.01)
+
+
+def test_a_resumed_run_uses_it(zamba, folder, counted):
+    config = recipe(folder, "whole", {})
+    zamba("fit", *config)
+    for step in (2, 3, 4, 5, 7):
+        checkpoint = folder / f"runs/whole/version_0/checkpoints/step={step}.ckpt"
+        zamba("fit", *config, "--trainer.logger.name", f"resumed{step}", "--ckpt_path", checkpoint)
+        resumed = state(folder / f"runs/resumed{step}/version_0")
+        assert largest_difference(state(folder / "runs/whole/version_0"), resumed) == 0
+    assert counted["read"] == 12
+
+
+@pytest.mark.parametrize(
+    ("option", "recomputed"),
+    [
+        ("--optimizer.lr=0.2", 0),
+        ("--model.init_args.post_backbone_dropout=0.1", 0),
+        ("--seed_everything=2", 12),  # other random weights
+        ("--data.height=40", 12),
+        ("--data.sampling.init_args.num_frames=4", 12),
+        ("--data.crop_bottom_pixels=1", 12),
+        ("--trainer.precision=bf16-mixed", 12),
+    ],
+)
+def test_only_what_changed_is_computed_again(zamba, folder, counted, option, recomputed):
+    config = recipe(folder, "cached", {})
+    zamba("fit", *config, "--trainer.max_epochs=1")
+    counted.update(read=0)
+    zamba("fit", *config, option, "--trainer.max_epochs=1")
+    assert counted["read"] == recomputed
+
+
+def test_damaged_deleted_and_changed_are_computed_again(zamba, folder, clips, counted):
+    shutil.copytree(clips, folder / "clips")
+    config, labels = recipe(folder, "cached", {}), folder / "clips/labels.csv"
+    zamba("fit", *config, labels=labels)
+    files = sorted((folder / "feature_cache").rglob("*.trunk"))
+    content = bytearray(files[0].read_bytes())
+    content[len(content) // 2] ^= 1
+    files[0].write_bytes(content)
+    files[1].write_bytes(files[1].read_bytes()[:100])
+    files[2].unlink()
+    used = [row.split(",")[0] for row in labels.read_text().splitlines() if ",train," in row]
+    os.utime(folder / "clips" / used[0], ns=(1, 1))
+    counted.update(read=0)
+    zamba("fit", *config, "--trainer.logger.name=mended", labels=labels)
+    assert counted["read"] in (3, 4)  # the clip that changed may be one of the three
+    close(folder, "mended", "cached")
+
+
+def test_clips_that_cannot_be_read_are_treated_as_elsewhere(zamba, folder, clips):
+    shutil.copytree(clips, folder / "clips")
+    labels = folder / "clips/labels.csv"
+    first = next(row.split(",")[0] for row in labels.read_text().splitlines() if ",train," in row)
+    damage(folder / "clips" / first, share=0.99, start=0.0)
+    for name, cache in (("plain", None), ("cached", {})):
+        zamba("fit", *recipe(folder, name, cache, check_clips=False), labels=labels)
+    close(folder, "cached", "plain")
+    for name in ("plain", "cached"):
+        assert first in (folder / f"runs/{name}/version_0/failed.csv").read_text()
+
+
+def test_augmentation_is_refused_or_cached_in_views(zamba, folder, refused, counted):
+    refused(lambda: zamba("fit", *recipe(folder, "a", {}, augmentation=FLIP)), "data.augmentation", "views")
+    counted.update(read=0, trunk=0)
+    zamba("fit", *recipe(folder, "views", {"views": 2}, augmentation=FLIP))
+    assert counted == {"read": 8 * 2 + 4, "trunk": 8 * 2 + 4}
+    zamba("fit", *recipe(folder, "plain", None, augmentation=FLIP), "--trainer.max_epochs=2")
+    ours, theirs = (scalars(folder / f"runs/{name}/version_0")["train_loss"] for name in ("views", "plain"))
+    assert [v for _, v in ours][:4] == pytest.approx([v for _, v in theirs], rel=1e-5)  # the views of epochs 0 and 1
+
+
+def test_a_limit_is_compared_before_the_pass(zamba, folder, refused, counted):
+    message = refused(lambda: zamba("fit", *recipe(folder, "a", {"max_gb": 1e-6})), "max_gb", "12 clips of", "GB")
+    assert "more than 1e-06 GB" in message
+    assert counted["read"] == 0
+
+
+def test_an_interrupted_pass_goes_on(zamba, folder, monkeypatch, counted):
+    config = recipe(folder, "cached", {})
+    forward = SlowFast.forward_trunk
+
+    def stop(self, video):
+        if counted["trunk"] >= 8:
+            raise KeyboardInterrupt
+        return forward(self, video)
+
+    monkeypatch.setattr(SlowFast, "forward_trunk", stop)
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        zamba("fit", *config)
+    monkeypatch.setattr(SlowFast, "forward_trunk", forward)
+    there = len(list((folder / "feature_cache").rglob("*.trunk")))
+    assert there == 8
+    counted.update(read=0)
+    zamba("fit", *config)
+    assert counted["read"] == 4
+
+
+@pytest.mark.parametrize("config", sorted((TINY.parent / "models").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_same_experiment_with_every_model(zamba, folder, config):
+    for name, cache in (("plain", None), ("cached", {})):
+        more = ["--config", config, *recipe(folder, name, cache, dropout=None), "--trainer.max_epochs=3"]
+        zamba("fit", *more)
+    close(folder, "cached", "plain", 1e-4)

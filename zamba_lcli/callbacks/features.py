@@ -1,0 +1,338 @@
+"""Cache of what the frozen layers compute: while they are frozen, every epoch would compute the same again."""
+
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader, Subset
+from tqdm.auto import tqdm
+
+from zamba_lcli.data import ZambaVideoDataModule
+from zamba_lcli.data.dataset import ClipDataset
+from zamba_lcli.errors import InputError
+from zamba_lcli.module import Features, ZambaVideoClassificationLightningModule
+from zamba_lcli.types import Batch
+
+GB = 10**9
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# arguments of models that do not change what trunk and backbone compute
+ELSEWHERE = ("class_names", "task", "decay_norm_and_bias", "weights", "post_backbone_dropout")
+
+
+class FeatureStore:
+    """Files with features: a trunk's output in each, and beside it the frozen backbone's.
+
+    Args:
+        folder: Where the files are; safe to delete.
+        dtype: In which the trunk's output is kept.
+    """
+
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+        """Makes the folder."""
+        self.folder = folder
+        self.dtype = dtype
+        self.backbone_key = ""  # tells the weights of the frozen backbone
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"FrozenFeatureCache: {folder.absolute()} cannot be made: {error.strerror}.") from None
+
+    def _path(self, entry: str, kind: str) -> Path:
+        return self.folder / entry[:2] / f"{entry}.{kind}"
+
+    def is_whole(self, entry: str) -> bool:
+        """Returns whether the trunk's output of ``entry`` is there, undamaged."""
+        kept = self._load(self._path(entry, "trunk"))
+        return kept is not None and kept["crc"] == _checksum(kept["features"])
+
+    def put_trunk(self, entry: str, features: Features) -> None:
+        """Keeps a trunk's output, with a batch dimension."""
+        features = _map(features, lambda x: x.detach().to("cpu", self.dtype).clone())
+        self._save(self._path(entry, "trunk"), {"features": features, "crc": _checksum(features)})
+
+    def put_backbone(self, entry: str, features: Tensor) -> None:
+        """Keeps the frozen backbone's output, with a batch dimension."""
+        features = features.detach().float().cpu().clone()
+        name = f"{self.backbone_key}.backbone"
+        self._save(self._path(entry, name), {"features": features, "crc": _checksum(features)})
+
+    def trunk(self, module: ZambaVideoClassificationLightningModule, entries: Sequence[str]) -> Features:
+        """Returns the trunk's outputs as a batch on the module's device; only what is used is read from the disk."""
+        parts = []
+        for entry in entries:
+            kept = self._load(self._path(entry, "trunk"))
+            if kept is None:
+                raise InputError(
+                    f"FrozenFeatureCache: an entry in {self.folder.absolute()} was deleted or damaged while it was in use. "
+                    "Resume from the last checkpoint: it is computed again."
+                )
+            parts.append(kept["features"])
+        return _map(_cat(parts), lambda x: x.to(module.device, torch.float32))
+
+    def backbone(self, module: ZambaVideoClassificationLightningModule, entries: Sequence[str]) -> Tensor:
+        """Returns the frozen backbone's outputs as a batch on the module's device, those that are missing computed now."""
+        parts = []
+        for entry in entries:
+            path = self._path(entry, f"{self.backbone_key}.backbone")
+            kept = self._load(path)
+            if kept is None or kept["crc"] != _checksum(kept["features"]):
+                with torch.no_grad():
+                    self.put_backbone(entry, module.forward_backbone(self.trunk(module, [entry])))
+                kept = cast(dict[str, Any], self._load(path))
+            parts.append(kept["features"])
+        return torch.cat(parts).to(module.device)
+
+    @staticmethod
+    def _load(path: Path) -> dict[str, Any] | None:
+        try:
+            return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError):  # not there, or damaged
+            return None
+
+    @staticmethod
+    def _save(path: Path, content: dict[str, Any]) -> None:
+        """Writes under another name and moves into place when it is whole."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            torch.save(content, partial)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            raise InputError(f"FrozenFeatureCache: {path} cannot be written ({error}). Is the disk full?") from error
+        partial.replace(path)
+
+
+class FrozenFeatureCache(Callback):
+    """Computes what the frozen layers make of each clip once, before the first epoch, and trains on that.
+
+    While the backbone is frozen, epochs train the head on the backbone's output; from the unfreeze on, the backbone and the
+    head on the trunk's. No clip is decoded and no frozen layer runs a second time. The same YAML without the callback is the
+    same experiment. Entries belong to the clip's file as it is, to the way it is loaded and to the weights; they are used by
+    later runs, too, and by the resumption of an interrupted pass.
+
+    Args:
+        dir: Folder of the cache; safe to delete.
+        dtype: In which the trunk's output is kept: ``float32`` (exact), or ``bfloat16`` for half the size.
+        max_gb: Size that this run's part may have, in GB (10^9 bytes); a larger one is refused before the pass. Null for what
+            the disk has.
+        views: Number of augmented views of each train clip, used in turn by the epochs; needed where data.augmentation is
+            given. Null for none.
+    """
+
+    def __init__(
+        self,
+        dir: str = "feature_cache",
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        max_gb: float | None = None,
+        views: int | None = None,
+    ) -> None:
+        """Keeps the arguments."""
+        if views is not None and views < 1:
+            raise InputError(f"FrozenFeatureCache: views: {views} is less than 1.")
+        self.dir = dir
+        self.dtype = dtype
+        self.max_gb = max_gb
+        self.views = views
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Computes what is missing, shared between the processes, and hands the cache to model and data."""
+        module = cast(ZambaVideoClassificationLightningModule, pl_module)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._refuse(module, data)
+        store = FeatureStore(Path(self.dir), DTYPES[self.dtype])
+        store.backbone_key = fingerprint(module.backbone)[:16]
+        trunk_key = "|".join([_arguments(module), fingerprint(module.trunk), str(trainer.precision), self.dtype])
+        work: list[tuple[ClipDataset, int, int, str]] = []  # dataset, position, view, entry
+        plans = []
+        for split in ("train", "val"):
+            dataset = data.dataset(split)
+            views = (self.views or 1) if split == "train" and data.augmentation else 1
+            augmentation = repr(data.augmentation) if split == "train" else ""
+            entries: dict[int, list[str]] = {}
+            for position, path in enumerate(dataset.paths):
+                identity = _identity(path)
+                entries[position] = [
+                    hashlib.sha256(
+                        json.dumps(
+                            [identity, data.loading(), trunk_key, augmentation, view if augmentation else 0]
+                        ).encode()
+                    ).hexdigest()
+                    for view in range(views)
+                ]
+            plans.append((dataset, entries))
+            work += [(dataset, p, view, entry) for p, names in entries.items() for view, entry in enumerate(names)]
+        missing = [item for item in work[trainer.global_rank :: trainer.world_size] if not store.is_whole(item[3])]
+        if missing:
+            self._check_size(store, module, data, len(missing) * trainer.world_size)
+        errors = self._compute(trainer, module, data, store, missing)
+        if trainer.world_size > 1:
+            gathered: list[dict[str, str]] = [{} for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(gathered, errors)
+            errors = {entry: reason for part in gathered for entry, reason in part.items()}
+        for dataset, entries in plans:
+            dataset.features = entries
+            dataset.errors = {p: errors[names[0]] for p, names in entries.items() if names[0] in errors}
+        module.features = store
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gives the model back as it was."""
+        cast(ZambaVideoClassificationLightningModule, pl_module).features = None
+
+    def _refuse(self, module: ZambaVideoClassificationLightningModule, data: Any) -> None:
+        """Refuses what the cache would make wrong."""
+        if not isinstance(module, ZambaVideoClassificationLightningModule) or not isinstance(
+            data, ZambaVideoDataModule
+        ):
+            raise InputError("FrozenFeatureCache needs a model and a data module of zamba_lcli.")
+        if data.augmentation and self.views is None:
+            raise InputError(
+                "data.augmentation changes clips at random before the trunk, so that there is nothing to cache. Leave it out, "
+                "or set `views` of FrozenFeatureCache to the number of augmented views of each clip that are to be cached."
+            )
+        if any(parameter.requires_grad for parameter in module.trunk.parameters()):
+            raise InputError("model: a trunk that trains cannot be cached. Freeze it, or leave out FrozenFeatureCache.")
+        if any(isinstance(layer, _BatchNorm) and layer.training for layer in module.trunk.modules()):
+            raise InputError("model: BatchNorm of the trunk is in training mode. Leave out FrozenFeatureCache.")
+
+    def _check_size(
+        self, store: FeatureStore, module: ZambaVideoClassificationLightningModule, data: Any, clips: int
+    ) -> None:
+        """Compares what the missing entries need with the limit and the free space."""
+        sampling = data.sampling
+        with torch.no_grad():
+            shape = (sampling.num_clips, 3, sampling.num_frames, data.height, data.width)
+            example = module.forward_trunk(torch.zeros(shape, dtype=torch.uint8, device=module.device))
+        clip_bytes = sum(tensor.numel() * store.dtype.itemsize for tensor in _tensors(example))
+        needed, free = clips * clip_bytes, shutil.disk_usage(store.folder).free
+        text = f"{clips} clips of {clip_bytes / 1e6:.1f} MB need {needed / GB:.2f} GB in {store.folder.absolute()}"
+        if self.max_gb is not None and needed > self.max_gb * GB:
+            raise InputError(
+                f"FrozenFeatureCache: max_gb: {text}, more than {self.max_gb} GB. Raise it, or use bfloat16."
+            )
+        if needed > free:
+            raise InputError(f"FrozenFeatureCache: {text}, but {free / GB:.2f} GB are free. Set dir to another disk.")
+        rank_zero_info(f"FrozenFeatureCache: {text}; {free / GB:.2f} GB are free.")
+
+    def _compute(
+        self,
+        trainer: Trainer,
+        module: ZambaVideoClassificationLightningModule,
+        data: Any,
+        store: FeatureStore,
+        missing: Sequence[tuple[ClipDataset, int, int, str]],
+    ) -> dict[str, str]:
+        """Runs trunk and frozen backbone on what is missing.
+
+        Returns:
+            The reasons why clips could not be read, by entry.
+        """
+        errors: dict[str, str] = {}
+        was_training = module.training
+        module.eval()
+        bar = tqdm(total=len(missing), desc="frozen features", unit="clip", disable=not trainer.is_global_zero)
+        for dataset in dict.fromkeys(item[0] for item in missing):
+            views = sorted({view for d, _, view, _ in missing if d is dataset})
+            for view in views:
+                entry_of = {p: entry for d, p, v, entry in missing if d is dataset and v == view}
+                loader: DataLoader[Any] = DataLoader(
+                    Subset(dataset, sorted(entry_of)),
+                    batch_size=data.batch_size,
+                    num_workers=data.num_workers,
+                    collate_fn=dataset.collate,
+                )
+                for batch in loader:
+                    self._compute_batch(
+                        trainer, module, data, store, batch, entry_of, view, dataset is data.dataset("train")
+                    )
+                    errors |= {entry_of[position]: reason for position, _, reason in batch["failed"]}
+                    bar.update(len(batch["index"]) + len(batch["failed"]))
+        bar.close()
+        module.train(was_training)
+        return errors
+
+    @staticmethod
+    def _compute_batch(
+        trainer: Trainer,
+        module: ZambaVideoClassificationLightningModule,
+        data: Any,
+        store: FeatureStore,
+        batch: Batch,
+        entry_of: dict[int, str],
+        view: int,
+        augmented: bool,
+    ) -> None:
+        if not batch["index"]:
+            return
+        video = batch["video"].to(module.device)
+        if augmented and data.augmentation:
+            video = data.augment(video, batch["index"], view)
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            trunk = module.forward_trunk(video)
+            backbone = module.forward_backbone(trunk)
+        parts = len(video) // len(batch["index"])
+        for row, position in enumerate(batch["index"]):
+            rows = slice(row * parts, (row + 1) * parts)
+            store.put_trunk(entry_of[position], _map(trunk, lambda x, rows=rows: x[rows]))  # type: ignore[misc]
+            if store.dtype == torch.float32:  # else computed from what is kept, as later epochs do
+                store.put_backbone(entry_of[position], backbone[rows])
+
+
+def fingerprint(layers: nn.Module) -> str:
+    """Returns a hash of all weights and statistics of some layers."""
+    digest = hashlib.sha256()
+    for name, tensor in layers.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _arguments(module: ZambaVideoClassificationLightningModule) -> str:
+    """Returns the class and those of its arguments that trunk and backbone depend on."""
+    arguments = {k: v for k, v in module.hparams.items() if k not in ELSEWHERE and not k.startswith(("head_", "_"))}
+    return f"{type(module).__module__}.{type(module).__qualname__} {json.dumps(arguments, sort_keys=True, default=str)}"
+
+
+def _identity(path: Path) -> list[Any]:
+    """Returns what tells a file as it is; a missing one is told by its path alone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return [str(path.absolute())]
+    return [str(path.absolute()), status.st_size, status.st_mtime_ns]
+
+
+def _tensors(features: Features) -> list[Tensor]:
+    return [features] if isinstance(features, Tensor) else list(features)
+
+
+def _map(features: Features, change: Any) -> Features:
+    return change(features) if isinstance(features, Tensor) else [change(tensor) for tensor in features]
+
+
+def _cat(parts: Sequence[Features]) -> Features:
+    if isinstance(parts[0], Tensor):
+        return torch.cat(cast(list[Tensor], list(parts)))
+    return [torch.cat(tensors) for tensors in zip(*cast(Sequence[list[Tensor]], parts), strict=True)]
+
+
+def _checksum(features: Features) -> int:
+    checksum = 0
+    for tensor in _tensors(features):
+        flat = tensor.permute(
+            np.argsort(np.negative(tensor.stride()), kind="stable").tolist()
+        )  # as it lies on the disk
+        content: Any = flat.contiguous().flatten().view(torch.uint8).numpy()
+        checksum = zlib.crc32(content, checksum)
+    return checksum
