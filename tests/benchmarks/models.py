@@ -3,9 +3,9 @@
     python tests/benchmarks/models.py --threads 2 --repeat 2
 
 Weights are random, which costs the same. Operations are counted as in ``torch.utils.flop_counter``: a multiplication and an
-addition are two. Time is that of one clip, forward, in eval mode, the fastest of the repeats, in a process of its own for each
-model; bf16 is autocast, as with ``trainer.precision: bf16-mixed``. A model that takes longer than ``--limit`` seconds for all of
-it is named and left out.
+addition are two. Time is that of one clip, forward, in eval mode, the fastest of the repeats, in a process of its own for
+each model; bf16 is autocast, as with ``trainer.precision: bf16-mixed``. A model that takes longer than ``--limit`` seconds
+for all of it is named and left out.
 """
 
 import argparse
