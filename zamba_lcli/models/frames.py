@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.weights import build_image_model, load_file, take_what_fits, with_head_for_classes
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
-from zamba_lcli.types import Task
 
 Pooling: TypeAlias = Literal["mean", "max", "attention"]
 
@@ -177,27 +176,25 @@ class TimeDistributedEfficientNet(_FrameNetwork):
 
     Args:
         class_names: The classes, in the order of the logits. On the command line they come from the labels.
-        task: ``multilabel`` (a clip may have several labels) or ``multiclass`` (exactly one).
-        decay_norm_and_bias: Whether the optimizer's weight decay acts on BatchNorm layers and biases too.
         weights: ``imagenet`` for the weights that timm publishes, a path for a checkpoint file, of which those are taken
             that fit, null for a random start.
         num_frames: Frames of a clip; that of ``data.sampling`` must be the same.
+        common: What all models have, such as ``task``: see ``ZambaVideoClassificationLightningModule``.
     """
 
     def __init__(
         self,
         class_names: Sequence[str],
-        task: Task = "multilabel",
-        decay_norm_and_bias: bool = True,
         weights: str | None = "imagenet",
         num_frames: int = 16,
+        **common: Any,
     ) -> None:
         """Builds the network and loads its weights; see the class for the arguments.
 
         Raises:
             InputError: If the weights cannot be loaded.
         """
-        super().__init__(class_names=class_names, task=task, decay_norm_and_bias=decay_norm_and_bias)
+        super().__init__(class_names=class_names, **common)
         if num_frames < 1:
             raise InputError(f"model.init_args.num_frames: {num_frames} is not at least 1.")
         self.num_frames = num_frames
@@ -263,8 +260,6 @@ class TimeDistributedTimm(_FrameNetwork):
 
     Args:
         class_names: The classes, in the order of the logits. On the command line they come from the labels.
-        task: ``multilabel`` (a clip may have several labels) or ``multiclass`` (exactly one).
-        decay_norm_and_bias: Whether the optimizer's weight decay acts on BatchNorm layers and biases too.
         weights: ``imagenet`` for the weights that timm publishes, a path for a checkpoint file, of which those are taken
             that fit, null for a random start.
         network: timm's name of the image model, with a tag (``resnet50.a1_in1k``) to choose among published weights. It
@@ -274,25 +269,25 @@ class TimeDistributedTimm(_FrameNetwork):
             ``layer4``), with the normalization and pooling after them, are the backbone, which finetuning can unfreeze.
         pooling: ``mean``, ``max`` or ``attention`` (a mean whose weights depend on the frames) over the frames.
         post_backbone_dropout: Share of the pooled features set to zero in training, null for none.
+        common: What all models have, such as ``task``: see ``ZambaVideoClassificationLightningModule``.
     """
 
     def __init__(
         self,
         class_names: Sequence[str],
-        task: Task = "multilabel",
-        decay_norm_and_bias: bool = True,
         weights: str | None = "imagenet",
         network: str = "convnext_tiny",
         backbone_blocks: int = 1,
         pooling: Pooling = "mean",
         post_backbone_dropout: float | None = None,
+        **common: Any,
     ) -> None:
         """Builds the network and loads its weights; see the class for the arguments.
 
         Raises:
             InputError: If there is no such network, it cannot be split, or the weights cannot be loaded.
         """
-        super().__init__(class_names=class_names, task=task, decay_norm_and_bias=decay_norm_and_bias)
+        super().__init__(class_names=class_names, **common)
         features = self._build_base(network, backbone_blocks, pretrained=weights == "imagenet")
         self.head = nn.Sequential(
             FramePool(features, pooling),
@@ -311,25 +306,23 @@ class SingleFrameResnet(_FrameNetwork):
 
     Args:
         class_names: The classes, in the order of the logits. On the command line they come from the labels.
-        task: ``multilabel`` (a clip may have several labels) or ``multiclass`` (exactly one).
-        decay_norm_and_bias: Whether the optimizer's weight decay acts on BatchNorm layers and biases too.
         weights: ``imagenet`` for the weights that timm publishes, a path for a checkpoint file, of which those are taken
             that fit, null for a random start.
+        common: What all models have, such as ``task``: see ``ZambaVideoClassificationLightningModule``.
     """
 
     def __init__(
         self,
         class_names: Sequence[str],
-        task: Task = "multilabel",
-        decay_norm_and_bias: bool = True,
         weights: str | None = "imagenet",
+        **common: Any,
     ) -> None:
         """Builds the network and loads its weights; see the class for the arguments.
 
         Raises:
             InputError: If the weights cannot be loaded.
         """
-        super().__init__(class_names=class_names, task=task, decay_norm_and_bias=decay_norm_and_bias)
+        super().__init__(class_names=class_names, **common)
         features = self._build_base("resnet50", backbone_blocks=1, pretrained=weights == "imagenet")
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(features, len(self.class_names)))  # of (B, 1, features)
         if weights is not None and weights != "imagenet":

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.weights import load_file, load_published, take_what_fits, with_head_for_classes
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
-from zamba_lcli.types import Task
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")  # called by what pytorchvideo imports
@@ -65,8 +64,6 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
 
     Args:
         class_names: The classes, in the order of the logits. On the command line they come from the labels.
-        task: ``multilabel`` (a clip may have several labels) or ``multiclass`` (exactly one).
-        decay_norm_and_bias: Whether the optimizer's weight decay acts on BatchNorm layers and biases too.
         weights: ``kinetics400`` for the published weights, a path for a checkpoint file, of which those are taken that
             fit, null for a random start.
         name: pytorchvideo's name of the network.
@@ -74,24 +71,24 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
             train. Blocks are stem, res2 to res5 and the pooling, 6 in all; of MViT the patches, their positions, 16
             transformer blocks and the normalization, 19 in all.
         post_backbone_dropout: Share of the pooled features set to zero in training, null for none.
+        common: What all models have, such as ``task``: see ``ZambaVideoClassificationLightningModule``.
     """
 
     def __init__(
         self,
         class_names: Sequence[str],
-        task: Task = "multilabel",
-        decay_norm_and_bias: bool = True,
         weights: str | None = "kinetics400",
         name: Name = "x3d_m",
         backbone_blocks: int = 2,
         post_backbone_dropout: float | None = None,
+        **common: Any,
     ) -> None:
         """Builds the network and loads its weights; see the class for the arguments.
 
         Raises:
             InputError: If there are not as many blocks or the weights cannot be loaded.
         """
-        super().__init__(class_names=class_names, task=task, decay_norm_and_bias=decay_norm_and_bias)
+        super().__init__(class_names=class_names, **common)
         self.name = name
         self.base: Any = getattr(hub, name)()
         self.takes: tuple[int, int, int] | None = None  # frames, height and width, where no others will do

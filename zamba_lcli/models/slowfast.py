@@ -6,7 +6,7 @@ pytorchvideo's; its names of arguments are kept.
 
 import warnings
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.weights import load_file, load_published, take_what_fits
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
-from zamba_lcli.types import Task
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")  # called by what pytorchvideo imports
@@ -56,8 +55,6 @@ class SlowFast(ZambaVideoClassificationLightningModule):
 
     Args:
         class_names: The classes, in the order of the logits. On the command line they come from the labels.
-        task: ``multilabel`` (a clip may have several labels) or ``multiclass`` (exactly one).
-        decay_norm_and_bias: Whether the optimizer's weight decay acts on BatchNorm layers and biases too.
         weights: ``kinetics400`` for the published weights, a path for a checkpoint file, of
             which those are taken that fit, null for a random start.
         model_depth: Layers of each pathway's ResNet: 18, 50, 101 or 152. Kinetics weights exist for 50 and 101.
@@ -67,13 +64,12 @@ class SlowFast(ZambaVideoClassificationLightningModule):
         post_backbone_dropout: Share of the pooled features set to zero in training, null for none.
         head_hidden_layer_sizes: Widths of hidden layers in the head, null for a single linear layer.
         head_dropout_rate: Share of the hidden layers' outputs set to zero in training; needs hidden layers.
+        common: What all models have, such as ``task``: see ``ZambaVideoClassificationLightningModule``.
     """
 
     def __init__(
         self,
         class_names: Sequence[str],
-        task: Task = "multilabel",
-        decay_norm_and_bias: bool = True,
         weights: str | None = "kinetics400",
         model_depth: int = 50,
         stem_dim_outs: tuple[int, int] = (64, 8),
@@ -81,13 +77,14 @@ class SlowFast(ZambaVideoClassificationLightningModule):
         post_backbone_dropout: float | None = None,
         head_hidden_layer_sizes: list[int] | None = None,
         head_dropout_rate: float | None = None,
+        **common: Any,
     ) -> None:
         """Builds the network and loads its weights; see the class for the arguments.
 
         Raises:
             InputError: If the arguments do not fit each other or the weights cannot be loaded.
         """
-        super().__init__(class_names=class_names, task=task, decay_norm_and_bias=decay_norm_and_bias)
+        super().__init__(class_names=class_names, **common)
         slow, fast = stem_dim_outs
         if fast < 1 or slow % fast or slow % 2:
             raise InputError(
