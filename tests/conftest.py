@@ -1,3 +1,4 @@
+import csv
 import os
 import warnings
 from pathlib import Path
@@ -72,6 +73,23 @@ def zamba(clips):
         main([command, "--config", str(config), *more, *map(str, args)])
 
     return run
+
+
+@pytest.fixture
+def predict():
+    """Runs `zamba predict` as typed on the command line, with the output in a folder of its own, and returns the table's rows."""
+
+    def run(checkpoint, videos, *args, output_dir="out"):
+        writer = ["--trainer.callbacks+=WritePredictions", f"--trainer.callbacks.output_dir={output_dir}"]
+        main(["predict", "--ckpt_path", str(checkpoint), "--data.videos", str(videos), *map(str, args), *writer])
+        return read_csv(Path(output_dir) / "predictions.csv")
+
+    return run
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="session")

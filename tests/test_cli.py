@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import TINY
+from conftest import TINY, read_csv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from zamba_lcli.cli import main, recipe_path
@@ -24,11 +25,6 @@ def scalars(run_folder):
     events = EventAccumulator(str(run_folder), size_guidance={"scalars": 0})
     events.Reload()
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
-def read_csv(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 # ---- the way of a run ------------------------------------------------------------------------------------------------
@@ -64,7 +60,7 @@ def test_fit_ends_with_metrics_checkpoint_and_tensorboard(zamba, capfd):
     assert "tensorboard --logdir runs/tiny" in text
 
 
-def test_validate_test_and_predict_from_a_run_folder(fitted, clips, folder):
+def test_validate_test_and_predict_from_a_run_folder(fitted, clips, folder, predict):
     config, checkpoint = fitted / "config.yaml", fitted / "checkpoints" / "last.ckpt"
     for command in ("validate", "test"):
         main([command, "--config", str(config), "--ckpt_path", str(checkpoint)])
@@ -72,22 +68,28 @@ def test_validate_test_and_predict_from_a_run_folder(fitted, clips, folder):
         scalars(fitted)["val_macro_f1"][-1][1]
     )
     assert "test_macro_f1" in scalars(folder / "runs/tiny/version_1")
-    main(["predict", "--config", str(config), "--ckpt_path", str(checkpoint), "--data.videos", str(clips)])
-    rows = read_csv(folder / "runs/tiny/version_2/predictions.csv")
-    assert list(rows[0]) == ["filepath", *DemoClips.class_names, "status", "error"]
+    rows = predict(checkpoint, clips, "--config", config)
+    assert (folder / "runs/tiny/version_2/config.yaml").exists()
+    assert list(rows[0]) == ["filepath", *DemoClips.class_names, "top_class", "status", "error"]
     assert [row["filepath"] for row in rows] == sorted(p.name for p in clips.iterdir() if p.suffix in (".mp4", ".avi"))
     assert all(sum(float(row[name]) for name in DemoClips.class_names) == pytest.approx(1, abs=1e-4) for row in rows)
 
 
-def test_predict_needs_only_a_checkpoint(fitted, clips, folder):
-    main(["predict", "--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.videos", str(clips)])
-    alone = read_csv(folder / "lightning_logs/version_0/predictions.csv")
-    more = ["--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.videos", str(clips)]
-    main(["predict", "--config", str(fitted / "config.yaml"), *more])
-    assert alone == read_csv(folder / "runs/tiny/version_0/predictions.csv")
+def test_predict_needs_only_a_checkpoint_and_writes_beside_the_input(fitted, clips, folder, predict):
+    checkpoint = fitted / "checkpoints/last.ckpt"
+    shutil.copytree(clips, folder / "clips")
+    (folder / "work").mkdir()
+    os.chdir("work")
+    main(["predict", "--ckpt_path", str(checkpoint), "--data.videos", "../clips"])
+    assert {path.name for path in folder.iterdir()} == {"clips", "clips_predictions", "work"}
+    assert not list(Path().iterdir())  # no stray folder where one happens to be
+    assert [path.name for path in (folder / "clips_predictions").iterdir()] == ["predictions.csv"]
+    alone = read_csv(folder / "clips_predictions/predictions.csv")
+    assert len(alone) == 16
+    assert alone == predict(checkpoint, clips, "--config", fitted / "config.yaml")
 
 
-def test_predict_has_a_row_for_every_input_in_order(fitted, clips, folder):
+def test_predict_has_a_row_for_every_input_in_order(fitted, clips, folder, predict):
     videos = folder / "videos"
     (videos / "b").mkdir(parents=True)
     good = sorted(p for p in clips.iterdir() if p.suffix == ".mp4")[:2]
@@ -96,8 +98,7 @@ def test_predict_has_a_row_for_every_input_in_order(fitted, clips, folder):
     (videos / "empty.avi").touch()
     (videos / "text.mp4").write_text("this is no video")
     (videos / "notes.txt").write_text("not an input")
-    main(["predict", "--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.videos", str(videos)])
-    rows = read_csv(folder / "lightning_logs/version_0/predictions.csv")
+    rows = predict(fitted / "checkpoints/last.ckpt", videos)
     assert [(row["filepath"], row["status"]) for row in rows] == [
         ("a.MP4", "ok"),
         ("b/é c.mp4", "ok"),
@@ -107,7 +108,7 @@ def test_predict_has_a_row_for_every_input_in_order(fitted, clips, folder):
     assert rows[2]["error"] == "the file is empty"
     assert rows[2]["walker"] == ""
     assert rows[3]["error"]
-    assert not list((folder / "lightning_logs/version_0").glob("*.part*"))
+    assert [path.name for path in (folder / "out").iterdir()] == ["predictions.csv"]
 
 
 def test_print_config_gives_the_same_run_twice(zamba, clips, folder, capsys):
@@ -128,7 +129,7 @@ def test_print_config_gives_the_same_run_twice(zamba, clips, folder, capsys):
     assert (folder / "runs/tiny/version_3/config.yaml").read_text() == runs[0].joinpath("config.yaml").read_text()
 
 
-def test_multilabel_run(zamba, clips, folder):
+def test_multilabel_run(zamba, clips, folder, predict):
     rows = read_csv(clips / "labels.csv")
     rows[0]["label"] = f"{rows[0]['label']};walker"
     with open("labels.csv", "w", newline="") as file:
@@ -138,8 +139,7 @@ def test_multilabel_run(zamba, clips, folder):
     more = ["--data.data_dir", clips, "--model.init_args.task", "multilabel"]
     zamba("fit", *more, labels="labels.csv")
     checkpoint = folder / "runs/tiny/version_0/checkpoints/last.ckpt"
-    main(["predict", "--ckpt_path", str(checkpoint), "--data.videos", str(clips)])
-    row = read_csv(folder / "lightning_logs/version_0/predictions.csv")[0]
+    row = predict(checkpoint, clips)[0]
     assert sum(float(row[name]) for name in DemoClips.class_names) != pytest.approx(1, abs=1e-3)
 
 
@@ -151,9 +151,8 @@ def test_checkpoint_holds_plain_values_and_all_that_predicting_needs(fitted):
     assert [group["name"] for group in checkpoint["optimizer_states"][0]["param_groups"]] == ["head", "backbone"]
 
 
-def test_what_is_stated_wins_over_the_checkpoint_and_is_told(fitted, clips, folder, capfd):
-    checkpoint = str(fitted / "checkpoints/last.ckpt")
-    main(["predict", "--ckpt_path", checkpoint, "--data.videos", str(clips), "--data.height", "48"])
+def test_what_is_stated_wins_over_the_checkpoint_and_is_told(fitted, clips, folder, capfd, predict):
+    predict(fitted / "checkpoints/last.ckpt", clips, "--data.height", "48", "--trainer.logger=true")
     output = capfd.readouterr()
     assert "data.height: 48 as you state; the checkpoint has 32" in output.out + output.err
     config = yaml.safe_load((folder / "lightning_logs/version_0/config.yaml").read_text())
@@ -340,18 +339,6 @@ def test_checkpoints_that_do_not_fit_are_refused(zamba, refused, fitted, clips, 
     checkpoint = fitted / "checkpoints/last.ckpt"
     more = ["--data.data_dir", clips, "--ckpt_path", checkpoint]
     refused(lambda: zamba("fit", *more, labels="labels.csv"), "jumper", "walker")
-
-
-def test_predictions_are_not_overwritten(fitted, clips, folder, refused):
-    (folder / "out.csv").write_text("mine")
-    config = yaml.safe_load((fitted / "config.yaml").read_text())
-    config["trainer"]["callbacks"] = [
-        {"class_path": "zamba_lcli.callbacks.PredictionsCSV", "init_args": {"path": "out.csv"}}
-    ]
-    (folder / "config.yaml").write_text(json.dumps(config))
-    args = ["predict", "--config", "config.yaml", "--ckpt_path", str(fitted / "checkpoints/last.ckpt")]
-    refused(lambda: main([*args, "--data.videos", str(clips)]), "out.csv")
-    assert (folder / "out.csv").read_text() == "mine"
 
 
 def test_a_users_config_is_not_written_over(zamba, folder):

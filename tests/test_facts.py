@@ -246,8 +246,9 @@ def test_22_a_seed_is_drawn_and_recorded(fit):
 
 def test_23_a_checkpoint_knows_its_classes(fit, command_line, clips, folder):
     run = fit(None, "--trainer.max_epochs=1")
-    command_line(["predict", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--data.videos", str(clips)])
-    assert (folder / "lightning_logs/version_0/predictions.csv").exists()
+    shutil.copytree(clips, folder / "clips")
+    command_line(["predict", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--data.videos", "clips"])
+    assert (folder / "clips_predictions/predictions.csv").exists()
 
 
 def test_23b_classes_in_another_order_are_matched_by_name(fit, clips, capsys):

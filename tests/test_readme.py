@@ -63,4 +63,4 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
             assert exit_info.value.code == 0
         else:
             main(words)
-    assert (folder / "runs/tiny/version_1/predictions.csv").exists()
+    assert (folder / "more_clips_predictions/predictions.csv").exists()

@@ -22,6 +22,8 @@ from pytorch_lightning.callbacks import (
     Callback,
     LearningRateFinder,
     ModelCheckpoint,
+    RichProgressBar,
+    TQDMProgressBar,
 )
 from pytorch_lightning.cli import (
     ArgsType,
@@ -38,10 +40,11 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from zamba_lcli import data, models  # noqa: F401  (so that a YAML can name their classes shortly)
 from zamba_lcli.callbacks import (
+    ClipProgressBar,
     FrozenFeatureCache,
-    PredictionsCSV,
     SaveOnInterrupt,
     WholeCheckpointIO,
+    WritePredictions,
     ZambaBackboneFinetuning,
     ZambaLearningRateFinder,
 )
@@ -60,6 +63,10 @@ NOISE = (  # warnings that no user of this program can act on
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the sampler goes on where it ended
     r"LightningCLI's args parameter is intended to run from within Python",  # it is
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's call
+)
+NOISE_OF_PREDICT = (
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",  # not to predict
+    r"The dirpath has changed from",  # no checkpoint is written
 )
 print_once = rank_zero_only(print)
 SCHEDULER_OPTIONS = ("--lr_scheduler", "--lr_scheduler.class_path")
@@ -332,6 +339,8 @@ class ZambaCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
         _check_distinct(self._get(self.config_init, "trainer").callbacks or [])
+        if self.subcommand == "predict" and self._get(self.config_init, "trainer").logger is None:
+            kwargs["logger"] = False  # nothing is logged: without a logger stated, no folder for it is made
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
         if self.subcommand == "fit":
             callbacks_of(trainer).append(SaveOnInterrupt())
@@ -397,8 +406,14 @@ class ZambaCLI(LightningCLI):
     def before_predict(self) -> None:
         """Makes sure that predictions are written, and does not hold them all in memory."""
         self.config_init[self.subcommand].return_predictions = False
-        if not any(isinstance(callback, BasePredictionWriter) for callback in callbacks_of(self.trainer)):
-            callbacks_of(self.trainer).append(PredictionsCSV())
+        for message in NOISE_OF_PREDICT:
+            warnings.filterwarnings("ignore", message=message)
+        callbacks = callbacks_of(self.trainer)
+        if not any(isinstance(callback, BasePredictionWriter) for callback in callbacks):
+            callbacks.append(WritePredictions())
+        for i, callback in enumerate(callbacks):
+            if type(callback) in (TQDMProgressBar, RichProgressBar):  # Lightning's, which count batches
+                callbacks[i] = ClipProgressBar()
 
     def after_fit(self) -> None:
         """Says how it went and where everything is."""

@@ -32,7 +32,7 @@ from torchmetrics.classification import (
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.schedulers import PER_BATCH
-from zamba_lcli.types import Batch, Interval, Task, run_seed
+from zamba_lcli.types import Batch, Interval, Prediction, Task, run_seed
 
 Features: TypeAlias = Tensor | list[Tensor]  # a trunk's output; dimension 0 counts clips
 OptimizerBuilder: TypeAlias = Callable[[Iterable[dict[str, Any]]], Optimizer]
@@ -350,6 +350,10 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     def mean_logits(self, batch: Batch) -> Tensor:
         """Returns float (B, classes): where several parts of a video are looked at, the mean over them."""
+        return self.part_logits(batch).mean(dim=1)
+
+    def part_logits(self, batch: Batch) -> Tensor:
+        """Returns float (B, clips, classes), for each of the parts of a video that are looked at apart."""
         if batch["cached"]:
             assert self.features is not None
             entries = [names[self.current_epoch % len(names)] for names in batch["cached"]]
@@ -359,7 +363,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                 logits = self.head(self.forward_backbone(self.features.trunk(self, entries)))
         else:
             logits = self(batch["video"])
-        return cast(Tensor, logits.unflatten(0, (len(batch["index"]), -1)).mean(dim=1))
+        return cast(Tensor, logits.unflatten(0, (len(batch["index"]), -1)))  # type: ignore[no-untyped-call]
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         """Computes the batch's mean loss and counts its clips in the stage's metrics."""
@@ -406,11 +410,14 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         if batch["index"]:
             self._step(batch, "test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Returns probabilities, float32 (B, classes), of the clips in ``batch["index"]``."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
+        """Returns the probabilities of the clips in ``batch["index"]``."""
         if not batch["index"]:
-            return batch["video"].new_zeros((0, len(self.class_names)), dtype=torch.float32)
-        return self.probabilities(self.mean_logits(batch).float())
+            none = batch["video"].new_zeros((0, 1, len(self.class_names)), dtype=torch.float32)
+            return {"probabilities": none[:, 0], "part_probabilities": none}
+        logits = self.part_logits(batch).float()  # (B, clips, classes)
+        by_part = self.probabilities(logits.flatten(0, 1)).reshape(logits.shape)
+        return {"probabilities": self.probabilities(logits.mean(dim=1)), "part_probabilities": by_part}
 
     def on_train_epoch_start(self) -> None:
         """Begins to count; a run resumed in the middle of an epoch does not come here and counts on."""

@@ -14,11 +14,21 @@ class Batch(TypedDict):
 
     video: Tensor  # uint8 (B x clips, 3, T, H, W); clips: parts of a video that are looked at apart, mostly 1
     times: Tensor  # float64 (B, clips, T) seconds: when the frames are shown
+    frame_numbers: Tensor  # int64 (B, clips, T): which frames of the file they are, 0 is the first
+    frame_rate: Tensor  # float64 (B,) frames a second of the file, on average; 0 for a single frame
+    duration: Tensor  # float64 (B,) seconds: length of the file
     target: Tensor  # float32 (B, classes), 1 where the clip has the label; (B, 0) where there are no labels
     index: list[int]  # (B,) positions in the dataset
     filepath: list[str]  # (B,) as written in the labels table
     cached: list[list[str]]  # (B,) for each clip the names of its features in a cache, which stand for ``video``; or []
     failed: list[tuple[int, str, str]]  # position, filepath, reason
+
+
+class Prediction(TypedDict):
+    """What ``predict_step`` returns of a batch."""
+
+    probabilities: Tensor  # float32 (B, classes)
+    part_probabilities: Tensor  # float32 (B, clips, classes): those of each part of a video that is looked at apart
 
 
 def run_seed() -> int:

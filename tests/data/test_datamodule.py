@@ -145,13 +145,16 @@ def test_a_given_order_of_classes_is_kept(clips):
 
 
 def test_a_folder_a_table_or_a_clip(clips, folder):
-    names, paths = find_videos(str(clips))
+    names, paths, sites = find_videos(str(clips))
+    assert sites is None
     assert names == sorted(names)
     assert all(path.is_file() for path in paths)
     assert len(names) == 16
-    assert find_videos(str(paths[0])) == ([str(paths[0])], [paths[0]])
+    assert find_videos(str(paths[0])) == ([str(paths[0])], [paths[0]], None)
     (folder / "list.csv").write_text("\ufefffilepath,note\nb.mp4,x\na.mp4,\nb.mp4,again\n", encoding="utf-8")
-    assert find_videos("list.csv", str(clips)) == (["b.mp4", "a.mp4"], [clips / "b.mp4", clips / "a.mp4"])
+    assert find_videos("list.csv", str(clips)) == (["b.mp4", "a.mp4"], [clips / "b.mp4", clips / "a.mp4"], None)
+    (folder / "list.csv").write_text("filepath,site\nb.mp4,S1\na.mp4,\n")
+    assert find_videos("list.csv").sites == ["S1", ""]
 
 
 @pytest.mark.parametrize(("make", "text"), [("nix", "no folder"), ("empty/", "no clip"), ("a.csv", "filepath")])

@@ -2,16 +2,20 @@
 
 from zamba_lcli.callbacks.features import FrozenFeatureCache
 from zamba_lcli.callbacks.finetuning import ConstantFactor, ZambaBackboneFinetuning
+from zamba_lcli.callbacks.formats import CSVPredictions
 from zamba_lcli.callbacks.interruption import SaveOnInterrupt, WholeCheckpointIO
 from zamba_lcli.callbacks.lr_finder import ZambaLearningRateFinder
-from zamba_lcli.callbacks.predictions import PredictionsCSV
+from zamba_lcli.callbacks.predictions import WritePredictions
+from zamba_lcli.callbacks.progress import ClipProgressBar
 
 __all__ = [
+    "CSVPredictions",
+    "ClipProgressBar",
     "ConstantFactor",
     "FrozenFeatureCache",
-    "PredictionsCSV",
     "SaveOnInterrupt",
     "WholeCheckpointIO",
+    "WritePredictions",
     "ZambaBackboneFinetuning",
     "ZambaLearningRateFinder",
 ]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import zlib
@@ -249,7 +250,7 @@ class FrozenFeatureCache(Callback):
                 loader: DataLoader[Any] = DataLoader(
                     Subset(dataset, sorted(entry_of)),
                     batch_size=data.batch_size,
-                    num_workers=data.num_workers,
+                    num_workers=data.workers(math.ceil(len(entry_of) / data.batch_size)),
                     collate_fn=dataset.collate,
                 )
                 for batch in loader:

@@ -1,51 +1,103 @@
 """Predictions out."""
 
-import csv
-import heapq
-from collections.abc import Iterator
-from contextlib import ExitStack
+import hashlib
+import json
+import os
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter
+from pytorch_lightning.utilities import rank_zero_info
 
+from zamba_lcli import __version__
+from zamba_lcli.callbacks.formats import (
+    CSVPredictions,
+    PredictedClip,
+    PredictedPart,
+    PredictionFormat,
+    PredictionRun,
+)
+from zamba_lcli.callbacks.spool import FoundRows, Spool, append
+from zamba_lcli.data import ZambaVideoDataModule
+from zamba_lcli.data.videos import folder_beside
 from zamba_lcli.errors import InputError
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.types import Batch, Prediction
+
+SPOOL = "predictions.partial"
+SIGTERM_CODE = 143
 
 
-class PredictionsCSV(BasePredictionWriter):
-    """Writes ``predictions.csv``: a row for each clip, in the order found, whether it could be read or not.
+class WritePredictions(BasePredictionWriter):
+    """Writes what is predicted of every clip, whether it could be read or not, in one format or several.
 
-    Columns: ``filepath``, a probability for each class, ``status`` (``ok`` or ``failed``) and ``error`` (the reason). Each
-    process writes its rows to a file of its own as they come; at the end they are merged.
+    Each process appends its rows to a file below ``predictions.partial`` in the output folder as they come. At the end they are
+    merged, in the order in which the clips were found, and the files are moved into place. A run that is killed at any moment
+    goes on if it is started again with the same arguments: only clips without a row, and those that could not be read, are
+    looked at again. Whether a clip is the same is told by its name, not by its content.
+
+    With several machines the output folder must be on a disk that all of them share.
 
     Args:
-        path: Where to write; null for ``predictions.csv`` in the run folder. An existing file is not overwritten.
+        output_dir: Folder to write to; null for one beside the input: ``clips_predictions`` for the folder ``clips``,
+            ``list_predictions`` for the table ``list.csv``, ``a_predictions`` for the clip ``a.mp4``.
+        formats: What to write; null for ``CSVPredictions`` alone.
+        overwrite: Whether files of the formats that are there already are replaced, and what is left of a run that was not
+            finished and had other arguments is deleted.
     """
 
-    def __init__(self, path: str | None = None) -> None:
-        """Keeps the path."""
+    def __init__(
+        self,
+        output_dir: str | None = None,
+        formats: list[PredictionFormat] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Keeps the arguments; see the class."""
         super().__init__(write_interval="batch")
-        self.path = path
+        self.output_dir = output_dir
+        self.formats = [CSVPredictions()] if formats is None else formats
+        self.overwrite = overwrite
+        names = [f.filename for f in self.formats]
+        if not names or len(set(names)) < len(names):
+            raise InputError(
+                f"WritePredictions: formats must write at least one file and each another one, not {names}."
+            )
+
+    # ---- Lightning's hooks -------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds out where to write, and refuses to overwrite, before anything is computed."""
+        """Finds out where to write and what is done already, and refuses what cannot be, before anything is computed."""
         if stage != "predict":
             return
-        log_dir = trainer.log_dir  # the same in all processes: this is a broadcast
-        self.output = Path(log_dir or ".") / "predictions.csv" if self.path is None else Path(self.path)
-        if self.output.exists():
-            raise InputError(f"{self.output} exists already. Move it away, or give another path to PredictionsCSV.")
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-
-    def _part(self, rank: int) -> Path:
-        return self.output.with_name(f"{self.output.name}.part{rank}")
+        data = _data_of(trainer)
+        self.folder = folder_beside(str(data.videos)) if self.output_dir is None else Path(self.output_dir)
+        self.spool = Spool(self.folder / SPOOL)
+        self.run = _run(trainer, cast(ZambaVideoClassificationLightningModule, pl_module), data)
+        begun: tuple[int, NDArray[np.bool_]] | str = ""
+        if trainer.is_global_zero:  # the others must not look: those that are ahead write already
+            try:
+                begun = self._begin(trainer, cast(ZambaVideoClassificationLightningModule, pl_module), data)
+            except InputError as error:
+                begun = str(error)
+        begun = trainer.strategy.broadcast(begun)
+        if isinstance(begun, str):
+            raise InputError(begun)
+        self._start, self._done_before = begun
+        data.leave_out(self._done_before)
+        if self._done_before.any():
+            rank_zero_info(
+                f"{self._done_before.sum()} of {len(self._done_before)} clips are done; going on with the others."
+            )
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens this process's file."""
-        self._file = self._part(trainer.global_rank).open("w", newline="", encoding="utf-8")
-        self._rows = csv.writer(self._file)
+        self._file = self.spool.open(self._start, trainer.global_rank)
 
     def write_on_batch_end(
         self,
@@ -57,39 +109,148 @@ class PredictionsCSV(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Writes the rows of a ``Batch`` and its ``prediction``, float (B, classes), each led by the clip's position."""
-        blanks = [""] * len(cast(ZambaVideoClassificationLightningModule, pl_module).class_names)
-        rows: list[list[Any]] = [
-            [index, filepath, *[f"{p:.6g}" for p in probabilities], "ok", ""]
-            for index, filepath, probabilities in zip(
-                batch["index"], batch["filepath"], prediction.tolist(), strict=True
-            )
-        ]
-        rows += [[index, filepath, *blanks, "failed", reason] for index, filepath, reason in batch["failed"]]
-        rows.sort(key=lambda row: int(row[0]))
-        self._rows.writerows(rows)
-        self._file.flush()
+        """Writes the rows of a ``Batch`` and its ``Prediction``."""
+        append(self._file, _clips(batch, prediction))
+        if trainer.received_sigterm:  # all that is done is written
+            raise SystemExit(SIGTERM_CODE)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merges the processes' rows into the one table."""
+        """Merges the rows of all processes and writes the formats."""
         self._file.close()
         trainer.strategy.barrier()
-        if not trainer.is_global_zero:
-            return
-        parts = [self._part(rank) for rank in range(trainer.world_size)]
-        counts = {"ok": 0, "failed": 0}
-        partial = self.output.with_name(f"{self.output.name}.part")
-        with ExitStack() as files, partial.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            class_names = cast(ZambaVideoClassificationLightningModule, pl_module).class_names
-            table.writerow(["filepath", *class_names, "status", "error"])
-            readers: list[Iterator[list[str]]] = [
-                csv.reader(files.enter_context(part.open(newline="", encoding="utf-8"))) for part in parts
-            ]
-            for row in heapq.merge(*readers, key=lambda row: int(row[0])):
-                table.writerow(row[1:])
-                counts[row[-2]] += 1
-        partial.replace(self.output)
-        for part in parts:
-            part.unlink()
-        print(f"{counts['ok']} clips predicted, {counts['failed']} failed: {self.output}")
+        if trainer.is_global_zero:
+            self._merge(trainer, _data_of(trainer))
+
+    # ---- what the first process does ---------------------------------------------------------------------------------
+
+    def _begin(
+        self, trainer: Trainer, module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule
+    ) -> tuple[int, NDArray[np.bool_]]:
+        """Returns the number of this start, and which clips are done, bool (clips,)."""
+        there = [path for f in self.formats if (path := self.folder / f.filename).exists()]
+        # what is there beside a spool was written by a run that was killed when it was nearly done
+        if there and not self.overwrite and not self.spool.folder.exists():
+            raise InputError(
+                f"{there[0]} exists already. Move it away; or give WritePredictions another output_dir, or overwrite: true."
+            )
+        for prediction_format in self.formats:
+            prediction_format.check(self.run)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            start = self.spool.begin(_header(trainer, module, data), discard=self.overwrite)
+        except OSError as error:
+            raise InputError(
+                f"{self.folder.absolute()} cannot be written: {error.strerror}. Give WritePredictions an output_dir."
+            ) from None
+        found = self.spool.find(self.run.filepaths)
+        return start, found.there & ~found.failed
+
+    def _merge(self, trainer: Trainer, data: ZambaVideoDataModule) -> None:
+        found = self.spool.find(self.run.filepaths)
+        missing = int((~found.there).sum())
+        if missing and trainer.limit_predict_batches == 1.0:
+            raise InputError(
+                f"{missing} of {len(found.there)} clips have no row in {self.spool.folder.absolute()}. It must be on a disk "
+                "that all machines share: give WritePredictions such an output_dir. What is there is kept."
+            )
+        for prediction_format in self.formats:
+            self._write(prediction_format, found, data)
+        self.spool.remove()
+        ok = int((found.there & ~found.failed).sum())
+        before = int(self._done_before.sum())
+        told = f", {before} of them by the run before" if before else ""
+        paths = ", ".join(str(self.folder / f.filename) for f in self.formats)
+        trainer.print(f"{ok} clips predicted{told}, {int(found.failed.sum())} failed: {paths}")
+
+    def _write(self, prediction_format: PredictionFormat, found: FoundRows, data: ZambaVideoDataModule) -> None:
+        """Writes one format under another name and moves it into place when it is whole."""
+        path = self.folder / prediction_format.filename
+        partial = path.with_name(f".{path.name}.part")
+        for leftover in (partial, path):
+            if leftover.is_dir():  # a folder cannot be replaced
+                shutil.rmtree(leftover)
+        partial.unlink(missing_ok=True)
+        rows = self.spool.read(found, self.run.filepaths, self.run.paths, data.sites)
+        prediction_format.write(partial, rows, self.run)
+        partial.replace(path)
+
+
+def _data_of(trainer: Trainer) -> ZambaVideoDataModule:
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, ZambaVideoDataModule):
+        raise InputError("WritePredictions needs a ZambaVideoDataModule: trainer.predict(model, datamodule=data).")
+    return data
+
+
+def _run(
+    trainer: Trainer, module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule
+) -> PredictionRun:
+    dataset = data.dataset("predict")
+    checkpoint = f", {Path(trainer.ckpt_path).name}" if trainer.ckpt_path else ""
+    return PredictionRun(
+        class_names=module.class_names,
+        task=module.task,
+        classifier=f"zamba-lcli {__version__} ({type(module).__name__}{checkpoint})",
+        has_sites=data.sites is not None,
+        filepaths=dataset.filepaths,
+        paths=dataset.paths,
+    )
+
+
+def _header(
+    trainer: Trainer, module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule
+) -> dict[str, Any]:
+    """Returns all that a clip's row depends on besides its file, as plain values under names for messages."""
+    hparams = {key: value for key, value in module.hparams.items() if key not in ("weights", "class_names")}
+    header = {
+        "weights": _identity_of_weights(trainer, module),
+        "classes": module.class_names,
+        "model": {"class": type(module).__qualname__, "arguments": hparams},
+        "frames": data.loading(),
+        "precision": trainer.precision,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(header, default=str, sort_keys=True))
+    return plain
+
+
+def _identity_of_weights(trainer: Trainer, module: ZambaVideoClassificationLightningModule) -> str:
+    """Returns a hash of the checkpoint, which is loaded later, or else of the model's weights."""
+    if trainer.ckpt_path is not None and os.path.isfile(trainer.ckpt_path):
+        with open(trainer.ckpt_path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _clips(batch: Batch, prediction: Prediction) -> list[PredictedClip]:
+    """Returns the clips of a batch, with numbers as short as they are exact."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    probabilities = prediction["probabilities"].tolist()  # (B, classes)
+    by_part = prediction["part_probabilities"].tolist()  # (B, clips, classes)
+    times, numbers = batch["times"].tolist(), batch["frame_numbers"].tolist()  # (B, clips, T)
+    clips = [
+        PredictedClip(
+            filepath=filepath,
+            path=Path(),
+            site=None,
+            predicted_at=now,
+            probabilities=_short(probabilities[i]),
+            parts=[
+                PredictedPart(_short(p), _short(t), n) for p, t, n in zip(by_part[i], times[i], numbers[i], strict=True)
+            ],
+            frame_rate=float(batch["frame_rate"][i]),
+            duration=float(batch["duration"][i]),
+        )
+        for i, filepath in enumerate(batch["filepath"])
+    ]
+    failed = [
+        PredictedClip(filepath, Path(), None, predicted_at=now, error=reason) for _, filepath, reason in batch["failed"]
+    ]
+    return [*clips, *failed]
+
+
+def _short(values: list[float]) -> list[float]:
+    return [float(f"{value:.7g}") for value in values]

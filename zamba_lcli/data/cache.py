@@ -7,6 +7,7 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,9 @@ class FrameCache:
             return read(path)  # which says why
         try:
             with np.load(entry) as kept:
-                clip = Clip(kept["frames"], kept["times"])
+                clip = Clip(
+                    kept["frames"], kept["times"], kept["numbers"], float(kept["frame_rate"]), float(kept["duration"])
+                )
             if self.max_bytes is not None:
                 os.utime(entry)  # the time of its last use
             return clip
@@ -81,7 +84,7 @@ class FrameCache:
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
-                np.savez(file, frames=clip.frames, times=clip.times)
+                np.savez(file, **{field.name: getattr(clip, field.name) for field in fields(clip)})
             self._written += partial.stat().st_size
             partial.replace(entry)
         except OSError as error:

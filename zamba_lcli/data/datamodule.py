@@ -1,15 +1,18 @@
 """From labels and clips to batches."""
 
 import csv
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from lightning_fabric.utilities.data import suggested_max_num_workers
+from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
@@ -36,6 +39,7 @@ from zamba_lcli.data.videos import find_videos
 from zamba_lcli.errors import InputError
 from zamba_lcli.types import Batch, Task, run_seed
 
+MAX_WORKERS = 8  # if not stated; each holds a few batches of frames
 POSITION = "position"  # key of the checkpoint
 SPLITS_OF = {  # the splits that a command reads
     TrainerFn.FITTING: ("train", "val"),
@@ -60,8 +64,8 @@ class ZambaVideoDataModule(LightningDataModule):
         label_column: Column of the table with the labels; null for ``label``. Of a package: column of the observations
             with the label of an animal; null for ``scientificName``. What is no animal (blank, human, vehicle) is its own
             label.
-        videos: What ``predict`` looks at: a folder (searched with its subfolders), a table with a column ``filepath``,
-            or one clip.
+        videos: What ``predict`` looks at: a folder (searched with its subfolders), a table with a column ``filepath`` (and
+            maybe ``site``), or one clip.
         demo: Renders a small labelled set of clips, to try things out; instead of labels and data_dir.
         sampling: Which frames of a clip are looked at; null for 32 evenly spaced ones.
         height: Height of the frames given to the model, in pixels.
@@ -74,7 +78,8 @@ class ZambaVideoDataModule(LightningDataModule):
         cache_max_gb: Size that the cache may reach, in GB (10^9 bytes); what was not used for longest goes first. Null for no
             limit.
         batch_size: Clips in a batch, per process.
-        num_workers: Processes that read clips, per training process; 0 to read in the training process itself.
+        num_workers: Processes that read clips, per training process; 0 to read in the training process itself. Null for as many
+            as the machine's cores can feed, 8 at most.
         split_proportions: Shares of train, val and holdout where the table has no split; null for 3 : 1 : 1. Sites, if
             known, are kept together.
         split_seed: Changes which clips or sites the drawn splits get.
@@ -103,7 +108,7 @@ class ZambaVideoDataModule(LightningDataModule):
         cache_dir: str | None = None,
         cache_max_gb: float | None = None,
         batch_size: int = 2,
-        num_workers: int = 2,
+        num_workers: int | None = None,
         split_proportions: dict[str, float] | None = None,
         split_seed: int = 0,
         allow_sites_across_splits: bool = False,
@@ -119,7 +124,7 @@ class ZambaVideoDataModule(LightningDataModule):
             ("width", width, 1),
             ("crop_bottom_pixels", crop_bottom_pixels, 0),
             ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
+            ("num_workers", num_workers or 0, 0),
             ("max_damaged", max_damaged, 0),
             ("time_limit", time_limit, 0),
             ("cache_max_gb", 0 if cache_max_gb is None else cache_max_gb, 0),
@@ -154,6 +159,8 @@ class ZambaVideoDataModule(LightningDataModule):
         self.task = task
         self._class_names = class_names
         self._datasets: dict[str, ClipDataset] = {}
+        self.sites: list[str] | None = None  # of the clips of ``videos``, if a table tells them
+        self._left_out: NDArray[np.bool_] | None = None
         self._failed: set[str] = set()
         self._failed_csv: Path | None = None
         self._refusal: str | None = None
@@ -265,7 +272,7 @@ class ZambaVideoDataModule(LightningDataModule):
                 raise InputError(
                     "data.videos is missing: give a folder of clips, a table with a column filepath, or a clip."
                 )
-            filepaths, paths = find_videos(self.videos, self.data_dir)
+            filepaths, paths, self.sites = find_videos(self.videos, self.data_dir)
             self._datasets["predict"] = self._dataset(filepaths, paths, np.zeros((len(paths), 0), np.float32))
             self._announce_cache()
             return
@@ -304,8 +311,26 @@ class ZambaVideoDataModule(LightningDataModule):
         return self._each_clip_once("holdout")
 
     def predict_dataloader(self) -> DataLoader[ClipItem]:
-        """Returns the clips of ``videos`` in order."""
-        return self._each_clip_once("predict")
+        """Returns the clips of ``videos`` in order, but for those of ``leave_out``."""
+        return self._each_clip_once("predict", self._left_out)
+
+    def leave_out(self, clips: NDArray[np.bool_]) -> None:
+        """Lets ``predict_dataloader`` pass over clips, such as those that an interrupted run is done with.
+
+        Args:
+            clips: bool (clips,), true for each clip of ``dataset("predict")`` that is left out.
+        """
+        self._left_out = clips
+
+    @property
+    def clips_to_predict(self) -> int:
+        """Number of clips of ``videos`` that are not left out."""
+        return len(self._datasets["predict"]) - (0 if self._left_out is None else int(self._left_out.sum()))
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Moves what the model computes with; times stay, which not all devices can hold in double precision."""
+        computed = {"video": batch["video"], "target": batch["target"]}
+        return cast(Batch, {**batch, **super().transfer_batch_to_device(computed, device, dataloader_idx)})
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Names the clips that could not be read, once each, in the log and in ``failed.csv``."""
@@ -404,12 +429,13 @@ class ZambaVideoDataModule(LightningDataModule):
         """Returns the clips of a split (train, val, holdout or predict) that ``setup`` has made ready."""
         return self._datasets[split]
 
-    def _each_clip_once(self, split: str) -> DataLoader[ClipItem]:
+    def _each_clip_once(self, split: str, left_out: NDArray[np.bool_] | None = None) -> DataLoader[ClipItem]:
         dataset = self._datasets[split]
-        return self._loader(dataset, EachClipOnceSampler(dataset, shuffle=False, **self._process()))
+        return self._loader(dataset, EachClipOnceSampler(dataset, **self._process(), left_out=left_out))
 
     def _loader(self, dataset: ClipDataset, sampler: DistributedSampler[int]) -> DataLoader[ClipItem]:
-        num_workers = 0 if dataset.features else self.num_workers  # cached features need no one to read clips
+        # cached features need no one to read clips
+        num_workers = 0 if dataset.features else self.workers(math.ceil(len(sampler) / self.batch_size))
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
@@ -419,6 +445,13 @@ class ZambaVideoDataModule(LightningDataModule):
             persistent_workers=num_workers > 0,
             generator=torch.Generator().manual_seed(run_seed()),  # else it draws from the generator that dropout uses
         )
+
+    def workers(self, batches: int) -> int:
+        """Returns how many processes read clips for a loader of so many batches."""
+        if self.num_workers is not None:
+            return self.num_workers
+        devices = 1 if self.trainer is None else self.trainer.num_devices
+        return min(MAX_WORKERS, batches, suggested_max_num_workers(devices))
 
     def _process(self) -> dict[str, Any]:
         """Returns how many processes train and which of them this is."""

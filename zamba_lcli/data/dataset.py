@@ -1,13 +1,14 @@
 """Clips as items and batches for a torch DataLoader."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, DistributedSampler
 
 from zamba_lcli.data.cache import FrameCache
@@ -20,14 +21,13 @@ NO_CLIP = -1  # index that a sampler gives to a process that has run out of clip
 
 @dataclass(frozen=True)
 class ClipItem:
-    """One clip of a dataset: its frames, or the reason why there are none."""
+    """One clip of a dataset: what was read of it, or the reason why nothing was."""
 
     index: int
     filepath: str
     target: np.ndarray  # float32 (classes,)
-    frames: np.ndarray | None = None  # uint8 (num_clips x T, H, W, 3)
     cached: list[str] | None = None  # names of its features, which stand for the frames
-    times: np.ndarray | None = None  # float64 (num_clips x T,) seconds
+    clip: Clip | None = None  # what is read of the file
     error: str = ""
 
 
@@ -93,7 +93,7 @@ class ClipDataset(Dataset[ClipItem]):
             )
         except UnreadableClipError as error:
             return ClipItem(index, self.filepaths[index], self.targets[index], error=error.reason)
-        return ClipItem(index, self.filepaths[index], self.targets[index], frames=clip.frames, times=clip.times)
+        return ClipItem(index, self.filepaths[index], self.targets[index], clip=clip)
 
     def _read(self, path: Path) -> Clip:
         return read_clip(
@@ -108,19 +108,23 @@ class ClipDataset(Dataset[ClipItem]):
 
     def collate(self, items: list[ClipItem]) -> Batch:
         """Makes a batch of the clips that could be read and a list of those that could not."""
-        read = [item for item in items if item.frames is not None or item.cached is not None]
-        seen = [item for item in read if item.frames is not None]
+        read = [item for item in items if item.clip is not None or item.cached is not None]
+        seen = [item.clip for item in read if item.clip is not None]
         clips, frames = self.sampling.num_clips, self.sampling.num_frames
         pictures = np.zeros((0, self.height, self.width, 3), np.uint8)
         if seen:
-            pictures = np.concatenate([cast(np.ndarray, item.frames) for item in seen])
-        times = np.array([cast(np.ndarray, item.times) for item in seen], np.float64).reshape(-1, clips, frames)
+            pictures = np.concatenate([clip.frames for clip in seen])
+        times = np.array([clip.times for clip in seen], np.float64).reshape(-1, clips, frames)
+        numbers = np.array([clip.numbers for clip in seen], np.int64).reshape(-1, clips, frames)
         targets = np.stack([item.target for item in read]) if read else self.targets[:0]
         video = torch.from_numpy(pictures.reshape(len(seen) * clips, frames, self.height, self.width, 3))
         return {
             # (B, T, H, W, C) -> (B, C, T, H, W) without copying: torch's channels_last_3d layout
             "video": video.permute(0, 4, 1, 2, 3),
             "times": torch.from_numpy(times),
+            "frame_numbers": torch.from_numpy(numbers),
+            "frame_rate": torch.tensor([clip.frame_rate for clip in seen], dtype=torch.float64),
+            "duration": torch.tensor([clip.duration for clip in seen], dtype=torch.float64),
             "target": torch.from_numpy(targets),
             "index": [item.index for item in read],
             "filepath": [item.filepath for item in read],
@@ -168,10 +172,25 @@ class EachClipOnceSampler(DistributedSampler[int]):
 
     ``DistributedSampler`` repeats clips so that all processes take as many steps, which falsifies metrics. Here the
     processes that run out get the index ``NO_CLIP`` instead, and the collation leaves it out.
+
+    Args:
+        dataset: The clips.
+        num_replicas: Number of processes.
+        rank: Which of them this is.
+        left_out: Clips that are not dealt, bool (clips,); None for none. Where that is all, each process gets ``NO_CLIP``:
+            without any step Lightning would not call the hooks of a run.
     """
+
+    def __init__(
+        self, dataset: ClipDataset, *, num_replicas: int, rank: int, left_out: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Keeps the arguments; see the class."""
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
+        self.indices = np.arange(len(dataset)) if left_out is None else np.flatnonzero(~left_out)
+        self.num_samples = max(1, math.ceil(len(self.indices) / num_replicas))
+        self.total_size = self.num_samples * num_replicas
 
     def __iter__(self) -> Iterator[int]:
         """Yields this process's indices."""
-        clips = len(cast(ClipDataset, self.dataset))
-        indices = [*range(clips), *[NO_CLIP] * (self.total_size - clips)]
-        return iter(indices[self.rank : self.total_size : self.num_replicas])
+        for place in range(self.rank, self.total_size, self.num_replicas):
+            yield int(self.indices[place]) if place < len(self.indices) else NO_CLIP

@@ -39,6 +39,11 @@ class Timeline:
         """Time of the last frame in seconds; 0.0 for a single frame."""
         return float(self.times[-1])
 
+    @property
+    def end(self) -> float:
+        """Time in seconds when the last frame ends, which is shown for as long as the one before it."""
+        return self.duration + (float(np.diff(self.times[-2:])[0]) if len(self.times) > 1 else 0.0)
+
 
 class FrameSampling(ABC):
     """Base of all strategies: chooses times, and leaves it to the reader which frames are shown then."""
@@ -384,10 +389,9 @@ def _check_preview(sampling: ContentSampling) -> None:
 
 
 def _within(times: Times, timeline: Timeline, too_short: TooShort) -> Times:
-    """Moves times after the last frame to it, or refuses; the last frame is shown for as long as the one before it."""
-    shown_for = float(np.diff(timeline.times[-2:])[0]) if len(timeline.times) > 1 else 0.0
-    if too_short == "refuse" and times[-1] > timeline.duration + shown_for + 1e-6:
-        raise TooShortError(f"{timeline.duration + shown_for:.2f} s long, but {times[-1]:.2f} s are looked at")
+    """Moves times after the last frame to it, or refuses."""
+    if too_short == "refuse" and times[-1] > timeline.end + 1e-6:
+        raise TooShortError(f"{timeline.end:.2f} s long, but {times[-1]:.2f} s are looked at")
     return np.minimum(times, timeline.duration)
 
 

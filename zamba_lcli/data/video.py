@@ -58,6 +58,9 @@ class Clip:
 
     frames: NDArray[np.uint8]  # (num_clips x T, H, W, 3) RGB
     times: NDArray[np.float64]  # (num_clips x T,) seconds: when the frames given are shown
+    numbers: NDArray[np.int64]  # (num_clips x T,) which frames of the file they are, 0 is the first
+    frame_rate: float  # frames a second of the file, on average; 0.0 for a single frame
+    duration: float  # seconds: length of the file
 
 
 @dataclass(frozen=True)
@@ -213,9 +216,14 @@ def _frames_at(
             delivered = _decode(path, index, wanted, *size, deadline, seek=True, sparing=False)
     except _SeekMissedError:  # the index of some AVI files leads astray
         delivered = _decode(path, index, wanted, *size, deadline, seek=False, sparing=False)
+    ticks = np.array([delivered[int(position)][0] for position in positions])
+    timeline = index.timeline
     clip = Clip(
         frames=np.stack([delivered[int(position)][1] for position in positions]),
-        times=np.array([delivered[int(p)][0] - index.ticks[0] for p in positions]) * index.seconds_per_tick,
+        times=(ticks - index.ticks[0]) * index.seconds_per_tick,
+        numbers=np.searchsorted(index.ticks, ticks),
+        frame_rate=(len(timeline.times) - 1) / timeline.duration if timeline.duration else 0.0,
+        duration=timeline.end,
     )
     return clip, float(np.mean([delivered[position][0] != index.ticks[position] for position in wanted]))
 

@@ -1,7 +1,9 @@
 """Which clips to predict."""
 
 import csv
+import os
 from pathlib import Path
+from typing import NamedTuple
 
 from zamba_lcli.errors import InputError
 
@@ -29,17 +31,24 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 
-def find_videos(videos: str, data_dir: str | None = None) -> tuple[list[str], list[Path]]:
+class Videos(NamedTuple):
+    """Clips to predict."""
+
+    filepaths: list[str]  # as found, relative to the folder, or as written in the table
+    paths: list[Path]  # where they are, or should be
+    sites: list[str] | None  # as in the table; None if it does not tell
+
+
+def find_videos(videos: str, data_dir: str | None = None) -> Videos:
     """Lists clips: those of a folder in sorted order, or those of a table in its order.
 
     Args:
         videos: A folder, searched with its subfolders for files with the endings of videos in any case; a ``.csv`` table
-            with a column ``filepath``; or one clip.
+            with a column ``filepath`` and maybe a column ``site``; or one clip.
         data_dir: Folder that the filepaths of a table are relative to; null for the folder of the table.
 
     Returns:
-        The names as found (relative to the folder, or as written in the table) and the paths. The files of a table may be
-        missing: that is told clip by clip.
+        The clips, each once. The files of a table may be missing: that is told clip by clip.
 
     Raises:
         InputError: If there is no such folder or file, or nothing to predict in it.
@@ -52,17 +61,36 @@ def find_videos(videos: str, data_dir: str | None = None) -> tuple[list[str], li
                 f"data.videos: no clip in {path.absolute()} or its subfolders; files with these endings count as clips: "
                 f"{' '.join(sorted(VIDEO_SUFFIXES))}."
             )
-        return [p.relative_to(path).as_posix() for p in found], found
+        return Videos([p.relative_to(path).as_posix() for p in found], found, None)
     if not path.is_file():
         raise InputError(f"data.videos: there is no folder or file {path.absolute()}.")
     if path.suffix.lower() != ".csv":
-        return [str(path)], [path]
+        return Videos([str(path)], [path], None)
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         if "filepath" not in (rows.fieldnames or []):
             raise InputError(f"data.videos: {path} has no column filepath; its columns are {rows.fieldnames or []}.")
-        filepaths = list(dict.fromkeys(name for row in rows if (name := (row["filepath"] or "").strip())))
-    if not filepaths:
+        sites: dict[str, str] = {}
+        for row in rows:
+            if name := (row["filepath"] or "").strip():
+                sites.setdefault(name, (row.get("site") or "").strip())
+        has_sites = "site" in (rows.fieldnames or [])
+    if not sites:
         raise InputError(f"data.videos: {path} names no clip in its column filepath.")
     folder = path.parent if data_dir is None else Path(data_dir)
-    return filepaths, [folder / name for name in filepaths]
+    return Videos(list(sites), [folder / name for name in sites], list(sites.values()) if has_sites else None)
+
+
+def folder_beside(videos: str) -> Path:
+    """Returns where predictions go if nothing is said: ``clips_predictions`` beside the folder, table or clip ``clips``.
+
+    Raises:
+        InputError: If there is nothing beside it.
+    """
+    path = Path(os.path.abspath(videos))  # a link stays a link: beside it is where people look
+    name = path.name if path.is_dir() else path.stem
+    if not name:
+        raise InputError(
+            f"data.videos: there is no place beside {path} for predictions. Give WritePredictions an output_dir."
+        )
+    return path.with_name(f"{name}_predictions")

@@ -1,0 +1,161 @@
+"""Predictions on disk while they come, so that a run that is killed at any moment can go on."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zamba_lcli.callbacks.formats import PredictedClip, PredictedPart
+from zamba_lcli.errors import InputError
+
+HEADER = "header.json"
+OPEN_FILES = 200  # at a time; systems allow a process some hundred
+
+
+@dataclass(frozen=True)
+class FoundRows:
+    """Where the row of each clip is; no row is held in memory."""
+
+    files: list[Path]
+    file: NDArray[np.int32]  # (clips,) position in ``files``, -1 where there is no row
+    offset: NDArray[np.int64]  # (clips,) bytes
+    failed: NDArray[np.bool_]  # (clips,) whether the clip could not be read
+
+    @property
+    def there(self) -> NDArray[np.bool_]:
+        """Whether a clip has a row, (clips,)."""
+        return self.file >= 0
+
+
+class Spool:
+    """A folder with rows as lines of JSON: each process of each start of a run appends to a file of its own.
+
+    A line that is torn, as the last one of a process that was killed, does not count: its clip is predicted again. So is a
+    clip that could not be read, which may have been the disk's fault.
+
+    Args:
+        folder: Where the files are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Keeps the path."""
+        self.folder = folder
+
+    def begin(self, header: Mapping[str, Any], discard: bool) -> int:
+        """Makes the folder, or goes on with what is there.
+
+        Args:
+            header: What the rows depend on, plain values.
+            discard: Whether rows that depend on something else may be deleted.
+
+        Returns:
+            The number of this start, 0 for the first.
+
+        Raises:
+            InputError: If the rows that are there depend on something else.
+        """
+        shutil.rmtree(self._done, ignore_errors=True)  # left over by a run that was killed when it was done
+        file = self.folder / HEADER
+        try:
+            theirs = json.loads(file.read_bytes())
+        except (FileNotFoundError, ValueError):
+            theirs = None
+        if theirs is not None and theirs != header and not discard:
+            differing = sorted(key for key in {*header, *theirs} if header.get(key) != theirs.get(key))
+            raise InputError(
+                f"{self.folder} holds predictions of a run that was not finished and differed in: {', '.join(differing)}. "
+                "Finish that run with the arguments it had; or delete the folder; or give WritePredictions another output_dir, "
+                "or overwrite: true."
+            )
+        if theirs != header:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            partial = file.with_suffix(".part")
+            with partial.open("w") as text:
+                json.dump(header, text, indent=1)
+                text.flush()
+                os.fsync(text.fileno())
+            partial.replace(file)
+        return 1 + max((int(path.name.split("-")[0]) for path in self._files()), default=-1)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*-*.jsonl"))
+
+    @property
+    def _done(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.done")
+
+    def open(self, start: int, rank: int) -> IO[bytes]:
+        """Opens the file that a process appends to, for ``append``."""
+        return (self.folder / f"{start:06d}-{rank:06d}.jsonl").open("xb")
+
+    def find(self, filepaths: Sequence[str]) -> FoundRows:
+        """Looks where the row of each clip is; a clip with several rows has that which could be read, or else the last."""
+        position_of = {filepath: position for position, filepath in enumerate(filepaths)}
+        files, clips = self._files(), len(filepaths)
+        found = FoundRows(files, np.full(clips, -1, np.int32), np.zeros(clips, np.int64), np.zeros(clips, np.bool_))
+        for number, path in enumerate(files):
+            offset = 0
+            with path.open("rb") as file:
+                for line in file:
+                    row = _parse(line)
+                    position = None if row is None else position_of.get(row["filepath"])
+                    if row is not None and position is not None and (found.failed | ~found.there)[position]:
+                        found.file[position], found.offset[position] = number, offset
+                        found.failed[position] = bool(row["error"])
+                    offset += len(line)
+        return found
+
+    def read(
+        self, found: FoundRows, filepaths: Sequence[str], paths: Sequence[Path], sites: Sequence[str] | None
+    ) -> Iterator[PredictedClip]:
+        """Yields the clips that have a row, in the order of ``filepaths``."""
+        with ExitStack() as stack:
+            opened: dict[int, IO[bytes]] = {}
+            for position in map(int, np.flatnonzero(found.there)):
+                number = int(found.file[position])
+                if number not in opened:
+                    if len(opened) == OPEN_FILES:
+                        stack.close()
+                        opened.clear()
+                    opened[number] = stack.enter_context(found.files[number].open("rb"))
+                file = opened[number]
+                file.seek(found.offset[position])
+                row = json.loads(file.readline())
+                parts = [PredictedPart(**part) for part in row.pop("parts")]
+                filepath, path, site = filepaths[position], paths[position], sites and sites[position]
+                yield PredictedClip(**{**row, "filepath": filepath, "path": path, "site": site, "parts": parts})
+
+    def remove(self) -> None:
+        """Deletes the folder; if that is interrupted, what is left does not pass for rows."""
+        self.folder.rename(self._done)
+        shutil.rmtree(self._done)
+
+
+def append(file: IO[bytes], clips: Sequence[PredictedClip]) -> None:
+    """Appends the rows of ``clips`` and hands them to the system, which keeps them whatever happens to the process."""
+    rows = []
+    for clip in clips:
+        row = asdict(clip)
+        del row["path"], row["site"]  # these are the listing's
+        rows.append(f"{json.dumps(row)}\n".encode())
+    file.write(b"".join(rows))
+    file.flush()
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Returns a row, or None if the line is torn."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        row: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return row
