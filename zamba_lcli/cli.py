@@ -289,13 +289,17 @@ class ZambaCLI(LightningCLI):
                 stated["data.class_names"] = found["data"]["class_names"]  # the same classes: in the checkpoint's order
             if stated.get("data.sampling") is None:  # stands for the default, not for a choice
                 stated["data.sampling"] = found["data"].get("sampling")
+            both = {}  # what the checkpoint has of what is stated
             for prefix, section in (("model.init_args", found["model"]["init_args"]), ("data", found["data"])):
                 for key, theirs in section.items():
                     if f"{prefix}.{key}" in stated:
                         section[key] = _plain(stated[f"{prefix}.{key}"])
-                        if section[key] != theirs:
-                            print_once(f"{prefix}.{key}: {section[key]} as you state; the checkpoint has {theirs}.")
+                        both[f"{prefix}.{key}"] = theirs
             self.config = self.parser.parse_object({name: found}, self.config)
+            for key, theirs in both.items():
+                ours = _plain(self.config[name][key])  # complete, with the defaults of what is left out
+                if _with_one_name(ours) != _with_one_name(theirs):
+                    print_once(f"{key}: {ours} as you state; the checkpoint has {theirs}.")
         if name == "check":
             return
         if self.config[name].get("model") is None:
@@ -499,6 +503,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Namespace):
         return value.as_dict()
     return list(value) if isinstance(value, tuple) else value
+
+
+def _with_one_name(value: Any) -> Any:
+    """Returns a plain value with classes in place of class paths, of which several may mean the same."""
+    if isinstance(value, dict):
+        return {key: pydoc.locate(v) if key == "class_path" else _with_one_name(v) for key, v in value.items()}
+    return value
 
 
 def _build_finetuning(class_type: type, *args: Any, **kwargs: Any) -> ZambaBackboneFinetuning:

@@ -2,8 +2,9 @@
 
 import os
 import random
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from torchmetrics.classification import (
 )
 
 from zamba_lcli.errors import InputError
+from zamba_lcli.losses import balanced_weights, check_class_weights, prepare_loss, stated_loss
 from zamba_lcli.schedulers import PER_BATCH
 from zamba_lcli.types import Batch, Interval, Task, run_seed
 
@@ -98,12 +100,25 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         task: ``multilabel``: a clip may have several labels, each judged by itself (binary cross-entropy with logits).
             ``multiclass``: each clip has exactly one label (cross-entropy).
         decay_norm_and_bias: Whether the optimizer's weight decay acts on BatchNorm layers and biases too.
+        loss: The loss, by class path: ``torch.nn.BCEWithLogitsLoss``, ``SmoothedBCEWithLogitsLoss`` or ``SigmoidFocalLoss``
+            for multilabel, ``torch.nn.CrossEntropyLoss`` or ``SoftmaxFocalLoss`` for multiclass; null for the task's
+            (binary) cross-entropy. It is averaged over the clips of a batch.
+        class_weights: By which the loss of clips with a label is multiplied, in training and evaluation: a number for each
+            class, 1 for those left out; or ``balanced``, in inverse proportion to how many train clips have the label. Of
+            multilabel clips the terms of the labels that they have are multiplied.
     """
 
     backbone: nn.Module
     head: nn.Module
 
-    def __init__(self, class_names: Sequence[str], task: Task = "multilabel", decay_norm_and_bias: bool = True) -> None:
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        task: Task = "multilabel",
+        decay_norm_and_bias: bool = True,
+        loss: nn.Module | None = None,
+        class_weights: dict[str, float] | Literal["balanced"] | None = None,
+    ) -> None:
         """Sets up loss and metrics; see the class for the arguments."""
         super().__init__()
         class_names = list(class_names)
@@ -116,7 +131,9 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                 f"There is only one class, {class_names[0]!r}, and nothing to tell it from. Label other clips too (e.g. "
                 "blank), or set model.init_args.task to multilabel for one class against none."
             )
-        self.save_hyperparameters()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Attribute 'loss' is an instance of `nn.Module`")  # not for long
+            self.save_hyperparameters()
         self.hparams["class_names"] = class_names
         self.class_names = class_names
         self.task: Task = task
@@ -124,7 +141,15 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self.backbone_is_frozen = True
         self.train_backbone_batchnorm = True
         self.features: FeatureSource | None = None
-        self.loss: nn.Module = nn.BCEWithLogitsLoss() if task == "multilabel" else nn.CrossEntropyLoss()
+        self.loss = prepare_loss(loss, task, len(class_names))
+        if isinstance(self.hparams.get("loss"), nn.Module):  # from Python; on the command line it is stated already
+            self.hparams["loss"] = stated_loss(self.loss)
+        if isinstance(class_weights, dict):
+            check_class_weights(class_weights, class_names)
+        self.class_weights = class_weights
+        # not a buffer: a callback that averages weights would average it too
+        self._weight_of_class = torch.ones(len(class_names))
+        self._weigh_classes(class_weights if isinstance(class_weights, dict) else {})
         self.configure_metrics()
         self._optimizer: OptimizerBuilder | None = None
         self._lr_scheduler: LRSchedulerBuilder | None = None
@@ -326,9 +351,26 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         overall.reset()
 
     def setup(self, stage: str) -> None:
-        """Lets all processes go by the seed of the first one: a seed that is drawn is another in each of them."""
+        """Counts the train labels, if that is what the loss goes by.
+
+        Also lets all processes go by the seed of the first one: a seed that is drawn is another in each of them.
+        """
         if self.trainer.world_size > 1:
             os.environ["PL_GLOBAL_SEED"] = str(self.trainer.strategy.broadcast(run_seed()))
+        if self.class_weights == "balanced" and stage == "fit":
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            if not hasattr(data, "count_train_labels"):
+                raise InputError(
+                    "model.init_args.class_weights: balanced needs a ZambaVideoDataModule, which knows the train labels. "
+                    "Give weights by name."
+                )
+            counts, clips = data.count_train_labels()
+            weights = balanced_weights(counts, clips, self.task)
+            rank_zero_info("class_weights: " + ", ".join(f"{name} {weight:.4g}" for name, weight in weights.items()))
+            self._weigh_classes(weights)
+
+    def _weigh_classes(self, weights: dict[str, float]) -> None:
+        self._weight_of_class = torch.tensor([weights.get(name, 1.0) for name in self.class_names])
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
@@ -361,17 +403,31 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             logits = self(batch["video"])
         return cast(Tensor, logits.unflatten(0, (len(batch["index"]), -1)).mean(dim=1))
 
+    def mean_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the mean loss of clips.
+
+        Args:
+            logits: Float (B, classes).
+            target: Float (B, classes), 1 where the clip has the label.
+        """
+        weights = self._weight_of_class.to(target)  # (classes,)
+        if self.task == "multilabel":
+            losses = self.loss(logits, target) * (1 + target * (weights - 1))  # (B, classes)
+        else:
+            losses = self.loss(logits, target.argmax(dim=1)) * (target @ weights)  # (B,)
+        return cast(Tensor, losses.mean())
+
     def _step(self, batch: Batch, stage: str) -> Tensor:
         """Computes the batch's mean loss and counts its clips in the stage's metrics."""
         logits, target = self.mean_logits(batch), batch["target"]
+        if self.task == "multiclass" and (target.sum(dim=1) != 1).any():
+            raise InputError(
+                "A clip without exactly one label, in a multiclass model. Set model.init_args.task to multilabel, "
+                "or give each clip one label."
+            )
+        loss = self.mean_loss(logits.float(), target)
         if self.task == "multiclass":
-            if (target.sum(dim=1) != 1).any():
-                raise InputError(
-                    "A clip without exactly one label, in a multiclass model. Set model.init_args.task to multilabel, "
-                    "or give each clip one label."
-                )
             target = target.argmax(dim=1)  # (B,)
-        loss = self.loss(logits, target)
         with torch.no_grad():
             probabilities = self.probabilities(logits.float())
             cast(MeanMetric, self.losses[f"{stage}_loss"]).update(loss.detach(), weight=len(target))
@@ -382,7 +438,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                 else:
                     named = F.one_hot(probabilities.argmax(dim=1), len(self.class_names))
                 cast(MetricCollection, self.per_class[f"{stage}_metrics"]).update(named, batch["target"].long())
-        return cast(Tensor, loss)
+        return loss
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Returns the mean loss of the batch, or None where none of its clips could be read."""
@@ -439,6 +495,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             _resume_before_validation(checkpoint["loops"]["fit_loop"], self.trainer.validating)
         checkpoint["seed"] = run_seed()
+        if self.class_weights == "balanced":
+            checkpoint["class_weights"] = dict(zip(self.class_names, self._weight_of_class.tolist(), strict=True))
         checkpoint["train_metrics"] = {name: _state_over_processes(metric) for name, metric in self._train_metrics()}
         hyper_parameters = checkpoint.get("hyper_parameters")
         if hyper_parameters is not None and "weights" in hyper_parameters:
@@ -487,6 +545,13 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                 )
             self._reorder_classes(checkpoint, [list(theirs).index(name) for name in self.class_names])
         self._restore_train_metrics(checkpoint.get("train_metrics", {}))
+        if self.class_weights == "balanced" and (self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING):
+            if "class_weights" not in checkpoint:
+                raise InputError(
+                    "model.init_args.class_weights: the checkpoint's run did not balance its classes. Leave balanced out, or "
+                    "give weights by name."
+                )
+            self._weigh_classes(checkpoint["class_weights"])  # there may be no train labels here
 
     def _reorder_classes(self, checkpoint: dict[str, Any], order: list[int]) -> None:
         """Brings a checkpoint of the same classes in another order into the order of this model, in place.

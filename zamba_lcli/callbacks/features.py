@@ -28,7 +28,15 @@ from zamba_lcli.types import Batch
 GB = 10**9
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # arguments of models that do not change what trunk and backbone compute
-ELSEWHERE = ("class_names", "task", "decay_norm_and_bias", "weights", "post_backbone_dropout")
+ELSEWHERE = (
+    "class_names",
+    "task",
+    "decay_norm_and_bias",
+    "loss",
+    "class_weights",
+    "weights",
+    "post_backbone_dropout",
+)
 
 
 class FeatureStore:

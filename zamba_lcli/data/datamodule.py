@@ -202,6 +202,12 @@ class ZambaVideoDataModule(LightningDataModule):
             targets[row, [column[label] for label in clip.labels]] = 1
         return targets
 
+    def count_train_labels(self) -> tuple[dict[str, int], int]:
+        """Returns how many train clips have each label, and how many train clips there are."""
+        clips = self.table.split("train")
+        counts = self._targets(clips).sum(axis=0)
+        return {name: int(count) for name, count in zip(self.class_names, counts, strict=True)}, len(clips)
+
     def _check_labels(self) -> None:
         """Refuses labels that the checkpoint's model does not know, empty splits and classes, and sites in several splits."""
         unknown = sorted(set(self.table.class_names) - set(self.class_names))
