@@ -16,6 +16,7 @@ class Batch(TypedDict):
     times: Tensor  # float64 (B, clips, T) seconds: when the frames are shown
     target: Tensor  # float32 (B, classes), 1 where the clip has the label; (B, 0) where there are no labels
     index: list[int]  # (B,) positions in the dataset
+    drawn: list[tuple[int, int]]  # (B,) epoch of training, and how many times the clip was drawn before in the epoch
     filepath: list[str]  # (B,) as written in the labels table
     cached: list[list[str]]  # (B,) for each clip the names of its features in a cache, which stand for ``video``; or []
     failed: list[tuple[int, str, str]]  # position, filepath, reason

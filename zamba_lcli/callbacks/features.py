@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
 from zamba_lcli.data import ZambaVideoDataModule
-from zamba_lcli.data.dataset import ClipDataset
+from zamba_lcli.data.dataset import ClipDataset, Drawn
 from zamba_lcli.errors import InputError
 from zamba_lcli.module import Features, ZambaVideoClassificationLightningModule
 from zamba_lcli.types import Batch
@@ -285,7 +285,7 @@ class FrozenFeatureCache(Callback):
             return
         video = batch["video"].to(module.device)
         if augmented and data.augmentation:
-            video = data.augment(video, batch["index"], view)
+            video = data.augment(video, [Drawn(position, view) for position in batch["index"]])
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             trunk = module.forward_trunk(video)
             backbone = module.forward_backbone(trunk)

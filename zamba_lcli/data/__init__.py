@@ -13,8 +13,10 @@ from zamba_lcli.data.sampling import (
     SceneChanges,
     SeveralClips,
 )
+from zamba_lcli.data.weighting import ClassBalanced
 
 __all__ = [
+    "ClassBalanced",
     "DemoClips",
     "EarlyBias",
     "EvenlySpaced",

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from torchvision import tv_tensors
 
 from zamba_lcli.data.cache import FrameCache
-from zamba_lcli.data.dataset import ClipDataset, ClipItem, EachClipOnceSampler, ShuffledSampler
+from zamba_lcli.data.dataset import ClipDataset, ClipItem, Drawn, EachClipOnceSampler, ShuffledSampler
 from zamba_lcli.data.demo import DemoClips
 from zamba_lcli.data.labels import (
     LabelledClip,
@@ -33,6 +33,7 @@ from zamba_lcli.data.labels import (
 from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling
 from zamba_lcli.data.video import TIME_LIMIT, UnreadableClipError, probe
 from zamba_lcli.data.videos import find_videos
+from zamba_lcli.data.weighting import ClipWeights
 from zamba_lcli.errors import InputError
 from zamba_lcli.types import Batch, Task, run_seed
 
@@ -81,6 +82,8 @@ class ZambaVideoDataModule(LightningDataModule):
         allow_sites_across_splits: Do not refuse a column ``split`` that puts clips of one site into several splits.
         check_clips: Open every clip before the first step and refuse to start if any is unreadable. With false, such
             clips are passed over when their turn comes.
+        clip_weights: Which train clips are drawn more often than others, such as ``ClassBalanced``; null to draw each clip
+            once an epoch.
         augmentation: Random changes of the train clips, such as those of ``torchvision.transforms.v2``, in turn, on the
             device of the model. Each gets a clip, uint8 (T, 3, H, W), and treats all its frames alike.
         class_names: The classes in order; null for those in the labels, sorted, or those of the checkpoint.
@@ -108,6 +111,7 @@ class ZambaVideoDataModule(LightningDataModule):
         split_seed: int = 0,
         allow_sites_across_splits: bool = False,
         check_clips: bool = True,
+        clip_weights: ClipWeights | None = None,
         augmentation: list[nn.Module] | None = None,
         class_names: list[str] | None = None,
         task: Task = "multilabel",
@@ -150,6 +154,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self.split_seed = split_seed
         self.allow_sites_across_splits = allow_sites_across_splits
         self.check_clips = check_clips
+        self.clip_weights = clip_weights
         self.augmentation = augmentation or []
         self.task = task
         self._class_names = class_names
@@ -296,7 +301,8 @@ class ZambaVideoDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the train clips, in an order that depends on the run's seed and the epoch alone."""
         dataset = self._datasets["train"]
-        sampler = ShuffledSampler(dataset, self._position, **self._process(), seed=run_seed())
+        weights = None if self.clip_weights is None else self.clip_weights.weights(dataset.targets)
+        sampler = ShuffledSampler(dataset, self._position, **self._process(), seed=run_seed(), weights=weights)
         loader = self._loader(dataset, sampler)
         self._go_on(sampler.num_samples, len(loader))
         return loader
@@ -324,19 +330,20 @@ class ZambaVideoDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments train clips; what is random is a function of the run's seed, the epoch and the clip."""
         if self.augmentation and self.trainer is not None and self.trainer.training:
-            batch["video"] = self.augment(batch["video"], batch["index"], self.trainer.current_epoch)
+            clips = [Drawn(i, *drawn) for i, drawn in zip(batch["index"], batch["drawn"], strict=True)]
+            batch["video"] = self.augment(batch["video"], clips)
         return batch
 
-    def augment(self, video: Tensor, indices: Sequence[int], epoch: int) -> Tensor:
-        """Augments clips, uint8 (B x num_clips, 3, T, H, W), whose positions in the dataset are ``indices``, (B,)."""
+    def augment(self, video: Tensor, drawn: Sequence[Drawn]) -> Tensor:
+        """Augments the clips that were ``drawn``, (B,): uint8 (B x num_clips, 3, T, H, W)."""
         parts = self.sampling.num_clips
         with torch.random.fork_rng([video.device] if video.is_cuda else []):
-            clips = [self._augment(clip, indices[i // parts], epoch) for i, clip in enumerate(video)]
+            clips = [self._augment(clip, drawn[i // parts]) for i, clip in enumerate(video)]
         return torch.stack(clips) if clips else video
 
-    def _augment(self, clip: Tensor, index: int, epoch: int) -> Tensor:
+    def _augment(self, clip: Tensor, drawn: Drawn) -> Tensor:
         """Augments a clip, uint8 (3, T, H, W)."""
-        chance = np.random.SeedSequence([run_seed(), epoch, index])
+        chance = np.random.SeedSequence([run_seed(), *drawn])
         torch.manual_seed(int(chance.generate_state(1, np.uint64)[0] >> 1))
         video = tv_tensors.Video(clip.transpose(0, 1))  # type: ignore[no-untyped-call]
         for change in self.augmentation:
@@ -414,7 +421,7 @@ class ZambaVideoDataModule(LightningDataModule):
         dataset = self._datasets[split]
         return self._loader(dataset, EachClipOnceSampler(dataset, shuffle=False, **self._process()))
 
-    def _loader(self, dataset: ClipDataset, sampler: DistributedSampler[int]) -> DataLoader[ClipItem]:
+    def _loader(self, dataset: ClipDataset, sampler: DistributedSampler[Any]) -> DataLoader[ClipItem]:
         num_workers = 0 if dataset.features else self.num_workers  # cached features need no one to read clips
         return DataLoader(
             dataset,

@@ -1,13 +1,14 @@
 """Clips as items and batches for a torch DataLoader."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, DistributedSampler
 
 from zamba_lcli.data.cache import FrameCache
@@ -16,6 +17,14 @@ from zamba_lcli.data.video import TIME_LIMIT, Clip, UnreadableClipError, read_cl
 from zamba_lcli.types import Batch
 
 NO_CLIP = -1  # index that a sampler gives to a process that has run out of clips
+
+
+class Drawn(NamedTuple):
+    """A clip as a sampler draws it: with all that chance may depend on in training."""
+
+    position: int  # in the dataset
+    epoch: int = 0
+    nth: int = 0  # how many times it was drawn before in the epoch
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,7 @@ class ClipItem:
     cached: list[str] | None = None  # names of its features, which stand for the frames
     times: np.ndarray | None = None  # float64 (num_clips x T,) seconds
     error: str = ""
+    drawn: tuple[int, int] = (0, 0)  # epoch, and how many times it was drawn before in the epoch
 
 
 class ClipDataset(Dataset[ClipItem]):
@@ -79,8 +89,12 @@ class ClipDataset(Dataset[ClipItem]):
         """Returns the number of clips, readable or not."""
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> ClipItem:
-        """Reads the clip at ``index``; one that cannot be read comes without frames and with the reason."""
+    def __getitem__(self, drawn: int | Drawn) -> ClipItem:
+        """Reads the clip at a position; one that cannot be read comes without frames and with the reason."""
+        position, epoch, nth = drawn if isinstance(drawn, Drawn) else Drawn(drawn)
+        return replace(self._item(position), drawn=(epoch, nth))
+
+    def _item(self, index: int) -> ClipItem:
         if index == NO_CLIP:
             return ClipItem(NO_CLIP, "", self.targets[:0])
         if index in self.errors:
@@ -123,13 +137,14 @@ class ClipDataset(Dataset[ClipItem]):
             "times": torch.from_numpy(times),
             "target": torch.from_numpy(targets),
             "index": [item.index for item in read],
+            "drawn": [item.drawn for item in read],
             "filepath": [item.filepath for item in read],
             "cached": [item.cached for item in read if item.cached is not None],
             "failed": [(item.index, item.filepath, item.error) for item in items if item.error],
         }
 
 
-class ShuffledSampler(DistributedSampler[int]):
+class ShuffledSampler(DistributedSampler[Drawn]):
     """Shuffles the clips and deals them to the processes; the order depends on the seed and the epoch alone.
 
     A resumed run goes on with the batch after the last one trained on, without reading those before it. Lightning starts
@@ -141,6 +156,8 @@ class ShuffledSampler(DistributedSampler[int]):
         num_replicas: Number of processes.
         rank: Which of them this is.
         seed: The run's seed.
+        weights: How often each clip is drawn relative to the others, (clips,); None for once an epoch. Of the n clips of an
+            epoch, a clip with the share w of all weights is drawn n * w times, rounded up or down by chance.
     """
 
     def __init__(
@@ -151,16 +168,36 @@ class ShuffledSampler(DistributedSampler[int]):
         num_replicas: int,
         rank: int,
         seed: int,
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
         """Keeps the arguments; see the class."""
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
         self.position = position
+        self.weights = weights
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Drawn]:
         """Yields this process's indices that are left of the epoch."""
         epoch, clips_done = self.position()
         self.set_epoch(epoch)
-        return islice(super().__iter__(), clips_done, None)
+        if self.weights is None:
+            drawn = [Drawn(position, epoch) for position in cast(Iterator[int], super().__iter__())]
+        else:
+            drawn = self._weighted(self.weights)[self.rank : self.total_size : self.num_replicas]
+        return iter(drawn[clips_done:])
+
+    def _weighted(self, weights: NDArray[np.float64]) -> list[Drawn]:
+        """Draws an epoch's clips, of all processes, by systematic sampling: evenly spaced marks on the summed weights."""
+        chance = np.random.default_rng([self.seed, self.epoch])
+        order = chance.permutation(len(weights))
+        reached = np.cumsum(weights[order]) / weights.sum()
+        marks = (np.arange(self.total_size) + chance.random()) / self.total_size
+        chosen = order[np.minimum(np.searchsorted(reached, marks, side="right"), len(weights) - 1)]
+        before: Counter[int] = Counter()
+        drawn = []
+        for position in map(int, chance.permutation(chosen)):
+            drawn.append(Drawn(position, self.epoch, before[position]))
+            before[position] += 1
+        return drawn
 
 
 class EachClipOnceSampler(DistributedSampler[int]):
