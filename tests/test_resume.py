@@ -74,6 +74,7 @@ def uninterrupted(clips, tmp_path_factory):
                 cls("torchvision.transforms.v2.RandomHorizontalFlip"),
                 cls("torchvision.transforms.v2.ColorJitter", brightness=0.5),
             ],
+            "batch_augmentation": [cls("torchvision.transforms.v2.MixUp", alpha=0.5)],
         },
         "model": {
             "init_args": {

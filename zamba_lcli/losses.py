@@ -145,6 +145,24 @@ def prepare_loss(loss: nn.Module | None, task: Task, classes: int) -> nn.Module:
     return loss
 
 
+def check_takes_mixed_targets(loss: nn.Module, classes: int) -> None:
+    """Refuses a multiclass loss that takes class indices only, where clips are mixed.
+
+    Args:
+        loss: As ``prepare_loss`` returns it.
+        classes: Number of classes.
+    """
+    try:
+        losses = loss(torch.zeros(2, classes), torch.full((2, classes), 1 / classes))
+    except (RuntimeError, ValueError, TypeError, IndexError):  # what torch's losses raise
+        losses = None
+    if losses is None or losses.shape != (2,):
+        raise InputError(
+            f"model.init_args.loss: {type(loss).__name__} does not take the targets of mixed clips. Leave out "
+            f"data.batch_augmentation, or take one that does: {FITTING_LOSSES['multiclass']}."
+        )
+
+
 def stated_loss(loss: nn.Module) -> dict[str, Any]:
     """Returns ``class_path`` and ``init_args`` of a loss built in Python, plain values as in a YAML."""
     init_args = {}

@@ -32,7 +32,13 @@ from torchmetrics.classification import (
 )
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.losses import balanced_weights, check_class_weights, prepare_loss, stated_loss
+from zamba_lcli.losses import (
+    balanced_weights,
+    check_class_weights,
+    check_takes_mixed_targets,
+    prepare_loss,
+    stated_loss,
+)
 from zamba_lcli.schedulers import PER_BATCH
 from zamba_lcli.types import Batch, Interval, Task, run_seed
 
@@ -357,8 +363,10 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         """
         if self.trainer.world_size > 1:
             os.environ["PL_GLOBAL_SEED"] = str(self.trainer.strategy.broadcast(run_seed()))
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.task == "multiclass" and stage == "fit" and getattr(data, "batch_augmentation", None):
+            check_takes_mixed_targets(self.loss, len(self.class_names))
         if self.class_weights == "balanced" and stage == "fit":
-            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             if not hasattr(data, "count_train_labels"):
                 raise InputError(
                     "model.init_args.class_weights: balanced needs a ZambaVideoDataModule, which knows the train labels. "
@@ -408,30 +416,31 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
         Args:
             logits: Float (B, classes).
-            target: Float (B, classes), 1 where the clip has the label.
+            target: Float (B, classes), 1 where the clip has the label, between 0 and 1 for mixed clips.
         """
         weights = self._weight_of_class.to(target)  # (classes,)
         if self.task == "multilabel":
             losses = self.loss(logits, target) * (1 + target * (weights - 1))  # (B, classes)
         else:
-            losses = self.loss(logits, target.argmax(dim=1)) * (target @ weights)  # (B,)
+            is_mixed = (target.amax(dim=1) < 1).any()
+            losses = self.loss(logits, target if is_mixed else target.argmax(dim=1)) * (target @ weights)  # (B,)
         return cast(Tensor, losses.mean())
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         """Computes the batch's mean loss and counts its clips in the stage's metrics."""
         logits, target = self.mean_logits(batch), batch["target"]
-        if self.task == "multiclass" and (target.sum(dim=1) != 1).any():
+        if self.task == "multiclass" and ((target.sum(dim=1) - 1).abs() > 1e-3).any():
             raise InputError(
                 "A clip without exactly one label, in a multiclass model. Set model.init_args.task to multilabel, "
                 "or give each clip one label."
             )
         loss = self.mean_loss(logits.float(), target)
-        if self.task == "multiclass":
-            target = target.argmax(dim=1)  # (B,)
+        # of a mixed clip, metrics go by the labels that make up at least half of it
+        target = target.argmax(dim=1) if self.task == "multiclass" else target.ge(0.5).long()  # (B,) or (B, classes)
         with torch.no_grad():
             probabilities = self.probabilities(logits.float())
             cast(MeanMetric, self.losses[f"{stage}_loss"]).update(loss.detach(), weight=len(target))
-            cast(MetricCollection, self.overall[f"{stage}_metrics"]).update(probabilities, target.long())
+            cast(MetricCollection, self.overall[f"{stage}_metrics"]).update(probabilities, target)
             if stage != "train":
                 if self.task == "multilabel":
                     named = (probabilities > 0.5).long()

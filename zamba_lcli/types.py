@@ -14,7 +14,7 @@ class Batch(TypedDict):
 
     video: Tensor  # uint8 (B x clips, 3, T, H, W); clips: parts of a video that are looked at apart, mostly 1
     times: Tensor  # float64 (B, clips, T) seconds: when the frames are shown
-    target: Tensor  # float32 (B, classes), 1 where the clip has the label; (B, 0) where there are no labels
+    target: Tensor  # float32 (B, classes), 1 where the clip has the label, between where clips are mixed; (B, 0) without labels
     index: list[int]  # (B,) positions in the dataset
     drawn: list[tuple[int, int]]  # (B,) epoch of training, and how many times the clip was drawn before in the epoch
     filepath: list[str]  # (B,) as written in the labels table

@@ -209,6 +209,11 @@ class FrozenFeatureCache(Callback):
                 "data.augmentation changes clips at random before the trunk, so that there is nothing to cache. Leave it out, "
                 "or set `views` of FrozenFeatureCache to the number of augmented views of each clip that are to be cached."
             )
+        if data.batch_augmentation:
+            raise InputError(
+                "data.batch_augmentation mixes other clips in each epoch, so that there is nothing to cache. Leave out it or "
+                "FrozenFeatureCache."
+            )
         if any(parameter.requires_grad for parameter in module.trunk.parameters()):
             raise InputError("model: a trunk that trains cannot be cached. Freeze it, or leave out FrozenFeatureCache.")
         if any(isinstance(layer, _BatchNorm) and layer.training for layer in module.trunk.modules()):

@@ -86,6 +86,9 @@ class ZambaVideoDataModule(LightningDataModule):
             once an epoch.
         augmentation: Random changes of the train clips, such as those of ``torchvision.transforms.v2``, in turn, on the
             device of the model. Each gets a clip, uint8 (T, 3, H, W), and treats all its frames alike.
+        batch_augmentation: What mixes train clips and their targets, such as ``MixUp`` and ``CutMix`` of
+            ``torchvision.transforms.v2``, in turn, after ``augmentation``. All frames of a clip are mixed with those of one
+            other clip of the batch. Train metrics go by the labels that make up at least half of a mixed clip.
         class_names: The classes in order; null for those in the labels, sorted, or those of the checkpoint.
         task: The model's task; ``multiclass`` refuses clips with several labels. Set by the model's on the command line.
     """
@@ -113,6 +116,7 @@ class ZambaVideoDataModule(LightningDataModule):
         check_clips: bool = True,
         clip_weights: ClipWeights | None = None,
         augmentation: list[nn.Module] | None = None,
+        batch_augmentation: list[nn.Module] | None = None,
         class_names: list[str] | None = None,
         task: Task = "multilabel",
     ) -> None:
@@ -156,6 +160,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self.check_clips = check_clips
         self.clip_weights = clip_weights
         self.augmentation = augmentation or []
+        self.batch_augmentation = batch_augmentation or []
         self.task = task
         self._class_names = class_names
         self._datasets: dict[str, ClipDataset] = {}
@@ -328,10 +333,14 @@ class ZambaVideoDataModule(LightningDataModule):
         return batch
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augments train clips; what is random is a function of the run's seed, the epoch and the clip."""
-        if self.augmentation and self.trainer is not None and self.trainer.training:
-            clips = [Drawn(i, *drawn) for i, drawn in zip(batch["index"], batch["drawn"], strict=True)]
-            batch["video"] = self.augment(batch["video"], clips)
+        """Augments train clips; what is random is a function of the run's seed and of the epoch and the clips."""
+        if self.trainer is None or not self.trainer.training or not batch["index"] or batch["cached"]:
+            return batch
+        drawn = [Drawn(i, *when) for i, when in zip(batch["index"], batch["drawn"], strict=True)]
+        if self.augmentation:
+            batch["video"] = self.augment(batch["video"], drawn)
+        if self.batch_augmentation:
+            batch["video"], batch["target"] = self._mix(batch["video"], batch["target"], drawn)
         return batch
 
     def augment(self, video: Tensor, drawn: Sequence[Drawn]) -> Tensor:
@@ -343,12 +352,12 @@ class ZambaVideoDataModule(LightningDataModule):
 
     def _augment(self, clip: Tensor, drawn: Drawn) -> Tensor:
         """Augments a clip, uint8 (3, T, H, W)."""
-        chance = np.random.SeedSequence([run_seed(), *drawn])
-        torch.manual_seed(int(chance.generate_state(1, np.uint64)[0] >> 1))
-        video = tv_tensors.Video(clip.transpose(0, 1))  # type: ignore[no-untyped-call]
+        torch.manual_seed(_seed(*drawn))
+        # not tv_tensors.Video, which torchvision leaves as it is where it has no such function (greyscale), in silence
+        frames = tv_tensors.Image(clip.transpose(0, 1))
         for change in self.augmentation:
-            video = change(video)
-        changed = torch.as_tensor(video).transpose(0, 1)
+            frames = change(frames)
+        changed = torch.as_tensor(frames).transpose(0, 1)
         if changed.dtype != clip.dtype or changed.shape != clip.shape:
             raise InputError(
                 f"data.augmentation makes {changed.dtype} {tuple(changed.shape)} of a clip that is {clip.dtype} "
@@ -356,6 +365,26 @@ class ZambaVideoDataModule(LightningDataModule):
                 f"{self.width}] to crops, and leave the conversion to float to the model."
             )
         return changed.contiguous()
+
+    def _mix(self, video: Tensor, target: Tensor, drawn: Sequence[Drawn]) -> tuple[Tensor, Tensor]:
+        """Mixes clips, uint8 (B x num_clips, 3, T, H, W), with each other, and their targets, (B, classes), alike."""
+        frames = video.transpose(1, 2)
+        parts = frames.reshape(len(target), -1, *frames.shape[1:])  # (B, num_clips, T, 3, H, W)
+        clips: Tensor = tv_tensors.Video(parts.flatten(1, 2).float())  # type: ignore[no-untyped-call]
+        mixed_target = target
+        with torch.random.fork_rng([video.device] if video.is_cuda else []):
+            torch.manual_seed(_seed(*(number for clip in drawn for number in clip)))
+            for change in self.batch_augmentation:
+                clips, mixed_target = change(clips, mixed_target)
+        mixed = torch.as_tensor(clips).round().to(video.dtype)
+        if mixed.shape != (len(target), parts.shape[1] * parts.shape[2], *parts.shape[3:]) or (
+            mixed_target.shape != target.shape
+        ):
+            raise InputError(
+                f"data.batch_augmentation makes {tuple(mixed.shape)} and targets {tuple(mixed_target.shape)} of a batch of "
+                f"{len(target)} clips. It must keep their shapes, as MixUp and CutMix of torchvision.transforms.v2 do."
+            )
+        return mixed.reshape(parts.shape).flatten(0, 1).transpose(1, 2).contiguous(), mixed_target
 
     def teardown(self, stage: str) -> None:
         """Says how many clips could not be read."""
@@ -490,6 +519,11 @@ class ZambaVideoDataModule(LightningDataModule):
             if is_new:
                 rows.writerow(["filepath", "reason"])
             rows.writerow([filepath, reason])
+
+
+def _seed(*numbers: int) -> int:
+    """Returns a seed that is a function of the run's and the given numbers."""
+    return int(np.random.SeedSequence([run_seed(), *numbers]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _count(progress: Any, batches: int) -> None:
