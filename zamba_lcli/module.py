@@ -459,7 +459,16 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             return cast(Tensor, sum(p.sum() for p in self.parameters() if p.requires_grad)) * 0.0
         loss = self._step(batch, "train")
         self.log("train_loss", loss, prog_bar=True, batch_size=clips, sync_dist=self.trainer.world_size > 1)
-        return loss
+        return loss * self._accumulation_correction(batch_idx)
+
+    def _accumulation_correction(self, batch_idx: int) -> float:
+        """Returns the factor that makes a step's gradient the mean over its batches where an epoch ends before all are there.
+
+        Lightning divides by ``accumulate_grad_batches``, so that the last step of such an epoch would be too small.
+        """
+        together = self.trainer.accumulate_grad_batches
+        left = self.trainer.num_training_batches - batch_idx // together * together  # from the step's first batch on
+        return float(together / min(together, left))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Counts the batch in the val metrics."""
