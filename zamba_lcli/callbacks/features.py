@@ -168,13 +168,14 @@ class FrozenFeatureCache(Callback):
             dataset = data.dataset(split)
             views = (self.views or 1) if split == "train" and data.augmentation else 1
             augmentation = repr(data.augmentation) if split == "train" else ""
+            crops = data.num_crops if split == "val" else data.num_crops and 1
             entries: dict[int, list[str]] = {}
             for position, path in enumerate(dataset.paths):
                 identity = _identity(path)
                 entries[position] = [
                     hashlib.sha256(
                         json.dumps(
-                            [identity, data.loading(), trunk_key, augmentation, view if augmentation else 0]
+                            [identity, data.loading(), crops, trunk_key, augmentation, view if augmentation else 0]
                         ).encode()
                     ).hexdigest()
                     for view in range(views)
@@ -183,7 +184,9 @@ class FrozenFeatureCache(Callback):
             work += [(dataset, p, view, entry) for p, names in entries.items() for view, entry in enumerate(names)]
         missing = [item for item in work[trainer.global_rank :: trainer.world_size] if not store.is_whole(item[3])]
         if missing:
-            self._check_size(store, module, data, len(missing) * trainer.world_size)
+            val = sum(item[0] is data.dataset("val") for item in missing)
+            parts = data.sampling.num_clips * (len(missing) - val + val * (data.num_crops or 1))
+            self._check_size(store, module, data, len(missing) * trainer.world_size, parts * trainer.world_size)
         errors = self._compute(trainer, module, data, store, missing)
         if trainer.world_size > 1:
             gathered: list[dict[str, str]] = [{} for _ in range(trainer.world_size)]
@@ -220,16 +223,15 @@ class FrozenFeatureCache(Callback):
             raise InputError("model: BatchNorm of the trunk is in training mode. Leave out FrozenFeatureCache.")
 
     def _check_size(
-        self, store: FeatureStore, module: ZambaVideoClassificationLightningModule, data: Any, clips: int
+        self, store: FeatureStore, module: ZambaVideoClassificationLightningModule, data: Any, clips: int, parts: int
     ) -> None:
-        """Compares what the missing entries need with the limit and the free space."""
-        sampling = data.sampling
+        """Compares what the missing entries, of so many clips with so many parts, need with the limit and the free space."""
         with torch.no_grad():
-            shape = (sampling.num_clips, 3, sampling.num_frames, data.height, data.width)
+            shape = (1, 3, data.sampling.num_frames, *data.input_size)
             example = module.forward_trunk(torch.zeros(shape, dtype=torch.uint8, device=module.device))
-        clip_bytes = sum(tensor.numel() * store.dtype.itemsize for tensor in _tensors(example))
-        needed, free = clips * clip_bytes, shutil.disk_usage(store.folder).free
-        text = f"{clips} clips of {clip_bytes / 1e6:.1f} MB need {needed / GB:.2f} GB in {store.folder.absolute()}"
+        part_bytes = sum(tensor.numel() * store.dtype.itemsize for tensor in _tensors(example))
+        needed, free = parts * part_bytes, shutil.disk_usage(store.folder).free
+        text = f"{clips} clips of {needed / clips / 1e6:.1f} MB need {needed / GB:.2f} GB in {store.folder.absolute()}"
         if self.max_gb is not None and needed > self.max_gb * GB:
             raise InputError(
                 f"FrozenFeatureCache: max_gb: {text}, more than {self.max_gb} GB. Raise it, or use bfloat16."
@@ -284,13 +286,13 @@ class FrozenFeatureCache(Callback):
         batch: Batch,
         entry_of: dict[int, str],
         view: int,
-        augmented: bool,
+        is_train: bool,
     ) -> None:
         if not batch["index"]:
             return
         video = batch["video"].to(module.device)
-        if augmented and data.augmentation:
-            video = data.augment(video, [Drawn(position, view) for position in batch["index"]])
+        drawn = [Drawn(position, view) for position in batch["index"]]
+        video = data.augment(video, drawn) if is_train else data.crops(video)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             trunk = module.forward_trunk(video)
             backbone = module.forward_backbone(trunk)

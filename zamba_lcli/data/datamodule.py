@@ -67,6 +67,9 @@ class ZambaVideoDataModule(LightningDataModule):
         sampling: Which frames of a clip are looked at; null for 32 evenly spaced ones.
         height: Height of the frames given to the model, in pixels.
         width: Width of the frames given to the model, in pixels.
+        num_crops: How many squares of each picture the model looks at in val, test and predict, its logits being averaged;
+            their side is the shorter one of height and width, and they are evenly spaced along the longer one. Train clips
+            are squares of that size too: what ``augmentation`` crops, or else the middle one. Null for whole pictures.
         crop_bottom_pixels: Rows cut off at the bottom of the original picture, where cameras print time and temperature.
         max_damaged: Share of the chosen frames that may be damaged; a clip with more counts as unreadable.
         time_limit: Seconds that reading a clip may take.
@@ -103,6 +106,7 @@ class ZambaVideoDataModule(LightningDataModule):
         sampling: FrameSampling | None = None,
         height: int = 240,
         width: int = 426,
+        num_crops: int | None = None,
         crop_bottom_pixels: int = 0,
         max_damaged: float = 0.5,
         time_limit: float = TIME_LIMIT,
@@ -125,6 +129,7 @@ class ZambaVideoDataModule(LightningDataModule):
         for name, value, least in (
             ("height", height, 1),
             ("width", width, 1),
+            ("num_crops", 1 if num_crops is None else num_crops, 1),
             ("crop_bottom_pixels", crop_bottom_pixels, 0),
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers, 0),
@@ -134,6 +139,11 @@ class ZambaVideoDataModule(LightningDataModule):
         ):
             if value < least:
                 raise InputError(f"data.{name}: {value} is less than {least}.")
+        if num_crops is not None and num_crops > 1 and height == width:
+            raise InputError(
+                f"data.num_crops: {num_crops} crops of a picture of {height} x {width} pixels would be the same. Make width "
+                "larger, e.g. to that of the whole picture."
+            )
         if demo is not None and any(given is not None for given in (labels, data_dir, label_column)):
             raise InputError(
                 "data.demo makes its own labels and clips: leave out data.labels, data.data_dir and data.label_column, or "
@@ -147,6 +157,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self.sampling = EvenlySpaced() if sampling is None else sampling
         self.height = height
         self.width = width
+        self.num_crops = num_crops
         self.crop_bottom_pixels = crop_bottom_pixels
         self.max_damaged = max_damaged
         self.time_limit = time_limit
@@ -333,18 +344,40 @@ class ZambaVideoDataModule(LightningDataModule):
         return batch
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augments train clips; what is random is a function of the run's seed and of the epoch and the clips."""
-        if self.trainer is None or not self.trainer.training or not batch["index"] or batch["cached"]:
+        """Crops clips, and augments and mixes train clips: by chance that goes by the run's seed, the epoch and the clips."""
+        if self.trainer is None or batch["cached"] or not batch["index"]:
+            return batch
+        if not self.trainer.training:
+            batch["video"] = self.crops(batch["video"])
             return batch
         drawn = [Drawn(i, *when) for i, when in zip(batch["index"], batch["drawn"], strict=True)]
-        if self.augmentation:
-            batch["video"] = self.augment(batch["video"], drawn)
+        batch["video"] = self.augment(batch["video"], drawn)
         if self.batch_augmentation:
             batch["video"], batch["target"] = self._mix(batch["video"], batch["target"], drawn)
         return batch
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of what the model is given."""
+        side = min(self.height, self.width)
+        return (self.height, self.width) if self.num_crops is None else (side, side)
+
+    def crops(self, video: Tensor) -> Tensor:
+        """Crops parts of clips, uint8 (B x num_clips, 3, T, H, W), to (B x num_clips x num_crops, 3, T, side, side)."""
+        return video if self.num_crops is None else _squares(video, self.num_crops).flatten(0, 1)
+
     def augment(self, video: Tensor, drawn: Sequence[Drawn]) -> Tensor:
-        """Augments the clips that were ``drawn``, (B,): uint8 (B x num_clips, 3, T, H, W)."""
+        """Augments the train clips that were ``drawn``, (B,), and takes the middle square if there are to be crops.
+
+        Args:
+            video: uint8 (B x num_clips, 3, T, H, W).
+            drawn: Which clips they are and when they were drawn.
+
+        Returns:
+            uint8 (B x num_clips, 3, T, *input_size).
+        """
+        if not self.augmentation:
+            return video if self.num_crops is None else _squares(video, 1)[:, 0]
         parts = self.sampling.num_clips
         with torch.random.fork_rng([video.device] if video.is_cuda else []):
             clips = [self._augment(clip, drawn[i // parts]) for i, clip in enumerate(video)]
@@ -358,11 +391,15 @@ class ZambaVideoDataModule(LightningDataModule):
         for change in self.augmentation:
             frames = change(frames)
         changed = torch.as_tensor(frames).transpose(0, 1)
-        if changed.dtype != clip.dtype or changed.shape != clip.shape:
+        whole = changed.dtype == clip.dtype and changed.shape == clip.shape
+        if whole and self.num_crops is not None:
+            changed = _squares(changed[None], 1)[0, 0]
+        height, width = self.input_size
+        if changed.dtype != clip.dtype or changed.shape != (*clip.shape[:2], height, width):
             raise InputError(
                 f"data.augmentation makes {changed.dtype} {tuple(changed.shape)} of a clip that is {clip.dtype} "
-                f"{tuple(clip.shape)} (3, frames, height, width). It must keep both: give size [{self.height}, "
-                f"{self.width}] to crops, and leave the conversion to float to the model."
+                f"{tuple(clip.shape)} (3, frames, height, width). It must keep both: give size [{height}, {width}] to crops, "
+                "and leave the conversion to float to the model."
             )
         return changed.contiguous()
 
@@ -399,6 +436,7 @@ class ZambaVideoDataModule(LightningDataModule):
             "sampling": self.sampling.stated(),
             "height": self.height,
             "width": self.width,
+            "num_crops": self.num_crops,
             "crop_bottom_pixels": self.crop_bottom_pixels,
             POSITION: {"epoch": epoch, "clips": clips * self._process()["num_replicas"]},
         }
@@ -519,6 +557,16 @@ class ZambaVideoDataModule(LightningDataModule):
             if is_new:
                 rows.writerow(["filepath", "reason"])
             rows.writerow([filepath, reason])
+
+
+def _squares(video: Tensor, number: int) -> Tensor:
+    """Returns the largest squares of pictures, (N, 3, T, H, W), evenly spaced: (N, number, 3, T, side, side)."""
+    height, width = video.shape[-2:]
+    side = min(height, width)
+    room = max(height, width) - side
+    starts = [room // 2] if number == 1 else [round(i * room / (number - 1)) for i in range(number)]
+    dim = 3 if height > width else 4
+    return torch.stack([video.narrow(dim, start, side) for start in starts], dim=1)
 
 
 def _seed(*numbers: int) -> int:
