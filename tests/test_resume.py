@@ -70,6 +70,7 @@ def uninterrupted(clips, tmp_path_factory):
             "data_dir": str(clips),
             "batch_size": 3,
             "clip_weights": cls("ClassBalanced"),
+            "temporal_jitter": cls("TemporalJitter", shift=0.5, step=1.0),
             "augmentation": [
                 cls("torchvision.transforms.v2.RandomHorizontalFlip"),
                 cls("torchvision.transforms.v2.ColorJitter", brightness=0.5),

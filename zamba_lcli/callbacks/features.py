@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from zamba_lcli.data import ZambaVideoDataModule
@@ -135,8 +135,8 @@ class FrozenFeatureCache(Callback):
         dtype: In which the trunk's output is kept: ``float32`` (exact), or ``bfloat16`` for half the size.
         max_gb: Size that this run's part may have, in GB (10^9 bytes); a larger one is refused before the pass. Null for what
             the disk has.
-        views: Number of augmented views of each train clip, used in turn by the epochs; needed where data.augmentation is
-            given. Null for none.
+        views: Number of augmented views of each train clip, used in turn by the epochs; needed where data.augmentation or
+            data.temporal_jitter is given. Null for none.
     """
 
     def __init__(
@@ -166,8 +166,8 @@ class FrozenFeatureCache(Callback):
         plans = []
         for split in ("train", "val"):
             dataset = data.dataset(split)
-            views = (self.views or 1) if split == "train" and data.augmentation else 1
-            augmentation = repr(data.augmentation) if split == "train" else ""
+            views = (self.views or 1) if split == "train" and _varies(data) else 1
+            augmentation = repr([data.temporal_jitter, *data.augmentation]) if split == "train" else ""
             crops = data.num_crops if split == "val" else data.num_crops and 1
             entries: dict[int, list[str]] = {}
             for position, path in enumerate(dataset.paths):
@@ -207,9 +207,10 @@ class FrozenFeatureCache(Callback):
             data, ZambaVideoDataModule
         ):
             raise InputError("FrozenFeatureCache needs a model and a data module of zamba_lcli.")
-        if data.augmentation and self.views is None:
+        if _varies(data) and self.views is None:
+            what = "data.augmentation" if data.augmentation else "data.temporal_jitter"
             raise InputError(
-                "data.augmentation changes clips at random before the trunk, so that there is nothing to cache. Leave it out, "
+                f"{what} changes clips at random before the trunk, so that there is nothing to cache. Leave it out, "
                 "or set `views` of FrozenFeatureCache to the number of augmented views of each clip that are to be cached."
             )
         if data.batch_augmentation:
@@ -262,15 +263,14 @@ class FrozenFeatureCache(Callback):
             for view in views:
                 entry_of = {p: entry for d, p, v, entry in missing if d is dataset and v == view}
                 loader: DataLoader[Any] = DataLoader(
-                    Subset(dataset, sorted(entry_of)),
+                    dataset,
+                    sampler=cast(Any, [Drawn(position, view) for position in sorted(entry_of)]),
                     batch_size=data.batch_size,
                     num_workers=data.num_workers,
                     collate_fn=dataset.collate,
                 )
                 for batch in loader:
-                    self._compute_batch(
-                        trainer, module, data, store, batch, entry_of, view, dataset is data.dataset("train")
-                    )
+                    self._compute_batch(trainer, module, data, store, batch, entry_of, dataset is data.dataset("train"))
                     errors |= {entry_of[position]: reason for position, _, reason in batch["failed"]}
                     bar.update(len(batch["index"]) + len(batch["failed"]))
         bar.close()
@@ -285,13 +285,12 @@ class FrozenFeatureCache(Callback):
         store: FeatureStore,
         batch: Batch,
         entry_of: dict[int, str],
-        view: int,
         is_train: bool,
     ) -> None:
         if not batch["index"]:
             return
         video = batch["video"].to(module.device)
-        drawn = [Drawn(position, view) for position in batch["index"]]
+        drawn = [Drawn(i, *when) for i, when in zip(batch["index"], batch["drawn"], strict=True)]
         video = data.augment(video, drawn) if is_train else data.crops(video)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             trunk = module.forward_trunk(video)
@@ -311,6 +310,11 @@ def fingerprint(layers: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _varies(data: Any) -> bool:
+    """Returns whether train clips are another time something else."""
+    return bool(data.augmentation) or data.temporal_jitter is not None
 
 
 def _arguments(module: ZambaVideoClassificationLightningModule) -> str:

@@ -12,6 +12,7 @@ from zamba_lcli.data.sampling import (
     MostMotion,
     SceneChanges,
     SeveralClips,
+    TemporalJitter,
 )
 from zamba_lcli.data.weighting import ClassBalanced
 
@@ -27,5 +28,6 @@ __all__ = [
     "MostMotion",
     "SceneChanges",
     "SeveralClips",
+    "TemporalJitter",
     "ZambaVideoDataModule",
 ]

@@ -30,7 +30,7 @@ from zamba_lcli.data.labels import (
     require_split,
     write_labels,
 )
-from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling
+from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling, TemporalJitter
 from zamba_lcli.data.video import TIME_LIMIT, UnreadableClipError, probe
 from zamba_lcli.data.videos import find_videos
 from zamba_lcli.data.weighting import ClipWeights
@@ -87,6 +87,7 @@ class ZambaVideoDataModule(LightningDataModule):
             clips are passed over when their turn comes.
         clip_weights: Which train clips are drawn more often than others, such as ``ClassBalanced``; null to draw each clip
             once an epoch.
+        temporal_jitter: Moves the times at which train clips are looked at; null to look at the same frames in each epoch.
         augmentation: Random changes of the train clips, such as those of ``torchvision.transforms.v2``, in turn, on the
             device of the model. Each gets a clip, uint8 (T, 3, H, W), and treats all its frames alike.
         batch_augmentation: What mixes train clips and their targets, such as ``MixUp`` and ``CutMix`` of
@@ -119,6 +120,7 @@ class ZambaVideoDataModule(LightningDataModule):
         allow_sites_across_splits: bool = False,
         check_clips: bool = True,
         clip_weights: ClipWeights | None = None,
+        temporal_jitter: TemporalJitter | None = None,
         augmentation: list[nn.Module] | None = None,
         batch_augmentation: list[nn.Module] | None = None,
         class_names: list[str] | None = None,
@@ -143,6 +145,11 @@ class ZambaVideoDataModule(LightningDataModule):
             raise InputError(
                 f"data.num_crops: {num_crops} crops of a picture of {height} x {width} pixels would be the same. Make width "
                 "larger, e.g. to that of the whole picture."
+            )
+        if temporal_jitter is not None and cache_dir is not None:
+            raise InputError(
+                "data.temporal_jitter looks at other frames in each epoch, which leaves nothing to data.cache_dir. Leave out one "
+                "of them."
             )
         if demo is not None and any(given is not None for given in (labels, data_dir, label_column)):
             raise InputError(
@@ -170,6 +177,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self.allow_sites_across_splits = allow_sites_across_splits
         self.check_clips = check_clips
         self.clip_weights = clip_weights
+        self.temporal_jitter = temporal_jitter
         self.augmentation = augmentation or []
         self.batch_augmentation = batch_augmentation or []
         self.task = task
@@ -304,6 +312,7 @@ class ZambaVideoDataModule(LightningDataModule):
             sites = {clip.site for clip in clips if clip.site is not None}
             rank_zero_info(f"{split}: {len(clips)} clips" + (f" from {len(sites)} sites" if sites else ""))
             dataset = self._dataset([c.filepath for c in clips], [c.path for c in clips], self._targets(clips))
+            dataset.jitter = self.temporal_jitter if split == "train" else None
             self._datasets[split] = dataset
         self._announce_cache()
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, DistributedSampler
 
 from zamba_lcli.data.cache import FrameCache
-from zamba_lcli.data.sampling import FrameSampling
+from zamba_lcli.data.sampling import FrameSampling, TemporalJitter
 from zamba_lcli.data.video import TIME_LIMIT, Clip, UnreadableClipError, read_clip
-from zamba_lcli.types import Batch
+from zamba_lcli.types import Batch, run_seed
 
 NO_CLIP = -1  # index that a sampler gives to a process that has run out of clips
 
@@ -55,6 +56,7 @@ class ClipDataset(Dataset[ClipItem]):
         max_damaged: Share of the chosen frames that may be damaged.
         time_limit: Seconds that reading a clip may take.
         cache: Keeps what has been read, None to read it each time.
+        jitter: Moves the times looked at, None to keep them.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class ClipDataset(Dataset[ClipItem]):
         max_damaged: float = 0.5,
         time_limit: float = TIME_LIMIT,
         cache: FrameCache | None = None,
+        jitter: TemporalJitter | None = None,
     ) -> None:
         """Keeps the arguments; no file is opened."""
         self.filepaths = filepaths
@@ -82,6 +85,7 @@ class ClipDataset(Dataset[ClipItem]):
         self.max_damaged = max_damaged
         self.time_limit = time_limit
         self.cache = cache
+        self.jitter = jitter
         self.features: dict[int, list[str]] = {}  # names of features that stand for the frames, by position
         self.errors: dict[int, str] = {}  # of clips that have none
 
@@ -91,25 +95,28 @@ class ClipDataset(Dataset[ClipItem]):
 
     def __getitem__(self, drawn: int | Drawn) -> ClipItem:
         """Reads the clip at a position; one that cannot be read comes without frames and with the reason."""
-        position, epoch, nth = drawn if isinstance(drawn, Drawn) else Drawn(drawn)
-        return replace(self._item(position), drawn=(epoch, nth))
+        drawn = drawn if isinstance(drawn, Drawn) else Drawn(drawn)
+        return replace(self._item(drawn), drawn=drawn[1:])
 
-    def _item(self, index: int) -> ClipItem:
+    def _item(self, drawn: Drawn) -> ClipItem:
+        index = drawn.position
         if index == NO_CLIP:
             return ClipItem(NO_CLIP, "", self.targets[:0])
         if index in self.errors:
             return ClipItem(index, self.filepaths[index], self.targets[index], error=self.errors[index])
         if index in self.features:
             return ClipItem(index, self.filepaths[index], self.targets[index], cached=self.features[index])
+        path = self.paths[index]
         try:
-            clip = (
-                self._read(self.paths[index]) if self.cache is None else self.cache.get(self.paths[index], self._read)
-            )
+            clip = self._read(path, drawn) if self.cache is None else self.cache.get(path, self._read)
         except UnreadableClipError as error:
             return ClipItem(index, self.filepaths[index], self.targets[index], error=error.reason)
         return ClipItem(index, self.filepaths[index], self.targets[index], frames=clip.frames, times=clip.times)
 
-    def _read(self, path: Path) -> Clip:
+    def _read(self, path: Path, drawn: Drawn | None = None) -> Clip:
+        move = None
+        if self.jitter is not None and drawn is not None:
+            move = partial(self.jitter.move, chance=np.random.default_rng([run_seed(), *drawn]))
         return read_clip(
             path,
             self.sampling,
@@ -118,6 +125,7 @@ class ClipDataset(Dataset[ClipItem]):
             crop_bottom_pixels=self.crop_bottom_pixels,
             max_damaged=self.max_damaged,
             time_limit=self.time_limit,
+            move=move,
         )
 
     def collate(self, items: list[ClipItem]) -> Batch:
