@@ -148,8 +148,8 @@ class ZambaVideoDataModule(LightningDataModule):
             )
         if temporal_jitter is not None and cache_dir is not None:
             raise InputError(
-                "data.temporal_jitter looks at other frames in each epoch, which leaves nothing to data.cache_dir. Leave out one "
-                "of them."
+                "data.temporal_jitter looks at other frames in each epoch, which leaves nothing to keep for data.cache_dir. "
+                "Leave out one of them."
             )
         if demo is not None and any(given is not None for given in (labels, data_dir, label_column)):
             raise InputError(
