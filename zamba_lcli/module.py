@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, cast
@@ -106,6 +107,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         task: ``multilabel``: a clip may have several labels, each judged by itself (binary cross-entropy with logits).
             ``multiclass``: each clip has exactly one label (cross-entropy).
         decay_norm_and_bias: Whether the optimizer's weight decay acts on BatchNorm layers and biases too.
+        backbone_lr_decay: Layer-wise decay of the learning rate, between 0 and 1: the last layer of the backbone has the
+            backbone's learning rate, each one before it that of the next one times this. Null for the same in all of it.
         loss: The loss, by class path: ``torch.nn.BCEWithLogitsLoss``, ``SmoothedBCEWithLogitsLoss`` or ``SigmoidFocalLoss``
             for multilabel, ``torch.nn.CrossEntropyLoss`` or ``SoftmaxFocalLoss`` for multiclass; null for the task's
             (binary) cross-entropy. It is averaged over the clips of a batch.
@@ -122,6 +125,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         class_names: Sequence[str],
         task: Task = "multilabel",
         decay_norm_and_bias: bool = True,
+        backbone_lr_decay: float | None = None,
         loss: nn.Module | None = None,
         class_weights: dict[str, float] | Literal["balanced"] | None = None,
     ) -> None:
@@ -143,7 +147,10 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self.hparams["class_names"] = class_names
         self.class_names = class_names
         self.task: Task = task
+        if backbone_lr_decay is not None and not 0 < backbone_lr_decay <= 1:
+            raise InputError(f"model.init_args.backbone_lr_decay: {backbone_lr_decay} is not above 0 and at most 1.")
         self.decay_norm_and_bias = decay_norm_and_bias
+        self.backbone_lr_decay = backbone_lr_decay
         self.backbone_is_frozen = True
         self.train_backbone_batchnorm = True
         self.features: FeatureSource | None = None
@@ -216,18 +223,38 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     # ---- optimizer and schedule --------------------------------------------------------------------------------------
 
+    def backbone_layers(self) -> list[list[nn.Parameter]]:
+        """Returns the parameters of each layer of the backbone, in the order in which they are run.
+
+        Layers are the backbone's children with parameters; normalization belongs to the one before it. What parameters the
+        backbone has itself count as its first layer.
+        """
+        own = list(self.backbone.parameters(recurse=False))
+        layers: list[list[nn.Parameter]] = [own] if own else []
+        for child in self.backbone.children():
+            parameters = list(child.parameters())
+            if layers and all(parameter.ndim < 2 for parameter in parameters):
+                layers[-1] += parameters
+            elif parameters:
+                layers.append(parameters)
+        return layers
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Returns the two groups of every optimizer, ``head`` and ``backbone``, the same from the first step on.
 
         The trunk's parameters are in neither. All else that is not in the backbone belongs to the head. Frozen backbone
-        parameters have no gradient and so are not changed by a step. With ``decay_norm_and_bias=False`` the parameters
-        without weight decay form two groups more, ``head_undecayed`` and ``backbone_undecayed``.
+        parameters have no gradient and so are not changed by a step. With ``backbone_lr_decay``, ``backbone`` is its last
+        layer, and those before it are ``backbone_1``, ``backbone_2`` and so on. With ``decay_norm_and_bias=False`` the
+        parameters without weight decay form groups of their own, ``head_undecayed``, ``backbone_undecayed`` and so on.
         """
         elsewhere = {id(p) for p in (*self.trunk.parameters(), *self.backbone.parameters())}
         groups: list[dict[str, Any]] = [
             {"name": "head", "params": [p for p in self.parameters() if id(p) not in elsewhere]},
             {"name": "backbone", "params": list(self.backbone.parameters())},
         ]
+        if self.backbone_lr_decay is not None:
+            layers = enumerate(reversed(self.backbone_layers()))
+            groups[1:] = [{"name": f"backbone_{i}" if i else "backbone", "params": layer} for i, layer in layers]
         if self.decay_norm_and_bias:
             return groups
         # BatchNorm's weights and all biases are vectors, all other weights are not
@@ -236,6 +263,11 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             for g in groups
         ]
         return [*({**g, "params": [p for p in g["params"] if p.ndim >= 2]} for g in groups), *undecayed]
+
+    def lr_scale(self, group: str) -> float:
+        """Returns the learning rate of a parameter group, named as in ``parameter_groups``, over that of ``backbone``."""
+        layer = re.fullmatch(r"backbone_(\d+)(_undecayed)?", group)
+        return 1.0 if layer is None or self.backbone_lr_decay is None else self.backbone_lr_decay ** int(layer[1])
 
     def set_optimizer(
         self,
@@ -550,6 +582,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             rank_zero_info(
                 "The checkpoint's run trained the backbone; without BackboneFinetuning it is frozen from here on."
             )
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._check_same_groups(checkpoint)
         theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
         if theirs is not None and list(theirs) != self.class_names:
             only_theirs, only_ours = (
@@ -570,6 +604,18 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                     "give weights by name."
                 )
             self._weigh_classes(checkpoint["class_weights"])  # there may be no train labels here
+
+    def _check_same_groups(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to go on with an optimizer of other parameter groups, whose state could not be told apart."""
+        ours = [group["name"] for group in self.parameter_groups()]
+        for optimizer in checkpoint.get("optimizer_states", []):
+            theirs = [group.get("name") for group in optimizer["param_groups"]]
+            if None not in theirs and theirs != ours:
+                raise InputError(
+                    f"The checkpoint's optimizer has the parameter groups {theirs}, but here they are {ours}. Go on with its "
+                    "backbone_lr_decay, decay_norm_and_bias and backbone_blocks, or begin a new run from its weights with "
+                    "model.init_args.weights."
+                )
 
     def _reorder_classes(self, checkpoint: dict[str, Any], order: list[int]) -> None:
         """Brings a checkpoint of the same classes in another order into the order of this model, in place.

@@ -32,6 +32,7 @@ ELSEWHERE = (
     "class_names",
     "task",
     "decay_norm_and_bias",
+    "backbone_lr_decay",
     "loss",
     "class_weights",
     "weights",
