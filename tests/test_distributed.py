@@ -20,6 +20,7 @@ MORE = {
     "trainer": {
         "callbacks": [
             cls("BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_ratio_lr=0.5, train_bn=False),
+            cls("EMAWeightAveraging", decay=0.8),
             cls("ModelCheckpoint", save_last=True),
             cls("ModelCheckpoint", every_n_train_steps=1, save_top_k=-1, filename="{step}"),
         ],

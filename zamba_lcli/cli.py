@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import (
     BackboneFinetuning,
     BasePredictionWriter,
     Callback,
+    EMAWeightAveraging,
     LearningRateFinder,
     ModelCheckpoint,
 )
@@ -43,6 +44,7 @@ from zamba_lcli.callbacks import (
     SaveOnInterrupt,
     WholeCheckpointIO,
     ZambaBackboneFinetuning,
+    ZambaEMAWeightAveraging,
     ZambaLearningRateFinder,
 )
 from zamba_lcli.callbacks.interruption import checkpoint_folder
@@ -256,9 +258,10 @@ class ZambaCLI(LightningCLI):
         source = "data.labels" if self._preparing == "check" else "data.class_names"
         parser.link_arguments(source, "model.init_args.class_names", apply_on="instantiate")
         parser.link_arguments("model.init_args.task", "data.task")
-        # a YAML that names Lightning's callback gets the one that keeps its promises
+        # a YAML that names one of Lightning's callbacks gets the one that keeps its promises
         parser.add_instantiator(_build_finetuning, BackboneFinetuning, subclasses=False)
         parser.add_instantiator(_build_lr_finder, LearningRateFinder, subclasses=False)
+        parser.add_instantiator(_build_averaging, EMAWeightAveraging, subclasses=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses the arguments, and draws a seed if ``seed_everything: true`` asks for one (Lightning takes 0)."""
@@ -518,6 +521,14 @@ def _build_finetuning(class_type: type, *args: Any, **kwargs: Any) -> ZambaBackb
 
 def _build_lr_finder(class_type: type, *args: Any, **kwargs: Any) -> ZambaLearningRateFinder:
     return ZambaLearningRateFinder(*args, **kwargs)
+
+
+def _build_averaging(class_type: type, *args: Any, multi_avg_fn: Any = None, **kwargs: Any) -> ZambaEMAWeightAveraging:
+    if (
+        multi_avg_fn is not None
+    ):  # Lightning lets it through to torch, which takes it in place of the moving average only
+        raise InputError("EMAWeightAveraging: multi_avg_fn: leave it out, decay says how to average.")
+    return ZambaEMAWeightAveraging(*args, **kwargs)
 
 
 def main(args: ArgsType = None) -> None:

@@ -628,10 +628,14 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             f"The checkpoint has the classes in another order; they are matched by name: {self.class_names}."
         )
         output = self.output_layer()
-        state, groups = checkpoint["state_dict"], self.parameter_groups()
+        groups = self.parameter_groups()
+        states = [
+            checkpoint[key] for key in ("state_dict", "current_model_state") if key in checkpoint
+        ]  # average, current
         names = {id(parameter): name for name, parameter in self.named_parameters(remove_duplicate=False)}
-        for parameter in output.parameters():
-            state[names[id(parameter)]] = state[names[id(parameter)]][order]
+        for state in states:
+            for parameter in output.parameters():
+                state[names[id(parameter)]] = state[names[id(parameter)]][order]
         positions = {id(p): i for i, p in enumerate(p for group in groups for p in group["params"])}
         for optimizer in checkpoint.get("optimizer_states", []):
             for parameter in output.parameters():

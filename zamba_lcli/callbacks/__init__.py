@@ -1,5 +1,6 @@
 """What happens around the steps of a run."""
 
+from zamba_lcli.callbacks.averaging import ZambaEMAWeightAveraging
 from zamba_lcli.callbacks.features import FrozenFeatureCache
 from zamba_lcli.callbacks.finetuning import ConstantFactor, ZambaBackboneFinetuning
 from zamba_lcli.callbacks.interruption import SaveOnInterrupt, WholeCheckpointIO
@@ -13,5 +14,6 @@ __all__ = [
     "SaveOnInterrupt",
     "WholeCheckpointIO",
     "ZambaBackboneFinetuning",
+    "ZambaEMAWeightAveraging",
     "ZambaLearningRateFinder",
 ]
