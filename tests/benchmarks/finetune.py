@@ -7,7 +7,8 @@ the clips. SlowFast R50 on 32 frames of 224 x 224 of 32 clips of 720p, 24 to tra
 with the backbone frozen, 5 unfrozen; Adam at 0.001, halved at epoch 15, the backbone at 1/100 of that, doubling. zamba has
 its frame cache on and the number of workers that suits it best (``--zamba-workers``); here the frozen features are cached.
 All caches start empty. Times are those at which TensorBoard got each epoch's val metrics; the first epoch has what goes
-before it in it (imports, the pass that fills the cache). Memory is the largest sum, over a process and its workers, of what is not backed by files.
+before it in it (imports, the pass that fills the cache). Memory is the largest sum, over a process and its workers, of what
+is not backed by files.
 """
 
 import argparse
