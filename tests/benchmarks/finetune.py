@@ -21,10 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import peers
 
-FROZEN, EPOCHS = 15, 20
 
-
-def train_zamba(folder, labels, weights, workers):
+def train_zamba(folder, labels, weights, workers, frozen, epochs):
     """Trains with zamba; run with its python."""
     import torch
 
@@ -43,10 +41,10 @@ def train_zamba(folder, labels, weights, workers):
     model_manager.instantiate_model = build_from_weights
 
     torch.manual_seed(0)
-    finetuning = {"unfreeze_backbone_at_epoch": FROZEN, "backbone_initial_ratio_lr": 0.01, "multiplier": 2}
-    scheduler = {"scheduler": "MultiStepLR", "scheduler_params": {"milestones": [FROZEN], "gamma": 0.5}}
+    finetuning = {"unfreeze_backbone_at_epoch": frozen, "backbone_initial_ratio_lr": 0.01, "multiplier": 2}
+    scheduler = {"scheduler": "MultiStepLR", "scheduler_params": {"milestones": [frozen], "gamma": 0.5}}
     config = TrainConfig(
-        labels=labels, data_dir=Path(labels).parent, model_name="slowfast", from_scratch=True, max_epochs=EPOCHS,
+        labels=labels, data_dir=Path(labels).parent, model_name="slowfast", from_scratch=True, max_epochs=epochs,
         batch_size=2, num_workers=workers, gpus=0, early_stopping_config=None, backbone_finetune_config=finetuning,
         scheduler_config=scheduler, save_dir=Path(folder), skip_load_validation=True, use_default_model_labels=False,
     )  # fmt: skip
@@ -57,11 +55,11 @@ def train_zamba(folder, labels, weights, workers):
     model_manager.train_model(config, videos)
 
 
-def recipe(folder, labels, weights, precision, cached):
+def recipe(folder, labels, weights, frozen, epochs, precision, cached):
     """Writes the recipe of the same run for this project and returns its path."""
     import yaml
 
-    finetuning = {"unfreeze_backbone_at_epoch": FROZEN, "backbone_initial_ratio_lr": 0.01, "train_bn": False}
+    finetuning = {"unfreeze_backbone_at_epoch": frozen, "backbone_initial_ratio_lr": 0.01, "train_bn": False}
     finetuning["lambda_func"] = "pytorch_lightning.callbacks.finetuning.multiplicative"
     dtype = "bfloat16" if precision == "bf16-mixed" else "float32"
     cache = {"dir": str(folder / "features"), "dtype": dtype}
@@ -71,7 +69,7 @@ def recipe(folder, labels, weights, precision, cached):
     ]
     if cached:
         callbacks.append({"class_path": "zamba_lcli.callbacks.FrozenFeatureCache", "init_args": cache})
-    scheduler = {"milestones": [FROZEN], "gamma": 0.5}
+    scheduler = {"milestones": [frozen], "gamma": 0.5}
     content = {
         "seed_everything": 0,
         "model": {"class_path": "SlowFast", "init_args": {"weights": str(weights)}},
@@ -81,7 +79,7 @@ def recipe(folder, labels, weights, precision, cached):
         "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.001}},
         "lr_scheduler": {"class_path": "torch.optim.lr_scheduler.MultiStepLR", "init_args": scheduler},
         "trainer": {
-            "accelerator": "cpu", "max_epochs": EPOCHS, "precision": precision, "callbacks": callbacks,
+            "accelerator": "cpu", "max_epochs": epochs, "precision": precision, "callbacks": callbacks,
             "logger": {"class_path": "TensorBoardLogger", "init_args": {"save_dir": str(folder), "name": "run"}},
         },
     }  # fmt: skip
@@ -90,7 +88,7 @@ def recipe(folder, labels, weights, precision, cached):
     return path
 
 
-def epochs_in(folder):
+def epochs_in(folder, epochs):
     """Returns the wall times of the epochs' val metrics, and the last macro F1 and loss."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -101,7 +99,7 @@ def epochs_in(folder):
         for tag in ("val_macro_f1", "val_loss"):
             if tag in events.Tags()["scalars"]:
                 found.setdefault(tag, []).extend(events.Scalars(tag))
-    ordered = {tag: sorted(values, key=lambda event: event.wall_time)[:EPOCHS] for tag, values in found.items()}
+    ordered = {tag: sorted(values, key=lambda event: event.wall_time)[:epochs] for tag, values in found.items()}
     return [event.wall_time for event in ordered["val_macro_f1"]], {tag: v[-1].value for tag, v in ordered.items()}
 
 
@@ -110,14 +108,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zamba", help="python of an environment with zamba; without, zamba is left out")
     parser.add_argument("--zamba-workers", type=int, default=1)
+    parser.add_argument("--frozen", type=int, default=15, help="epochs with the backbone frozen")
+    parser.add_argument("--unfrozen", type=int, default=5, help="epochs after them")
     parser.add_argument("--uncached", action="store_true", help="this project without its cache, too")
     parser.add_argument("--only", help="names of the runs, separated by commas")
     parser.add_argument("--folder", help="where clips and runs go; a temporary folder if left out")
-    parser.add_argument("--train-zamba", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--train-zamba", nargs=6, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.train_zamba:
-        train_zamba(*args.train_zamba[:3], int(args.train_zamba[3]))
+        train_zamba(*args.train_zamba[:3], *map(int, args.train_zamba[3:]))
         return
+    frozen, epochs = args.frozen, args.frozen + args.unfrozen
     base = Path(args.folder or tempfile.mkdtemp())
     base.mkdir(exist_ok=True, parents=True)
     labels = peers.make_clips(base)
@@ -141,25 +142,20 @@ def main():
             continue
         folder = Path(tempfile.mkdtemp(dir=base))
         if settings is None:
-            command = [args.zamba, __file__, "--train-zamba", folder, labels, weights, str(args.zamba_workers)]
+            numbers = map(str, (args.zamba_workers, frozen, epochs))
+            command = [args.zamba, __file__, "--train-zamba", folder, labels, weights, *numbers]
         else:
-            command = [
-                sys.executable,
-                "-m",
-                "zamba_lcli",
-                "fit",
-                "--config",
-                recipe(folder, labels, weights, *settings),
-            ]
+            path = recipe(folder, labels, weights, frozen, epochs, *settings)
+            command = [sys.executable, "-m", "zamba_lcli", "fit", "--config", path]
         start = time.time()
         seconds, memory = peers.run(list(map(str, command)), folder / "log.txt")
-        times, last = epochs_in(folder)
-        assert len(times) == EPOCHS, (len(times), folder)
+        times, last = epochs_in(folder, epochs)
+        assert len(times) == epochs, (len(times), folder)
         reference = reference or seconds
         cells = [
             f"{seconds:.1f} ({reference / seconds:.1f} x)", f"{times[0] - start:.1f}",
-            f"{(times[FROZEN - 1] - times[0]) / (FROZEN - 1):.2f}", f"{times[FROZEN] - times[FROZEN - 1]:.2f}",
-            f"{(times[-1] - times[FROZEN]) / (EPOCHS - FROZEN - 1):.2f}", f"{memory:.0f}",
+            f"{(times[frozen - 1] - times[0]) / (frozen - 1):.2f}", f"{times[frozen] - times[frozen - 1]:.2f}",
+            f"{(times[-1] - times[frozen]) / (epochs - frozen - 1):.2f}", f"{memory:.0f}",
             f"{last['val_macro_f1']:.3f}", f"{last['val_loss']:.4f}",
         ]  # fmt: skip
         print(f"| {name} |", " | ".join(cells), "|", flush=True)
