@@ -77,7 +77,7 @@ def zamba(clips):
 
 @pytest.fixture
 def predict():
-    """Runs `zamba predict` as typed on the command line, with the output in a folder of its own, and returns the table's rows."""
+    """Runs `zamba predict` as typed on the command line, with the output in a folder of its own, and returns its rows."""
 
     def run(checkpoint, videos, *args, output_dir="out"):
         writer = ["--trainer.callbacks+=WritePredictions", f"--trainer.callbacks.output_dir={output_dir}"]

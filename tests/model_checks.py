@@ -1,10 +1,10 @@
 """What every model must do, whatever its network."""
 
-import csv
 import shutil
 from pathlib import Path
 
 import torch
+from conftest import read_csv
 
 from zamba_lcli.cli import main
 
@@ -25,6 +25,9 @@ def check_parts(model):
     assert base <= leaves[0] | leaves[1]
     assert [group["name"] for group in model.parameter_groups()] == ["head", "backbone"]
     assert [{id(p) for p in group["params"]} for group in model.parameter_groups()] == parameters[:0:-1]
+    layers = model.backbone_layers()  # for learning rates of their own: all of the backbone, each parameter once
+    assert {id(p) for layer in layers for p in layer} == parameters[1]
+    assert sum(map(len, layers)) == len(parameters[1])
 
 
 def check_training(model, video):

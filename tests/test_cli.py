@@ -1,7 +1,6 @@
 """What users type."""
 
 import csv
-import json
 import os
 import shutil
 import subprocess
@@ -195,6 +194,24 @@ def test_slowfast_recipe_runs_on_small_frames(clips, folder):
     assert by_step[-1] == (0.0005, 0.00001)  # epoch 16: halved at 15; 1/100 at 15, doubled since
     frozen = [rates for rates in by_step if rates[0] == 0.001]
     assert all(rate == 0 for _, rate in frozen)
+
+
+def test_the_recipe_with_everything_runs_on_small_frames(clips, folder):
+    recipe = (CONFIGS / "slowfast_train_better.yaml").read_text().replace("240", "32").replace("426", "48")
+    (folder / "small.yaml").write_text(recipe)
+    small = ["--model.init_args.weights=null", "--model.init_args.model_depth=18"]
+    small += ["--model.init_args.stem_dim_outs=[8,2]", "--data.num_workers=0", "--data.sampling.num_frames=8"]
+    small += ["--trainer.max_epochs=7", "--trainer.accumulate_grad_batches=3", "--trainer.enable_progress_bar=false"]
+    small += ["--trainer.log_every_n_steps=1"]
+    main(["fit", "--config", "small.yaml", "--data.labels", str(clips / "labels.csv"), *small])
+    run = folder / "runs/slowfast_train_better/version_0"
+    rates = {name: scalars(run)[f"lr-AdamW/{name}"][-1][1] for name in ("head", "backbone", "backbone_1")}
+    assert rates["backbone"] == pytest.approx(rates["head"] * 0.2)  # a tenth in epoch 5, doubled in epoch 6
+    assert rates["backbone_1"] == pytest.approx(rates["backbone"] * 0.5)
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 7 * 2  # 4 batches: 3 and 1
+    assert "current_model_state" in checkpoint
+    main(["test", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--data.labels", str(clips / "labels.csv")])
 
 
 def test_demo_recipe_renders_its_clips_and_runs(folder):

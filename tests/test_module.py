@@ -136,6 +136,15 @@ def test_frozen_layers_stay_in_eval_mode():
     assert not any(m.training for m in model.modules())
 
 
+def test_layers_of_a_backbone():
+    model = Lookup(torch.zeros(1, 3), "multilabel")
+    assert [len(layer) for layer in model.backbone_layers()] == [2]  # it is a single one
+    model.backbone = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 1, bias=False))
+    first, norm, _, last = model.backbone
+    layers = [{id(p) for p in layer} for layer in model.backbone_layers()]
+    assert layers == [{id(p) for p in (*first.parameters(), *norm.parameters())}, {id(last.weight)}]
+
+
 def test_one_class_against_none(folder):
     rng = torch.Generator().manual_seed(0)
     logits, target = torch.randn(40, 1, generator=rng), torch.randint(2, (40, 1), generator=rng)

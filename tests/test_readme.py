@@ -40,6 +40,18 @@ def test_yaml_examples(zamba, folder, block):
     assert exit_info.value.code == 0
 
 
+BETTER = re.findall(r"```yaml\n(.*?)```", README.split("## Train better")[1].split("\n## ")[0], re.S)
+
+
+@pytest.mark.parametrize("block", BETTER, ids=lambda block: re.findall(r"(\w+)\+?:", block)[1])
+def test_what_trains_better_runs(zamba, folder, block):
+    for there, here in {"240": "32", "426": "48"}.items():  # small pictures
+        block = block.replace(there, here)
+    (folder / "more.yaml").write_text(block)
+    zamba("fit", "--config", "more.yaml")
+    assert (folder / "runs/tiny/version_0/checkpoints/last.ckpt").exists()
+
+
 def test_commands_are_complete(clips, folder, capsys, fitted):
     shutil.copytree(fitted, folder / "runs/slowfast/version_0")
     (folder / "more_clips").mkdir()
@@ -51,7 +63,7 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
         if line.strip().startswith("zamba ")
     ]
     commands = [command.strip() for command in commands]
-    assert len(commands) == 5
+    assert len(commands) == 6
     shutil.copytree(clips, folder / "clips")
     shutil.copy(clips / "labels.csv", folder / "labels.csv")
     for command in commands:

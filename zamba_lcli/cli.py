@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import (
     BackboneFinetuning,
     BasePredictionWriter,
     Callback,
+    EMAWeightAveraging,
     LearningRateFinder,
     ModelCheckpoint,
     RichProgressBar,
@@ -46,6 +47,7 @@ from zamba_lcli.callbacks import (
     WholeCheckpointIO,
     WritePredictions,
     ZambaBackboneFinetuning,
+    ZambaEMAWeightAveraging,
     ZambaLearningRateFinder,
 )
 from zamba_lcli.callbacks.interruption import checkpoint_folder
@@ -263,9 +265,10 @@ class ZambaCLI(LightningCLI):
         source = "data.labels" if self._preparing == "check" else "data.class_names"
         parser.link_arguments(source, "model.init_args.class_names", apply_on="instantiate")
         parser.link_arguments("model.init_args.task", "data.task")
-        # a YAML that names Lightning's callback gets the one that keeps its promises
+        # a YAML that names one of Lightning's callbacks gets the one that keeps its promises
         parser.add_instantiator(_build_finetuning, BackboneFinetuning, subclasses=False)
         parser.add_instantiator(_build_lr_finder, LearningRateFinder, subclasses=False)
+        parser.add_instantiator(_build_averaging, EMAWeightAveraging, subclasses=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses the arguments, and draws a seed if ``seed_everything: true`` asks for one (Lightning takes 0)."""
@@ -296,13 +299,17 @@ class ZambaCLI(LightningCLI):
                 stated["data.class_names"] = found["data"]["class_names"]  # the same classes: in the checkpoint's order
             if stated.get("data.sampling") is None:  # stands for the default, not for a choice
                 stated["data.sampling"] = found["data"].get("sampling")
+            both = {}  # what the checkpoint has of what is stated
             for prefix, section in (("model.init_args", found["model"]["init_args"]), ("data", found["data"])):
                 for key, theirs in section.items():
                     if f"{prefix}.{key}" in stated:
                         section[key] = _plain(stated[f"{prefix}.{key}"])
-                        if section[key] != theirs:
-                            print_once(f"{prefix}.{key}: {section[key]} as you state; the checkpoint has {theirs}.")
+                        both[f"{prefix}.{key}"] = theirs
             self.config = self.parser.parse_object({name: found}, self.config)
+            for key, theirs in both.items():
+                ours = _plain(self.config[name][key])  # complete, with the defaults of what is left out
+                if _with_one_name(ours) != _with_one_name(theirs):
+                    print_once(f"{key}: {ours} as you state; the checkpoint has {theirs}.")
         if name == "check":
             return
         if self.config[name].get("model") is None:
@@ -516,12 +523,27 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _with_one_name(value: Any) -> Any:
+    """Returns a plain value with classes in place of class paths, of which several may mean the same."""
+    if isinstance(value, dict):
+        return {key: pydoc.locate(v) if key == "class_path" else _with_one_name(v) for key, v in value.items()}
+    return value
+
+
 def _build_finetuning(class_type: type, *args: Any, **kwargs: Any) -> ZambaBackboneFinetuning:
     return ZambaBackboneFinetuning(*args, **kwargs)
 
 
 def _build_lr_finder(class_type: type, *args: Any, **kwargs: Any) -> ZambaLearningRateFinder:
     return ZambaLearningRateFinder(*args, **kwargs)
+
+
+def _build_averaging(class_type: type, *args: Any, multi_avg_fn: Any = None, **kwargs: Any) -> ZambaEMAWeightAveraging:
+    if (
+        multi_avg_fn is not None
+    ):  # Lightning lets it through to torch, which takes it in place of the moving average only
+        raise InputError("EMAWeightAveraging: multi_avg_fn: leave it out, decay says how to average.")
+    return ZambaEMAWeightAveraging(*args, **kwargs)
 
 
 def main(args: ArgsType = None) -> None:

@@ -2,8 +2,10 @@
 
 import os
 import random
+import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -31,6 +33,13 @@ from torchmetrics.classification import (
 )
 
 from zamba_lcli.errors import InputError
+from zamba_lcli.losses import (
+    balanced_weights,
+    check_class_weights,
+    check_takes_mixed_targets,
+    prepare_loss,
+    stated_loss,
+)
 from zamba_lcli.schedulers import PER_BATCH
 from zamba_lcli.types import Batch, Interval, Prediction, Task, run_seed
 
@@ -98,12 +107,28 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         task: ``multilabel``: a clip may have several labels, each judged by itself (binary cross-entropy with logits).
             ``multiclass``: each clip has exactly one label (cross-entropy).
         decay_norm_and_bias: Whether the optimizer's weight decay acts on BatchNorm layers and biases too.
+        backbone_lr_decay: Layer-wise decay of the learning rate, between 0 and 1: the last layer of the backbone has the
+            backbone's learning rate, each one before it that of the next one times this. Null for the same in all of it.
+        loss: The loss, by class path: ``torch.nn.BCEWithLogitsLoss``, ``SmoothedBCEWithLogitsLoss`` or ``SigmoidFocalLoss``
+            for multilabel, ``torch.nn.CrossEntropyLoss`` or ``SoftmaxFocalLoss`` for multiclass; null for the task's
+            (binary) cross-entropy. It is averaged over the clips of a batch.
+        class_weights: By which the loss of clips with a label is multiplied, in training and evaluation: a number for each
+            class, 1 for those left out; or ``balanced``, in inverse proportion to how many train clips have the label. Of
+            multilabel clips the terms of the labels that they have are multiplied.
     """
 
     backbone: nn.Module
     head: nn.Module
 
-    def __init__(self, class_names: Sequence[str], task: Task = "multilabel", decay_norm_and_bias: bool = True) -> None:
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        task: Task = "multilabel",
+        decay_norm_and_bias: bool = True,
+        backbone_lr_decay: float | None = None,
+        loss: nn.Module | None = None,
+        class_weights: dict[str, float] | Literal["balanced"] | None = None,
+    ) -> None:
         """Sets up loss and metrics; see the class for the arguments."""
         super().__init__()
         class_names = list(class_names)
@@ -116,15 +141,28 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                 f"There is only one class, {class_names[0]!r}, and nothing to tell it from. Label other clips too (e.g. "
                 "blank), or set model.init_args.task to multilabel for one class against none."
             )
-        self.save_hyperparameters()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Attribute 'loss' is an instance of `nn.Module`")  # not for long
+            self.save_hyperparameters()
         self.hparams["class_names"] = class_names
         self.class_names = class_names
         self.task: Task = task
+        if backbone_lr_decay is not None and not 0 < backbone_lr_decay <= 1:
+            raise InputError(f"model.init_args.backbone_lr_decay: {backbone_lr_decay} is not above 0 and at most 1.")
         self.decay_norm_and_bias = decay_norm_and_bias
+        self.backbone_lr_decay = backbone_lr_decay
         self.backbone_is_frozen = True
         self.train_backbone_batchnorm = True
         self.features: FeatureSource | None = None
-        self.loss: nn.Module = nn.BCEWithLogitsLoss() if task == "multilabel" else nn.CrossEntropyLoss()
+        self.loss = prepare_loss(loss, task, len(class_names))
+        if isinstance(self.hparams.get("loss"), nn.Module):  # from Python; on the command line it is stated already
+            self.hparams["loss"] = stated_loss(self.loss)
+        if isinstance(class_weights, dict):
+            check_class_weights(class_weights, class_names)
+        self.class_weights = class_weights
+        # not a buffer: a callback that averages weights would average it too
+        self._weight_of_class = torch.ones(len(class_names))
+        self._weigh_classes(class_weights if isinstance(class_weights, dict) else {})
         self.configure_metrics()
         self._optimizer: OptimizerBuilder | None = None
         self._lr_scheduler: LRSchedulerBuilder | None = None
@@ -185,18 +223,38 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     # ---- optimizer and schedule --------------------------------------------------------------------------------------
 
+    def backbone_layers(self) -> list[list[nn.Parameter]]:
+        """Returns the parameters of each layer of the backbone, in the order in which they are run.
+
+        Layers are the backbone's children with parameters; normalization belongs to the one before it. What parameters the
+        backbone has itself count as its first layer.
+        """
+        own = list(self.backbone.parameters(recurse=False))
+        layers: list[list[nn.Parameter]] = [own] if own else []
+        for child in self.backbone.children():
+            parameters = list(child.parameters())
+            if layers and all(parameter.ndim < 2 for parameter in parameters):
+                layers[-1] += parameters
+            elif parameters:
+                layers.append(parameters)
+        return layers
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Returns the two groups of every optimizer, ``head`` and ``backbone``, the same from the first step on.
 
         The trunk's parameters are in neither. All else that is not in the backbone belongs to the head. Frozen backbone
-        parameters have no gradient and so are not changed by a step. With ``decay_norm_and_bias=False`` the parameters
-        without weight decay form two groups more, ``head_undecayed`` and ``backbone_undecayed``.
+        parameters have no gradient and so are not changed by a step. With ``backbone_lr_decay``, ``backbone`` is its last
+        layer, and those before it are ``backbone_1``, ``backbone_2`` and so on. With ``decay_norm_and_bias=False`` the
+        parameters without weight decay form groups of their own, ``head_undecayed``, ``backbone_undecayed`` and so on.
         """
         elsewhere = {id(p) for p in (*self.trunk.parameters(), *self.backbone.parameters())}
         groups: list[dict[str, Any]] = [
             {"name": "head", "params": [p for p in self.parameters() if id(p) not in elsewhere]},
             {"name": "backbone", "params": list(self.backbone.parameters())},
         ]
+        if self.backbone_lr_decay is not None:
+            layers = enumerate(reversed(self.backbone_layers()))
+            groups[1:] = [{"name": f"backbone_{i}" if i else "backbone", "params": layer} for i, layer in layers]
         if self.decay_norm_and_bias:
             return groups
         # BatchNorm's weights and all biases are vectors, all other weights are not
@@ -205,6 +263,11 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             for g in groups
         ]
         return [*({**g, "params": [p for p in g["params"] if p.ndim >= 2]} for g in groups), *undecayed]
+
+    def lr_scale(self, group: str) -> float:
+        """Returns the learning rate of a parameter group, named as in ``parameter_groups``, over that of ``backbone``."""
+        layer = re.fullmatch(r"backbone_(\d+)(_undecayed)?", group)
+        return 1.0 if layer is None or self.backbone_lr_decay is None else self.backbone_lr_decay ** int(layer[1])
 
     def set_optimizer(
         self,
@@ -326,9 +389,28 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         overall.reset()
 
     def setup(self, stage: str) -> None:
-        """Lets all processes go by the seed of the first one: a seed that is drawn is another in each of them."""
+        """Counts the train labels, if that is what the loss goes by.
+
+        Also lets all processes go by the seed of the first one: a seed that is drawn is another in each of them.
+        """
         if self.trainer.world_size > 1:
             os.environ["PL_GLOBAL_SEED"] = str(self.trainer.strategy.broadcast(run_seed()))
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.task == "multiclass" and stage == "fit" and getattr(data, "batch_augmentation", None):
+            check_takes_mixed_targets(self.loss, len(self.class_names))
+        if self.class_weights == "balanced" and stage == "fit":
+            if not hasattr(data, "count_train_labels"):
+                raise InputError(
+                    "model.init_args.class_weights: balanced needs a ZambaVideoDataModule, which knows the train labels. "
+                    "Give weights by name."
+                )
+            counts, clips = data.count_train_labels()
+            weights = balanced_weights(counts, clips, self.task)
+            rank_zero_info("class_weights: " + ", ".join(f"{name} {weight:.4g}" for name, weight in weights.items()))
+            self._weigh_classes(weights)
+
+    def _weigh_classes(self, weights: dict[str, float]) -> None:
+        self._weight_of_class = torch.tensor([weights.get(name, 1.0) for name in self.class_names])
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
@@ -365,28 +447,43 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             logits = self(batch["video"])
         return cast(Tensor, logits.unflatten(0, (len(batch["index"]), -1)))  # type: ignore[no-untyped-call]
 
+    def mean_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the mean loss of clips.
+
+        Args:
+            logits: Float (B, classes).
+            target: Float (B, classes), 1 where the clip has the label, between 0 and 1 for mixed clips.
+        """
+        weights = self._weight_of_class.to(target)  # (classes,)
+        if self.task == "multilabel":
+            losses = self.loss(logits, target) * (1 + target * (weights - 1))  # (B, classes)
+        else:
+            is_mixed = (target.amax(dim=1) < 1).any()
+            losses = self.loss(logits, target if is_mixed else target.argmax(dim=1)) * (target @ weights)  # (B,)
+        return cast(Tensor, losses.mean())
+
     def _step(self, batch: Batch, stage: str) -> Tensor:
         """Computes the batch's mean loss and counts its clips in the stage's metrics."""
         logits, target = self.mean_logits(batch), batch["target"]
-        if self.task == "multiclass":
-            if (target.sum(dim=1) != 1).any():
-                raise InputError(
-                    "A clip without exactly one label, in a multiclass model. Set model.init_args.task to multilabel, "
-                    "or give each clip one label."
-                )
-            target = target.argmax(dim=1)  # (B,)
-        loss = self.loss(logits, target)
+        if self.task == "multiclass" and ((target.sum(dim=1) - 1).abs() > 1e-3).any():
+            raise InputError(
+                "A clip without exactly one label, in a multiclass model. Set model.init_args.task to multilabel, "
+                "or give each clip one label."
+            )
+        loss = self.mean_loss(logits.float(), target)
+        # of a mixed clip, metrics go by the labels that make up at least half of it
+        target = target.argmax(dim=1) if self.task == "multiclass" else target.ge(0.5).long()  # (B,) or (B, classes)
         with torch.no_grad():
             probabilities = self.probabilities(logits.float())
             cast(MeanMetric, self.losses[f"{stage}_loss"]).update(loss.detach(), weight=len(target))
-            cast(MetricCollection, self.overall[f"{stage}_metrics"]).update(probabilities, target.long())
+            cast(MetricCollection, self.overall[f"{stage}_metrics"]).update(probabilities, target)
             if stage != "train":
                 if self.task == "multilabel":
                     named = (probabilities > 0.5).long()
                 else:
                     named = F.one_hot(probabilities.argmax(dim=1), len(self.class_names))
                 cast(MetricCollection, self.per_class[f"{stage}_metrics"]).update(named, batch["target"].long())
-        return cast(Tensor, loss)
+        return loss
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Returns the mean loss of the batch, or None where none of its clips could be read."""
@@ -398,7 +495,16 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             return cast(Tensor, sum(p.sum() for p in self.parameters() if p.requires_grad)) * 0.0
         loss = self._step(batch, "train")
         self.log("train_loss", loss, prog_bar=True, batch_size=clips, sync_dist=self.trainer.world_size > 1)
-        return loss
+        return loss * self._accumulation_correction(batch_idx)
+
+    def _accumulation_correction(self, batch_idx: int) -> float:
+        """Returns the factor that makes a step's gradient the mean over its batches where an epoch ends before all are there.
+
+        Lightning divides by ``accumulate_grad_batches``, so that the last step of such an epoch would be too small.
+        """
+        together = self.trainer.accumulate_grad_batches
+        left = self.trainer.num_training_batches - batch_idx // together * together  # from the step's first batch on
+        return float(together / min(together, left))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Counts the batch in the val metrics."""
@@ -415,7 +521,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         if not batch["index"]:
             none = batch["video"].new_zeros((0, 1, len(self.class_names)), dtype=torch.float32)
             return {"probabilities": none[:, 0], "part_probabilities": none}
-        logits = self.part_logits(batch).float()  # (B, clips, classes)
+        logits = self.part_logits(batch).float()  # (B, clips x crops, classes)
+        logits = logits.unflatten(1, (batch["times"].shape[1], -1)).mean(dim=2)  # type: ignore[no-untyped-call]
         by_part = self.probabilities(logits.flatten(0, 1)).reshape(logits.shape)
         return {"probabilities": self.probabilities(logits.mean(dim=1)), "part_probabilities": by_part}
 
@@ -446,6 +553,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             _resume_before_validation(checkpoint["loops"]["fit_loop"], self.trainer.validating)
         checkpoint["seed"] = run_seed()
+        if self.class_weights == "balanced":
+            checkpoint["class_weights"] = dict(zip(self.class_names, self._weight_of_class.tolist(), strict=True))
         checkpoint["train_metrics"] = {name: _state_over_processes(metric) for name, metric in self._train_metrics()}
         hyper_parameters = checkpoint.get("hyper_parameters")
         if hyper_parameters is not None and "weights" in hyper_parameters:
@@ -481,6 +590,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             rank_zero_info(
                 "The checkpoint's run trained the backbone; without BackboneFinetuning it is frozen from here on."
             )
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._check_same_groups(checkpoint)
         theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
         if theirs is not None and list(theirs) != self.class_names:
             only_theirs, only_ours = (
@@ -494,6 +605,25 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                 )
             self._reorder_classes(checkpoint, [list(theirs).index(name) for name in self.class_names])
         self._restore_train_metrics(checkpoint.get("train_metrics", {}))
+        if self.class_weights == "balanced" and (self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING):
+            if "class_weights" not in checkpoint:
+                raise InputError(
+                    "model.init_args.class_weights: the checkpoint's run did not balance its classes. Leave balanced out, or "
+                    "give weights by name."
+                )
+            self._weigh_classes(checkpoint["class_weights"])  # there may be no train labels here
+
+    def _check_same_groups(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to go on with an optimizer of other parameter groups, whose state could not be told apart."""
+        ours = [group["name"] for group in self.parameter_groups()]
+        for optimizer in checkpoint.get("optimizer_states", []):
+            theirs = [group.get("name") for group in optimizer["param_groups"]]
+            if None not in theirs and theirs != ours:
+                raise InputError(
+                    f"The checkpoint's optimizer has the parameter groups {theirs}, but here they are {ours}. Go on with its "
+                    "backbone_lr_decay, decay_norm_and_bias and backbone_blocks, or begin a new run from its weights with "
+                    "model.init_args.weights."
+                )
 
     def _reorder_classes(self, checkpoint: dict[str, Any], order: list[int]) -> None:
         """Brings a checkpoint of the same classes in another order into the order of this model, in place.
@@ -506,10 +636,14 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             f"The checkpoint has the classes in another order; they are matched by name: {self.class_names}."
         )
         output = self.output_layer()
-        state, groups = checkpoint["state_dict"], self.parameter_groups()
+        groups = self.parameter_groups()
+        states = [
+            checkpoint[key] for key in ("state_dict", "current_model_state") if key in checkpoint
+        ]  # average, current
         names = {id(parameter): name for name, parameter in self.named_parameters(remove_duplicate=False)}
-        for parameter in output.parameters():
-            state[names[id(parameter)]] = state[names[id(parameter)]][order]
+        for state in states:
+            for parameter in output.parameters():
+                state[names[id(parameter)]] = state[names[id(parameter)]][order]
         positions = {id(p): i for i, p in enumerate(p for group in groups for p in group["params"])}
         for optimizer in checkpoint.get("optimizer_states", []):
             for parameter in output.parameters():

@@ -103,6 +103,10 @@ def test_a_resumed_run_uses_it(zamba, folder, counted):
     [
         ("--optimizer.lr=0.2", 0),
         ("--model.init_args.post_backbone_dropout=0.1", 0),
+        ("--model.init_args.loss=SoftmaxFocalLoss", 0),
+        ("--model.init_args.class_weights=balanced", 0),
+        ("--data.clip_weights=ClassBalanced", 0),
+        ("--data.num_crops=1", 12),
         ("--seed_everything=2", 12),  # other random weights
         ("--data.height=40", 12),
         ("--data.sampling.init_args.num_frames=4", 12),

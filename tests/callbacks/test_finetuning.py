@@ -237,6 +237,51 @@ def test_norm_and_bias_can_be_left_out_of_weight_decay(zamba, folder, decay):
     assert groups["backbone_undecayed"]["lr"] == groups["backbone"]["lr"] > 0
 
 
+@pytest.mark.parametrize("scheduler", [None, cls("OneCycleLR", max_lr=0.2)])
+def test_layers_of_the_backbone_have_learning_rates_of_their_own(zamba, folder, scheduler):
+    options = ["--model.init_args.backbone_lr_decay=0.5", "--model.init_args.backbone_blocks=4"]
+    head, backbone = fit(zamba, folder, scheduler, *options, finetuning={"backbone_initial_ratio_lr": 0.1})
+    steps = EPOCHS * BATCHES
+    expected = [LR] * steps
+    if scheduler is not None:
+        expected = by_hand(lambda o: torch_schedulers.OneCycleLR(o, 0.2, total_steps=steps), per_batch=True)
+    assert head == pytest.approx(expected, rel=1e-6)
+    logged = scalars(folder / "runs/tiny/version_0")
+    assert {tag for tag in logged if tag.startswith("lr-")} == {
+        f"lr-SGD/{name}" for name in ("head", "backbone", "backbone_1", "backbone_2")
+    }  # res5, res4 and res3; the pooling has no parameters
+    for depth, name in enumerate(("backbone", "backbone_1", "backbone_2")):
+        rates = [value for _, value in logged[f"lr-SGD/{name}"]]
+        by_step = [expected[i] * ratio_by_hand(i // BATCHES, 0.1) * 0.5**depth for i in range(steps)]
+        assert rates == pytest.approx(by_step, rel=1e-6)
+    assert backbone == [value for _, value in logged["lr-SGD/backbone"]]
+
+
+def test_layers_of_the_backbone_and_what_is_not_decayed(zamba, folder, refused):
+    options = ["--model.init_args.backbone_lr_decay=0.5", "--model.init_args.decay_norm_and_bias=false"]
+    options += ["--model.init_args.backbone_blocks=3", "--optimizer.weight_decay=0.1", "--lr_scheduler=null"]
+    zamba("fit", *options)
+    path = folder / "runs/tiny/version_0/checkpoints/last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    groups = {group["name"]: group for group in checkpoint["optimizer_states"][0]["param_groups"]}
+    names = ["head", "backbone", "backbone_1"]
+    assert list(groups) == [*names, *(f"{name}_undecayed" for name in names)]
+    for suffix, decay in (("", 0.1), ("_undecayed", 0.0)):
+        assert [groups[name + suffix]["weight_decay"] for name in names] == [decay] * 3
+        rates = [groups[name + suffix]["lr"] for name in names]
+        assert rates == pytest.approx([0.1, 0.001, 0.0005])
+    again = ["--ckpt_path", path, "--trainer.max_epochs=3", *options[1:]]
+    refused(lambda: zamba("fit", *again, "--model.init_args.backbone_lr_decay=null"), "backbone_1", "backbone_lr_decay")
+    zamba("fit", *again, "--model.init_args.backbone_lr_decay=0.25")  # what is stated wins
+    rates = scalars(folder / "runs/tiny/version_2")
+    assert rates["lr-SGD/backbone_1"][-1][1] == pytest.approx(rates["lr-SGD/backbone"][-1][1] * 0.25)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.5])
+def test_a_decay_that_is_none_is_refused(zamba, refused, decay):
+    refused(lambda: zamba("fit", "--model.init_args.backbone_lr_decay", decay), "backbone_lr_decay", decay)
+
+
 @pytest.mark.parametrize("min_lr", [0.0, [0.02, 0.01]])
 def test_reduce_on_plateau_sees_the_metric_of_its_epoch(zamba, folder, min_lr):
     stated = cls("pytorch_lightning.cli.ReduceLROnPlateau", monitor="val_loss", factor=0.5, patience=0, min_lr=min_lr)

@@ -10,7 +10,7 @@ import yaml
 from pytorch_lightning.callbacks import Callback
 
 from zamba_lcli import cli
-from zamba_lcli.data import DemoClips, EvenlySpaced, ZambaVideoDataModule
+from zamba_lcli.data import ClassBalanced, DemoClips, EvenlySpaced, ZambaVideoDataModule
 from zamba_lcli.data.dataset import NO_CLIP, ClipDataset, EachClipOnceSampler, ShuffledSampler
 from zamba_lcli.data.videos import find_videos
 from zamba_lcli.errors import InputError
@@ -95,13 +95,60 @@ def test_the_order_depends_on_seed_and_epoch_and_goes_on_after_a_resume():
     dataset = ClipDataset([""] * 10, [None] * 10, None, EvenlySpaced(1), height=1, width=1, crop_bottom_pixels=0)
 
     def order(epoch, done=0, seed=0):
-        return list(ShuffledSampler(dataset, lambda: (epoch, 2 * done), num_replicas=1, rank=0, seed=seed))
+        sampler = ShuffledSampler(dataset, lambda: (epoch, 2 * done), num_replicas=1, rank=0, seed=seed)
+        return [drawn.position for drawn in sampler]
 
     assert sorted(order(0)) == list(range(10))
     assert order(0) == order(0)
     assert order(0) != order(1)
     assert order(0) != order(0, seed=1)
     assert order(1, done=3) == order(1)[6:]
+
+
+# 12 clips of a, 3 of b, 1 of c, which one clip of b has too in the second table
+RARE = np.repeat(np.eye(3, dtype=np.float32), [12, 3, 1], axis=0)
+SHARED = np.vstack([RARE[:-1], [[0, 1, 1]]]).astype(np.float32)
+
+
+def weighted(targets, power, processes=1, epoch=0, done=0):
+    """What each process draws in an epoch."""
+    names = [""] * len(targets)
+    dataset = ClipDataset(names, names, targets, EvenlySpaced(1), height=1, width=1, crop_bottom_pixels=0)
+    weights = ClassBalanced(power).weights(targets)
+    options = {"num_replicas": processes, "seed": 5, "weights": weights}
+    return [list(ShuffledSampler(dataset, lambda: (epoch, done), rank=rank, **options)) for rank in range(processes)]
+
+
+@pytest.mark.parametrize(("power", "expected"), [(1.0, [16 / 3] * 3), (0.5, None), (0.0, [12, 3, 1])])
+def test_classes_are_drawn_in_balance(power, expected):
+    if expected is None:
+        root = np.sqrt([12, 3, 1])
+        expected = 16 * root / root.sum()
+    total = np.zeros(3)
+    for epoch in range(200):
+        (drawn,) = weighted(RARE, power, epoch=epoch)
+        assert len(drawn) == 16
+        times = np.bincount([d.position for d in drawn], minlength=16)
+        for clip, share in enumerate(RARE @ (expected / RARE.sum(axis=0))):  # never more than rounding apart
+            assert np.floor(share - 1e-9) <= times[clip] <= np.ceil(share + 1e-9)
+        assert sorted(drawn) == [(clip, epoch, nth) for clip in range(16) for nth in range(times[clip])]
+        total += times @ RARE
+    assert total / 200 == pytest.approx(expected, abs=0.1)
+
+
+def test_a_clip_of_several_labels_goes_by_the_rarest():
+    weights = ClassBalanced().weights(SHARED)
+    assert weights[[0, 12, 15]] == pytest.approx([1 / 12, 1 / 4, 1])
+
+
+def test_weighted_drawing_is_dealt_to_processes_and_goes_on_after_a_resume():
+    (alone,) = weighted(RARE, 1.0, epoch=3)
+    dealt = weighted(RARE, 1.0, processes=2, epoch=3)
+    assert [drawn for pair in zip(*dealt, strict=True) for drawn in pair] == alone
+    assert weighted(RARE, 1.0, epoch=3, done=5)[0] == alone[5:]
+    assert weighted(RARE, 1.0, epoch=4)[0] != alone
+    three = weighted(RARE, 1.0, processes=3)
+    assert {len(drawn) for drawn in three} == {6}  # as many steps for all
 
 
 @pytest.mark.parametrize(
@@ -224,6 +271,28 @@ def test_augmentation_of_torchvision(zamba, folder, monkeypatch, name, init_args
         (name, video) for name, video in again.train if any(n == name and v.equal(video) for n, v in changed.train)
     ]
     assert len(twice) == len(changed.train)  # chance goes by clip and epoch, not by batch
+
+
+def test_rare_classes_are_drawn_more_often_and_each_time_augmented_anew(zamba, clips, folder, monkeypatch):
+    table = (clips / "labels.csv").read_text()
+    rows = [row for row in table.splitlines() if ",train," in row]
+    for row in rows[2:]:
+        name, _, more = row.split(",", 2)
+        table = table.replace(row, f"{name},{'pacer' if 'pacer' in row else 'blank'},{more}")
+    table = table.replace(",hopper,", ",blank,").replace(",walker,", ",blank,")
+    (folder / "labels.csv").write_text(table)
+    more = {"clip_weights": {"class_path": "ClassBalanced"}, "data_dir": str(clips)}
+    more["augmentation"] = [{"class_path": TRANSFORMS + "ColorJitter", "init_args": {"brightness": 0.5}}]
+    (folder / "more.yaml").write_text(yaml.safe_dump({"data": more}))
+    recorder = Recorder()
+    monkeypatch.setattr(cli, "SaveOnInterrupt", lambda: recorder)
+    args = ["--config", "more.yaml", "--trainer.max_epochs=1", "--trainer.logger=false", "--trainer.callbacks=[]"]
+    zamba("fit", *args, labels="labels.csv")
+    label = {row.split(",")[0]: row.split(",")[1] for row in table.splitlines()[1:]}
+    drawn = [label[name] for name, _ in recorder.train]
+    assert {name: drawn.count(name) for name in drawn} == {"blank": 4, "pacer": 4}  # of 6 and 2
+    seen = [video for name, video in recorder.train if label[name] == "pacer"]
+    assert all(not seen[i].equal(seen[j]) for i in range(4) for j in range(i))
 
 
 def test_augmentation_that_changes_the_shape_is_refused(zamba, folder, refused):

@@ -1,8 +1,10 @@
 """What happens around the steps of a run."""
 
+from zamba_lcli.callbacks.averaging import ZambaEMAWeightAveraging
+from zamba_lcli.callbacks.camtrap_dp import CamtrapDPObservations, CamtrapDPPackage
 from zamba_lcli.callbacks.features import FrozenFeatureCache
 from zamba_lcli.callbacks.finetuning import ConstantFactor, ZambaBackboneFinetuning
-from zamba_lcli.callbacks.formats import CSVPredictions
+from zamba_lcli.callbacks.formats import ClipTimelines, CSVPredictions, MegaDetectorJSON, ParquetPredictions
 from zamba_lcli.callbacks.interruption import SaveOnInterrupt, WholeCheckpointIO
 from zamba_lcli.callbacks.lr_finder import ZambaLearningRateFinder
 from zamba_lcli.callbacks.predictions import WritePredictions
@@ -10,12 +12,18 @@ from zamba_lcli.callbacks.progress import ClipProgressBar
 
 __all__ = [
     "CSVPredictions",
+    "CamtrapDPObservations",
+    "CamtrapDPPackage",
     "ClipProgressBar",
+    "ClipTimelines",
     "ConstantFactor",
     "FrozenFeatureCache",
+    "MegaDetectorJSON",
+    "ParquetPredictions",
     "SaveOnInterrupt",
     "WholeCheckpointIO",
     "WritePredictions",
     "ZambaBackboneFinetuning",
+    "ZambaEMAWeightAveraging",
     "ZambaLearningRateFinder",
 ]

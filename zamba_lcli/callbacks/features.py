@@ -17,11 +17,11 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from zamba_lcli.data import ZambaVideoDataModule
-from zamba_lcli.data.dataset import ClipDataset
+from zamba_lcli.data.dataset import ClipDataset, Drawn
 from zamba_lcli.errors import InputError
 from zamba_lcli.module import Features, ZambaVideoClassificationLightningModule
 from zamba_lcli.types import Batch
@@ -29,7 +29,16 @@ from zamba_lcli.types import Batch
 GB = 10**9
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # arguments of models that do not change what trunk and backbone compute
-ELSEWHERE = ("class_names", "task", "decay_norm_and_bias", "weights", "post_backbone_dropout")
+ELSEWHERE = (
+    "class_names",
+    "task",
+    "decay_norm_and_bias",
+    "backbone_lr_decay",
+    "loss",
+    "class_weights",
+    "weights",
+    "post_backbone_dropout",
+)
 
 
 class FeatureStore:
@@ -128,8 +137,8 @@ class FrozenFeatureCache(Callback):
         dtype: In which the trunk's output is kept: ``float32`` (exact), or ``bfloat16`` for half the size.
         max_gb: Size that this run's part may have, in GB (10^9 bytes); a larger one is refused before the pass. Null for what
             the disk has.
-        views: Number of augmented views of each train clip, used in turn by the epochs; needed where data.augmentation is
-            given. Null for none.
+        views: Number of augmented views of each train clip, used in turn by the epochs; needed where data.augmentation or
+            data.temporal_jitter is given. Null for none.
     """
 
     def __init__(
@@ -159,15 +168,16 @@ class FrozenFeatureCache(Callback):
         plans = []
         for split in ("train", "val"):
             dataset = data.dataset(split)
-            views = (self.views or 1) if split == "train" and data.augmentation else 1
-            augmentation = repr(data.augmentation) if split == "train" else ""
+            views = (self.views or 1) if split == "train" and _varies(data) else 1
+            augmentation = repr([data.temporal_jitter, *data.augmentation]) if split == "train" else ""
+            crops = data.num_crops if split == "val" else data.num_crops and 1
             entries: dict[int, list[str]] = {}
             for position, path in enumerate(dataset.paths):
                 identity = _identity(path)
                 entries[position] = [
                     hashlib.sha256(
                         json.dumps(
-                            [identity, data.loading(), trunk_key, augmentation, view if augmentation else 0]
+                            [identity, data.loading(), crops, trunk_key, augmentation, view if augmentation else 0]
                         ).encode()
                     ).hexdigest()
                     for view in range(views)
@@ -176,7 +186,9 @@ class FrozenFeatureCache(Callback):
             work += [(dataset, p, view, entry) for p, names in entries.items() for view, entry in enumerate(names)]
         missing = [item for item in work[trainer.global_rank :: trainer.world_size] if not store.is_whole(item[3])]
         if missing:
-            self._check_size(store, module, data, len(missing) * trainer.world_size)
+            val = sum(item[0] is data.dataset("val") for item in missing)
+            parts = data.sampling.num_clips * (len(missing) - val + val * (data.num_crops or 1))
+            self._check_size(store, module, data, len(missing) * trainer.world_size, parts * trainer.world_size)
         errors = self._compute(trainer, module, data, store, missing)
         if trainer.world_size > 1:
             gathered: list[dict[str, str]] = [{} for _ in range(trainer.world_size)]
@@ -197,10 +209,16 @@ class FrozenFeatureCache(Callback):
             data, ZambaVideoDataModule
         ):
             raise InputError("FrozenFeatureCache needs a model and a data module of zamba_lcli.")
-        if data.augmentation and self.views is None:
+        if _varies(data) and self.views is None:
+            what = "data.augmentation" if data.augmentation else "data.temporal_jitter"
             raise InputError(
-                "data.augmentation changes clips at random before the trunk, so that there is nothing to cache. Leave it out, "
+                f"{what} changes clips at random before the trunk, so that there is nothing to cache. Leave it out, "
                 "or set `views` of FrozenFeatureCache to the number of augmented views of each clip that are to be cached."
+            )
+        if data.batch_augmentation:
+            raise InputError(
+                "data.batch_augmentation mixes other clips in each epoch, so that there is nothing to cache. Leave out it or "
+                "FrozenFeatureCache."
             )
         if any(parameter.requires_grad for parameter in module.trunk.parameters()):
             raise InputError("model: a trunk that trains cannot be cached. Freeze it, or leave out FrozenFeatureCache.")
@@ -208,16 +226,15 @@ class FrozenFeatureCache(Callback):
             raise InputError("model: BatchNorm of the trunk is in training mode. Leave out FrozenFeatureCache.")
 
     def _check_size(
-        self, store: FeatureStore, module: ZambaVideoClassificationLightningModule, data: Any, clips: int
+        self, store: FeatureStore, module: ZambaVideoClassificationLightningModule, data: Any, clips: int, parts: int
     ) -> None:
-        """Compares what the missing entries need with the limit and the free space."""
-        sampling = data.sampling
+        """Compares what the missing entries, of so many clips with so many parts, need with the limit and the free space."""
         with torch.no_grad():
-            shape = (sampling.num_clips, 3, sampling.num_frames, data.height, data.width)
+            shape = (1, 3, data.sampling.num_frames, *data.input_size)
             example = module.forward_trunk(torch.zeros(shape, dtype=torch.uint8, device=module.device))
-        clip_bytes = sum(tensor.numel() * store.dtype.itemsize for tensor in _tensors(example))
-        needed, free = clips * clip_bytes, shutil.disk_usage(store.folder).free
-        text = f"{clips} clips of {clip_bytes / 1e6:.1f} MB need {needed / GB:.2f} GB in {store.folder.absolute()}"
+        part_bytes = sum(tensor.numel() * store.dtype.itemsize for tensor in _tensors(example))
+        needed, free = parts * part_bytes, shutil.disk_usage(store.folder).free
+        text = f"{clips} clips of {needed / clips / 1e6:.1f} MB need {needed / GB:.2f} GB in {store.folder.absolute()}"
         if self.max_gb is not None and needed > self.max_gb * GB:
             raise InputError(
                 f"FrozenFeatureCache: max_gb: {text}, more than {self.max_gb} GB. Raise it, or use bfloat16."
@@ -248,15 +265,14 @@ class FrozenFeatureCache(Callback):
             for view in views:
                 entry_of = {p: entry for d, p, v, entry in missing if d is dataset and v == view}
                 loader: DataLoader[Any] = DataLoader(
-                    Subset(dataset, sorted(entry_of)),
+                    dataset,
+                    sampler=cast(Any, [Drawn(position, view) for position in sorted(entry_of)]),
                     batch_size=data.batch_size,
                     num_workers=data.workers(math.ceil(len(entry_of) / data.batch_size)),
                     collate_fn=dataset.collate,
                 )
                 for batch in loader:
-                    self._compute_batch(
-                        trainer, module, data, store, batch, entry_of, view, dataset is data.dataset("train")
-                    )
+                    self._compute_batch(trainer, module, data, store, batch, entry_of, dataset is data.dataset("train"))
                     errors |= {entry_of[position]: reason for position, _, reason in batch["failed"]}
                     bar.update(len(batch["index"]) + len(batch["failed"]))
         bar.close()
@@ -271,14 +287,13 @@ class FrozenFeatureCache(Callback):
         store: FeatureStore,
         batch: Batch,
         entry_of: dict[int, str],
-        view: int,
-        augmented: bool,
+        is_train: bool,
     ) -> None:
         if not batch["index"]:
             return
         video = batch["video"].to(module.device)
-        if augmented and data.augmentation:
-            video = data.augment(video, batch["index"], view)
+        drawn = [Drawn(i, *when) for i, when in zip(batch["index"], batch["drawn"], strict=True)]
+        video = data.augment(video, drawn) if is_train else data.crops(video)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             trunk = module.forward_trunk(video)
             backbone = module.forward_backbone(trunk)
@@ -297,6 +312,11 @@ def fingerprint(layers: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _varies(data: Any) -> bool:
+    """Returns whether train clips are another time something else."""
+    return bool(data.augmentation) or data.temporal_jitter is not None
 
 
 def _arguments(module: ZambaVideoClassificationLightningModule) -> str:

@@ -135,7 +135,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Ties the backbone's learning rate to the head's, whatever the scheduler made of them."""
-        self._tie_learning_rates(trainer)
+        self._tie_learning_rates(trainer, pl_module)
 
     # ---- phases ------------------------------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
                 )
             module.unfreeze_backbone(train_bn=self.train_bn)
             _wrap_again(trainer, pl_module)
-        self._tie_learning_rates(trainer)
+        self._tie_learning_rates(trainer, pl_module)
 
     def _initial_ratio(self, trainer: Trainer) -> float:
         if self.backbone_initial_lr is None:
@@ -171,12 +171,14 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         head = _groups(trainer)["head"]
         return float(self.backbone_initial_lr / (head["lr"] or head["initial_lr"]))  # a warm-up may start at 0
 
-    def _tie_learning_rates(self, trainer: Trainer) -> None:
+    def _tie_learning_rates(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = cast(ZambaVideoClassificationLightningModule, pl_module)
         ratio = self.ratio(trainer.current_epoch)
         groups = _groups(trainer)
         for name in groups:
             if name.startswith("backbone"):
-                groups[name]["lr"] = groups[name.replace("backbone", "head")]["lr"] * ratio
+                head = "head_undecayed" if name.endswith("_undecayed") else "head"
+                groups[name]["lr"] = groups[head]["lr"] * ratio * module.lr_scale(name)
 
 
 def _wrap_again(trainer: Trainer, pl_module: LightningModule) -> None:

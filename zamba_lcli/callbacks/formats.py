@@ -5,13 +5,18 @@ that ``WritePredictions`` moves into place when all is well.
 """
 
 import csv
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.types import Task
+
+ROWS_AT_ONCE = 10_000  # in memory
 
 
 @dataclass(frozen=True)
@@ -89,12 +94,7 @@ class CSVPredictions(PredictionFormat):
 
     def check(self, run: PredictionRun) -> None:
         """Refuses thresholds that do not fit the classes, and classes that are called like a column."""
-        _check_thresholds(self.threshold, run)
-        columns = _columns(self.threshold, run)
-        if twice := sorted({name for name in columns if columns.count(name) > 1}):
-            raise InputError(
-                f"{self.filename}: the classes {twice} have the names of other columns. Use another format."
-            )
+        _check_columns(self.filename, self.threshold, run)
 
     def write(self, path: Path, clips: Iterable[PredictedClip], run: PredictionRun) -> None:
         """Writes the table."""
@@ -107,10 +107,176 @@ class CSVPredictions(PredictionFormat):
                 table.writerow(f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells)
 
 
+@dataclass(frozen=True)
+class ParquetPredictions(PredictionFormat):
+    """``predictions.parquet``: the rows and columns of ``CSVPredictions``, for pandas, R's arrow, DuckDB and the like.
+
+    Probabilities are double precision; where there is no value it is null. Needs pyarrow: ``pip install
+    'zamba-lcli[parquet]'``.
+
+    Args:
+        threshold: See ``CSVPredictions``.
+    """
+
+    threshold: float | dict[str, float] | None = None
+    filename = "predictions.parquet"
+
+    def check(self, run: PredictionRun) -> None:
+        """Refuses what ``CSVPredictions`` refuses, names of files that are not text, and a missing pyarrow."""
+        _check_columns(self.filename, self.threshold, run)
+        _check_text(self.filename, run)
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ModuleNotFoundError:
+            raise InputError(
+                "ParquetPredictions needs pyarrow: pip install 'zamba-lcli[parquet]', or use CSVPredictions."
+            ) from None
+
+    def write(self, path: Path, clips: Iterable[PredictedClip], run: PredictionRun) -> None:
+        """Writes the table, some thousand rows at a time."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        names = _columns(self.threshold, run)
+        type_of = dict.fromkeys(names, pa.string())
+        type_of |= dict.fromkeys(run.class_names, pa.float64())
+        type_of |= {name: pa.int8() for name in names if self.threshold is not None and name in _has_columns(run)}
+        schema = pa.schema(list(type_of.items()))
+        with pq.ParquetWriter(path, schema) as file:
+            rows = (_cells(clip, self.threshold, run) for clip in clips)
+            while some := list(islice(rows, ROWS_AT_ONCE)):
+                file.write_table(pa.table(dict(zip(names, zip(*some, strict=True), strict=True)), schema=schema))
+
+
+@dataclass(frozen=True)
+class ClipTimelines(PredictionFormat):
+    """``timelines.csv``: a row for each part of a clip that was looked at by itself, as with ``num_clips`` of a sampling.
+
+    Columns: ``filepath``; ``site``, if the table that names the clips has it; ``part``, from 0 on; ``start`` and ``end``, in
+    seconds from the clip's first frame: when the first and the last frame looked at are shown; a probability for each class;
+    ``top_class``; ``status`` and ``error``. A clip that could not be read has one row without a part.
+    """
+
+    filename = "timelines.csv"
+
+    def check(self, run: PredictionRun) -> None:
+        """Refuses classes that are called like a column."""
+        _check_names(self.filename, self._columns(run))
+
+    def write(self, path: Path, clips: Iterable[PredictedClip], run: PredictionRun) -> None:
+        """Writes the table."""
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            table = csv.writer(file)
+            table.writerow(self._columns(run))
+            for clip in clips:
+                place = [clip.filepath, *([clip.site] if run.has_sites else [])]
+                for i, part in enumerate(clip.parts):
+                    start, end = f"{part.times[0]:.3f}", f"{part.times[-1]:.3f}"
+                    probabilities = [f"{p:.6g}" for p in part.probabilities]
+                    top = run.class_names[part.probabilities.index(max(part.probabilities))]
+                    table.writerow([*place, i, start, end, *probabilities, top, clip.status, None])
+                if clip.error:
+                    table.writerow([*place, *[None] * (3 + len(run.class_names) + 1), clip.status, clip.error])
+
+    @staticmethod
+    def _columns(run: PredictionRun) -> list[str]:
+        site = ["site"] if run.has_sites else []
+        return ["filepath", *site, "part", "start", "end", *run.class_names, "top_class", "status", "error"]
+
+
+@dataclass(frozen=True)
+class MegaDetectorJSON(PredictionFormat):
+    """``megadetector.json``: MegaDetector's results format, version 1.6, which Timelapse and AddaxAI open.
+
+    https://lila.science/megadetector-output-format. A clip, or each part of it that was looked at by itself, has a detection
+    of the whole picture at its middle frame, whose classifications are the classes and their probabilities, the highest
+    first; none if ``blank`` is the class with the highest. Its confidence is the probability of the best class but blank.
+
+    Args:
+        blank: Class of clips with nothing to see; null if there is none.
+        people: Classes whose detections are of the category ``person``.
+        vehicles: Classes whose detections are of the category ``vehicle``; all others are of ``animal``.
+    """
+
+    blank: str | None = "blank"
+    people: tuple[str, ...] = ("human", "person")
+    vehicles: tuple[str, ...] = ("vehicle",)
+    filename = "megadetector.json"
+
+    def check(self, run: PredictionRun) -> None:
+        """Refuses names of files that are not text, and a model of which all that is not blank is not there."""
+        _check_text(self.filename, run)
+        if set(run.class_names) <= {self.blank}:
+            raise InputError(f"{self.filename}: the model has no class but {self.blank!r}. Set blank to null.")
+
+    def write(self, path: Path, clips: Iterable[PredictedClip], run: PredictionRun) -> None:
+        """Writes the file, one clip after the other."""
+        number_of = {name: str(i) for i, name in enumerate(run.class_names)}
+        head = {
+            "info": {"format_version": "1.6", "classifier": run.classifier},
+            "detection_categories": {"1": "animal", "2": "person", "3": "vehicle"},
+            "classification_categories": {number: name for name, number in number_of.items()},
+        }
+        with path.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(head, indent=1)[: -len("\n}")] + ',\n "images": [')
+            for i, clip in enumerate(clips):
+                file.write(("," if i else "") + "\n  " + json.dumps(self._image(clip, number_of)))
+            file.write("\n ]\n}\n")
+
+    def _image(self, clip: PredictedClip, number_of: dict[str, str]) -> dict[str, Any]:
+        image: dict[str, Any] = {"file": clip.filepath, "frame_rate": clip.frame_rate, "frames_processed": []}
+        if clip.error:
+            return {**image, "failure": clip.error, "detections": None}
+        seen = sorted({number for part in clip.parts for number in part.frame_numbers})
+        detections = [self._detection(part, number_of) for part in clip.parts]
+        # of a single frame there is no rate; the format wants one above 0
+        rate = clip.frame_rate or 1.0
+        found = [detection for detection in detections if detection is not None]
+        return {**image, "frame_rate": rate, "frames_processed": seen, "detections": found}
+
+    def _detection(self, part: PredictedPart, number_of: dict[str, str]) -> dict[str, Any] | None:
+        ranked = sorted(zip(part.probabilities, number_of, strict=True), key=lambda pair: -pair[0])
+        if ranked[0][1] == self.blank:
+            return None
+        confidence, best = ranked[0]
+        return {
+            "category": "2" if best in self.people else "3" if best in self.vehicles else "1",
+            "conf": float(confidence),
+            "bbox": [0.0, 0.0, 1.0, 1.0],
+            "frame_number": part.frame_numbers[len(part.frame_numbers) // 2],
+            "classifications": [[number_of[name], float(probability)] for probability, name in ranked],
+        }
+
+
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _check_thresholds(threshold: float | dict[str, float] | None, run: PredictionRun) -> None:
+def _check_columns(filename: str, threshold: float | dict[str, float] | None, run: PredictionRun) -> None:
+    check_thresholds(threshold, run)
+    _check_names(filename, _columns(threshold, run))
+
+
+def _check_names(filename: str, columns: Sequence[str]) -> None:
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        raise InputError(f"{filename}: the classes {twice} have the names of other columns. Use another format.")
+
+
+def _check_text(filename: str, run: PredictionRun) -> None:
+    for filepath in run.filepaths:
+        try:
+            filepath.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{filename}: the name of the file {filepath!r} is not text. Rename it, or use CSVPredictions."
+            ) from None
+
+
+def check_thresholds(threshold: float | dict[str, float] | None, run: PredictionRun) -> None:
+    """Refuses thresholds that are no probabilities, or are not of the run's classes.
+
+    Raises:
+        InputError: Names the classes.
+    """
     given = threshold if isinstance(threshold, dict) else {} if threshold is None else {"": threshold}
     if wrong := {name: value for name, value in given.items() if not 0 <= value <= 1}:
         raise InputError(f"threshold: {sorted(wrong.values())} is not between 0 and 1.")
@@ -123,9 +289,13 @@ def _check_thresholds(threshold: float | dict[str, float] | None, run: Predictio
 
 
 def _columns(threshold: float | dict[str, float] | None, run: PredictionRun) -> list[str]:
-    has = [] if threshold is None else [f"has_{name}" for name in run.class_names]
+    has = [] if threshold is None else _has_columns(run)
     site = ["site"] if run.has_sites else []
     return ["filepath", *site, *run.class_names, *has, "top_class", "status", "error"]
+
+
+def _has_columns(run: PredictionRun) -> list[str]:
+    return [f"has_{name}" for name in run.class_names]
 
 
 def _cells(

@@ -16,8 +16,8 @@ from pytorch_lightning.utilities import rank_zero_info
 class SaveOnInterrupt(Callback):
     """On SIGINT (Ctrl-C) and SIGTERM (SLURM's way) saves ``last.ckpt`` and ends the run with code 130 or 143.
 
-    The batch in work is finished first. A second Ctrl-C ends the run at once. Lightning saves nothing, and ends with code 0 on
-    SIGTERM.
+    The batch in work is finished first, and those whose gradients are accumulated with its own. A second Ctrl-C ends the run
+    at once. Lightning saves nothing, and ends with code 0 on SIGTERM.
     """
 
     def __init__(self) -> None:
@@ -49,8 +49,9 @@ class SaveOnInterrupt(Callback):
         rank_zero_info(f"{self.received.name}: saving a checkpoint after this batch.")
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Saves and ends the run if a signal has come, to any of the processes."""
-        self._save_and_exit(trainer)
+        """Saves and ends the run if a signal has come, to any of the processes; not before what is accumulated is used."""
+        if not trainer.fit_loop._should_accumulate():
+            self._save_and_exit(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Saves and ends the run if a signal has come; a resume begins with the validation."""

@@ -12,9 +12,12 @@ from zamba_lcli.data.sampling import (
     MostMotion,
     SceneChanges,
     SeveralClips,
+    TemporalJitter,
 )
+from zamba_lcli.data.weighting import ClassBalanced
 
 __all__ = [
+    "ClassBalanced",
     "DemoClips",
     "EarlyBias",
     "EvenlySpaced",
@@ -25,5 +28,6 @@ __all__ = [
     "MostMotion",
     "SceneChanges",
     "SeveralClips",
+    "TemporalJitter",
     "ZambaVideoDataModule",
 ]

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from torchvision import tv_tensors
 
 from zamba_lcli.data.cache import FrameCache
-from zamba_lcli.data.dataset import ClipDataset, ClipItem, EachClipOnceSampler, ShuffledSampler
+from zamba_lcli.data.dataset import ClipDataset, ClipItem, Drawn, EachClipOnceSampler, ShuffledSampler
 from zamba_lcli.data.demo import DemoClips
 from zamba_lcli.data.labels import (
     LabelledClip,
@@ -33,9 +33,10 @@ from zamba_lcli.data.labels import (
     require_split,
     write_labels,
 )
-from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling
+from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling, TemporalJitter
 from zamba_lcli.data.video import TIME_LIMIT, UnreadableClipError, probe
 from zamba_lcli.data.videos import find_videos
+from zamba_lcli.data.weighting import ClipWeights
 from zamba_lcli.errors import InputError
 from zamba_lcli.types import Batch, Task, run_seed
 
@@ -70,6 +71,9 @@ class ZambaVideoDataModule(LightningDataModule):
         sampling: Which frames of a clip are looked at; null for 32 evenly spaced ones.
         height: Height of the frames given to the model, in pixels.
         width: Width of the frames given to the model, in pixels.
+        num_crops: How many squares of each picture the model looks at in val, test and predict, its logits being averaged;
+            their side is the shorter one of height and width, and they are evenly spaced along the longer one. Train clips
+            are squares of that size too: what ``augmentation`` crops, or else the middle one. Null for whole pictures.
         crop_bottom_pixels: Rows cut off at the bottom of the original picture, where cameras print time and temperature.
         max_damaged: Share of the chosen frames that may be damaged; a clip with more counts as unreadable.
         time_limit: Seconds that reading a clip may take.
@@ -86,8 +90,14 @@ class ZambaVideoDataModule(LightningDataModule):
         allow_sites_across_splits: Do not refuse a column ``split`` that puts clips of one site into several splits.
         check_clips: Open every clip before the first step and refuse to start if any is unreadable. With false, such
             clips are passed over when their turn comes.
+        clip_weights: Which train clips are drawn more often than others, such as ``ClassBalanced``; null to draw each clip
+            once an epoch.
+        temporal_jitter: Moves the times at which train clips are looked at; null to look at the same frames in each epoch.
         augmentation: Random changes of the train clips, such as those of ``torchvision.transforms.v2``, in turn, on the
             device of the model. Each gets a clip, uint8 (T, 3, H, W), and treats all its frames alike.
+        batch_augmentation: What mixes train clips and their targets, such as ``MixUp`` and ``CutMix`` of
+            ``torchvision.transforms.v2``, in turn, after ``augmentation``. All frames of a clip are mixed with those of one
+            other clip of the batch. Train metrics go by the labels that make up at least half of a mixed clip.
         class_names: The classes in order; null for those in the labels, sorted, or those of the checkpoint.
         task: The model's task; ``multiclass`` refuses clips with several labels. Set by the model's on the command line.
     """
@@ -102,6 +112,7 @@ class ZambaVideoDataModule(LightningDataModule):
         sampling: FrameSampling | None = None,
         height: int = 240,
         width: int = 426,
+        num_crops: int | None = None,
         crop_bottom_pixels: int = 0,
         max_damaged: float = 0.5,
         time_limit: float = TIME_LIMIT,
@@ -113,7 +124,10 @@ class ZambaVideoDataModule(LightningDataModule):
         split_seed: int = 0,
         allow_sites_across_splits: bool = False,
         check_clips: bool = True,
+        clip_weights: ClipWeights | None = None,
+        temporal_jitter: TemporalJitter | None = None,
         augmentation: list[nn.Module] | None = None,
+        batch_augmentation: list[nn.Module] | None = None,
         class_names: list[str] | None = None,
         task: Task = "multilabel",
     ) -> None:
@@ -122,6 +136,7 @@ class ZambaVideoDataModule(LightningDataModule):
         for name, value, least in (
             ("height", height, 1),
             ("width", width, 1),
+            ("num_crops", 1 if num_crops is None else num_crops, 1),
             ("crop_bottom_pixels", crop_bottom_pixels, 0),
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers or 0, 0),
@@ -131,6 +146,16 @@ class ZambaVideoDataModule(LightningDataModule):
         ):
             if value < least:
                 raise InputError(f"data.{name}: {value} is less than {least}.")
+        if num_crops is not None and num_crops > 1 and height == width:
+            raise InputError(
+                f"data.num_crops: {num_crops} crops of a picture of {height} x {width} pixels would be the same. Make width "
+                "larger, e.g. to that of the whole picture."
+            )
+        if temporal_jitter is not None and cache_dir is not None:
+            raise InputError(
+                "data.temporal_jitter looks at other frames in each epoch, which leaves nothing to keep for data.cache_dir. "
+                "Leave out one of them."
+            )
         if demo is not None and any(given is not None for given in (labels, data_dir, label_column)):
             raise InputError(
                 "data.demo makes its own labels and clips: leave out data.labels, data.data_dir and data.label_column, or "
@@ -144,6 +169,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self.sampling = EvenlySpaced() if sampling is None else sampling
         self.height = height
         self.width = width
+        self.num_crops = num_crops
         self.crop_bottom_pixels = crop_bottom_pixels
         self.max_damaged = max_damaged
         self.time_limit = time_limit
@@ -155,7 +181,10 @@ class ZambaVideoDataModule(LightningDataModule):
         self.split_seed = split_seed
         self.allow_sites_across_splits = allow_sites_across_splits
         self.check_clips = check_clips
+        self.clip_weights = clip_weights
+        self.temporal_jitter = temporal_jitter
         self.augmentation = augmentation or []
+        self.batch_augmentation = batch_augmentation or []
         self.task = task
         self._class_names = class_names
         self._datasets: dict[str, ClipDataset] = {}
@@ -208,6 +237,12 @@ class ZambaVideoDataModule(LightningDataModule):
         for row, clip in enumerate(clips):
             targets[row, [column[label] for label in clip.labels]] = 1
         return targets
+
+    def count_train_labels(self) -> tuple[dict[str, int], int]:
+        """Returns how many train clips have each label, and how many train clips there are."""
+        clips = self.table.split("train")
+        counts = self._targets(clips).sum(axis=0)
+        return {name: int(count) for name, count in zip(self.class_names, counts, strict=True)}, len(clips)
 
     def _check_labels(self) -> None:
         """Refuses labels that the checkpoint's model does not know, empty splits and classes, and sites in several splits."""
@@ -284,6 +319,7 @@ class ZambaVideoDataModule(LightningDataModule):
             sites = {clip.site for clip in clips if clip.site is not None}
             rank_zero_info(f"{split}: {len(clips)} clips" + (f" from {len(sites)} sites" if sites else ""))
             dataset = self._dataset([c.filepath for c in clips], [c.path for c in clips], self._targets(clips))
+            dataset.jitter = self.temporal_jitter if split == "train" else None
             self._datasets[split] = dataset
         self._announce_cache()
 
@@ -297,7 +333,8 @@ class ZambaVideoDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the train clips, in an order that depends on the run's seed and the epoch alone."""
         dataset = self._datasets["train"]
-        sampler = ShuffledSampler(dataset, self._position, **self._process(), seed=run_seed())
+        weights = None if self.clip_weights is None else self.clip_weights.weights(dataset.targets)
+        sampler = ShuffledSampler(dataset, self._position, **self._process(), seed=run_seed(), weights=weights)
         loader = self._loader(dataset, sampler)
         self._go_on(sampler.num_samples, len(loader))
         return loader
@@ -341,33 +378,84 @@ class ZambaVideoDataModule(LightningDataModule):
         return batch
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augments train clips; what is random is a function of the run's seed, the epoch and the clip."""
-        if self.augmentation and self.trainer is not None and self.trainer.training:
-            batch["video"] = self.augment(batch["video"], batch["index"], self.trainer.current_epoch)
+        """Crops clips, and augments and mixes train clips: by chance that goes by the run's seed, the epoch and the clips."""
+        if self.trainer is None or batch["cached"] or not batch["index"]:
+            return batch
+        if not self.trainer.training:
+            batch["video"] = self.crops(batch["video"])
+            return batch
+        drawn = [Drawn(i, *when) for i, when in zip(batch["index"], batch["drawn"], strict=True)]
+        batch["video"] = self.augment(batch["video"], drawn)
+        if self.batch_augmentation:
+            batch["video"], batch["target"] = self._mix(batch["video"], batch["target"], drawn)
         return batch
 
-    def augment(self, video: Tensor, indices: Sequence[int], epoch: int) -> Tensor:
-        """Augments clips, uint8 (B x num_clips, 3, T, H, W), whose positions in the dataset are ``indices``, (B,)."""
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of what the model is given."""
+        side = min(self.height, self.width)
+        return (self.height, self.width) if self.num_crops is None else (side, side)
+
+    def crops(self, video: Tensor) -> Tensor:
+        """Crops parts of clips, uint8 (B x num_clips, 3, T, H, W), to (B x num_clips x num_crops, 3, T, side, side)."""
+        return video if self.num_crops is None else _squares(video, self.num_crops).flatten(0, 1)
+
+    def augment(self, video: Tensor, drawn: Sequence[Drawn]) -> Tensor:
+        """Augments the train clips that were ``drawn``, (B,), and takes the middle square if there are to be crops.
+
+        Args:
+            video: uint8 (B x num_clips, 3, T, H, W).
+            drawn: Which clips they are and when they were drawn.
+
+        Returns:
+            uint8 (B x num_clips, 3, T, *input_size).
+        """
+        if not self.augmentation:
+            return video if self.num_crops is None else _squares(video, 1)[:, 0]
         parts = self.sampling.num_clips
         with torch.random.fork_rng([video.device] if video.is_cuda else []):
-            clips = [self._augment(clip, indices[i // parts], epoch) for i, clip in enumerate(video)]
+            clips = [self._augment(clip, drawn[i // parts]) for i, clip in enumerate(video)]
         return torch.stack(clips) if clips else video
 
-    def _augment(self, clip: Tensor, index: int, epoch: int) -> Tensor:
+    def _augment(self, clip: Tensor, drawn: Drawn) -> Tensor:
         """Augments a clip, uint8 (3, T, H, W)."""
-        chance = np.random.SeedSequence([run_seed(), epoch, index])
-        torch.manual_seed(int(chance.generate_state(1, np.uint64)[0] >> 1))
-        video = tv_tensors.Video(clip.transpose(0, 1))  # type: ignore[no-untyped-call]
+        torch.manual_seed(_seed(*drawn))
+        # not tv_tensors.Video, which torchvision leaves as it is where it has no such function (greyscale), in silence
+        frames = tv_tensors.Image(clip.transpose(0, 1))
         for change in self.augmentation:
-            video = change(video)
-        changed = torch.as_tensor(video).transpose(0, 1)
-        if changed.dtype != clip.dtype or changed.shape != clip.shape:
+            frames = change(frames)
+        changed = torch.as_tensor(frames).transpose(0, 1)
+        whole = changed.dtype == clip.dtype and changed.shape == clip.shape
+        if whole and self.num_crops is not None:
+            changed = _squares(changed[None], 1)[0, 0]
+        height, width = self.input_size
+        if changed.dtype != clip.dtype or changed.shape != (*clip.shape[:2], height, width):
             raise InputError(
                 f"data.augmentation makes {changed.dtype} {tuple(changed.shape)} of a clip that is {clip.dtype} "
-                f"{tuple(clip.shape)} (3, frames, height, width). It must keep both: give size [{self.height}, "
-                f"{self.width}] to crops, and leave the conversion to float to the model."
+                f"{tuple(clip.shape)} (3, frames, height, width). It must keep both: give size [{height}, {width}] to crops, "
+                "and leave the conversion to float to the model."
             )
         return changed.contiguous()
+
+    def _mix(self, video: Tensor, target: Tensor, drawn: Sequence[Drawn]) -> tuple[Tensor, Tensor]:
+        """Mixes clips, uint8 (B x num_clips, 3, T, H, W), with each other, and their targets, (B, classes), alike."""
+        frames = video.transpose(1, 2)
+        parts = frames.reshape(len(target), -1, *frames.shape[1:])  # (B, num_clips, T, 3, H, W)
+        clips: Tensor = tv_tensors.Video(parts.flatten(1, 2).float())  # type: ignore[no-untyped-call]
+        mixed_target = target
+        with torch.random.fork_rng([video.device] if video.is_cuda else []):
+            torch.manual_seed(_seed(*(number for clip in drawn for number in clip)))
+            for change in self.batch_augmentation:
+                clips, mixed_target = change(clips, mixed_target)
+        mixed = torch.as_tensor(clips).round().to(video.dtype)
+        if mixed.shape != (len(target), parts.shape[1] * parts.shape[2], *parts.shape[3:]) or (
+            mixed_target.shape != target.shape
+        ):
+            raise InputError(
+                f"data.batch_augmentation makes {tuple(mixed.shape)} and targets {tuple(mixed_target.shape)} of a batch of "
+                f"{len(target)} clips. It must keep their shapes, as MixUp and CutMix of torchvision.transforms.v2 do."
+            )
+        return mixed.reshape(parts.shape).flatten(0, 1).transpose(1, 2).contiguous(), mixed_target
 
     def teardown(self, stage: str) -> None:
         """Says how many clips could not be read."""
@@ -382,6 +470,7 @@ class ZambaVideoDataModule(LightningDataModule):
             "sampling": self.sampling.stated(),
             "height": self.height,
             "width": self.width,
+            "num_crops": self.num_crops,
             "crop_bottom_pixels": self.crop_bottom_pixels,
             POSITION: {"epoch": epoch, "clips": clips * self._process()["num_replicas"]},
         }
@@ -433,7 +522,7 @@ class ZambaVideoDataModule(LightningDataModule):
         dataset = self._datasets[split]
         return self._loader(dataset, EachClipOnceSampler(dataset, **self._process(), left_out=left_out))
 
-    def _loader(self, dataset: ClipDataset, sampler: DistributedSampler[int]) -> DataLoader[ClipItem]:
+    def _loader(self, dataset: ClipDataset, sampler: DistributedSampler[Any]) -> DataLoader[ClipItem]:
         # cached features need no one to read clips
         num_workers = 0 if dataset.features else self.workers(math.ceil(len(sampler) / self.batch_size))
         return DataLoader(
@@ -510,6 +599,21 @@ class ZambaVideoDataModule(LightningDataModule):
             if is_new:
                 rows.writerow(["filepath", "reason"])
             rows.writerow([filepath, reason])
+
+
+def _squares(video: Tensor, number: int) -> Tensor:
+    """Returns the largest squares of pictures, (N, 3, T, H, W), evenly spaced: (N, number, 3, T, side, side)."""
+    height, width = video.shape[-2:]
+    side = min(height, width)
+    room = max(height, width) - side
+    starts = [room // 2] if number == 1 else [round(i * room / (number - 1)) for i in range(number)]
+    dim = 3 if height > width else 4
+    return torch.stack([video.narrow(dim, start, side) for start in starts], dim=1)
+
+
+def _seed(*numbers: int) -> int:
+    """Returns a seed that is a function of the run's and the given numbers."""
+    return int(np.random.SeedSequence([run_seed(), *numbers]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _count(progress: Any, batches: int) -> None:

@@ -1,10 +1,12 @@
 """Clips as items and batches for a torch DataLoader."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -12,11 +14,19 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, DistributedSampler
 
 from zamba_lcli.data.cache import FrameCache
-from zamba_lcli.data.sampling import FrameSampling
+from zamba_lcli.data.sampling import FrameSampling, TemporalJitter
 from zamba_lcli.data.video import TIME_LIMIT, Clip, UnreadableClipError, read_clip
-from zamba_lcli.types import Batch
+from zamba_lcli.types import Batch, run_seed
 
 NO_CLIP = -1  # index that a sampler gives to a process that has run out of clips
+
+
+class Drawn(NamedTuple):
+    """A clip as a sampler draws it: with all that chance may depend on in training."""
+
+    position: int  # in the dataset
+    epoch: int = 0
+    nth: int = 0  # how many times it was drawn before in the epoch
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,7 @@ class ClipItem:
     cached: list[str] | None = None  # names of its features, which stand for the frames
     clip: Clip | None = None  # what is read of the file
     error: str = ""
+    drawn: tuple[int, int] = (0, 0)  # epoch, and how many times it was drawn before in the epoch
 
 
 class ClipDataset(Dataset[ClipItem]):
@@ -45,6 +56,7 @@ class ClipDataset(Dataset[ClipItem]):
         max_damaged: Share of the chosen frames that may be damaged.
         time_limit: Seconds that reading a clip may take.
         cache: Keeps what has been read, None to read it each time.
+        jitter: Moves the times looked at, None to keep them.
     """
 
     def __init__(
@@ -60,6 +72,7 @@ class ClipDataset(Dataset[ClipItem]):
         max_damaged: float = 0.5,
         time_limit: float = TIME_LIMIT,
         cache: FrameCache | None = None,
+        jitter: TemporalJitter | None = None,
     ) -> None:
         """Keeps the arguments; no file is opened."""
         self.filepaths = filepaths
@@ -72,6 +85,7 @@ class ClipDataset(Dataset[ClipItem]):
         self.max_damaged = max_damaged
         self.time_limit = time_limit
         self.cache = cache
+        self.jitter = jitter
         self.features: dict[int, list[str]] = {}  # names of features that stand for the frames, by position
         self.errors: dict[int, str] = {}  # of clips that have none
 
@@ -79,23 +93,30 @@ class ClipDataset(Dataset[ClipItem]):
         """Returns the number of clips, readable or not."""
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> ClipItem:
-        """Reads the clip at ``index``; one that cannot be read comes without frames and with the reason."""
+    def __getitem__(self, drawn: int | Drawn) -> ClipItem:
+        """Reads the clip at a position; one that cannot be read comes without frames and with the reason."""
+        drawn = drawn if isinstance(drawn, Drawn) else Drawn(drawn)
+        return replace(self._item(drawn), drawn=drawn[1:])
+
+    def _item(self, drawn: Drawn) -> ClipItem:
+        index = drawn.position
         if index == NO_CLIP:
             return ClipItem(NO_CLIP, "", self.targets[:0])
         if index in self.errors:
             return ClipItem(index, self.filepaths[index], self.targets[index], error=self.errors[index])
         if index in self.features:
             return ClipItem(index, self.filepaths[index], self.targets[index], cached=self.features[index])
+        path = self.paths[index]
         try:
-            clip = (
-                self._read(self.paths[index]) if self.cache is None else self.cache.get(self.paths[index], self._read)
-            )
+            clip = self._read(path, drawn) if self.cache is None else self.cache.get(path, self._read)
         except UnreadableClipError as error:
             return ClipItem(index, self.filepaths[index], self.targets[index], error=error.reason)
         return ClipItem(index, self.filepaths[index], self.targets[index], clip=clip)
 
-    def _read(self, path: Path) -> Clip:
+    def _read(self, path: Path, drawn: Drawn | None = None) -> Clip:
+        move = None
+        if self.jitter is not None and drawn is not None:
+            move = partial(self.jitter.move, chance=np.random.default_rng([run_seed(), *drawn]))
         return read_clip(
             path,
             self.sampling,
@@ -104,6 +125,7 @@ class ClipDataset(Dataset[ClipItem]):
             crop_bottom_pixels=self.crop_bottom_pixels,
             max_damaged=self.max_damaged,
             time_limit=self.time_limit,
+            move=move,
         )
 
     def collate(self, items: list[ClipItem]) -> Batch:
@@ -127,13 +149,14 @@ class ClipDataset(Dataset[ClipItem]):
             "duration": torch.tensor([clip.duration for clip in seen], dtype=torch.float64),
             "target": torch.from_numpy(targets),
             "index": [item.index for item in read],
+            "drawn": [item.drawn for item in read],
             "filepath": [item.filepath for item in read],
             "cached": [item.cached for item in read if item.cached is not None],
             "failed": [(item.index, item.filepath, item.error) for item in items if item.error],
         }
 
 
-class ShuffledSampler(DistributedSampler[int]):
+class ShuffledSampler(DistributedSampler[Drawn]):
     """Shuffles the clips and deals them to the processes; the order depends on the seed and the epoch alone.
 
     A resumed run goes on with the batch after the last one trained on, without reading those before it. Lightning starts
@@ -145,6 +168,8 @@ class ShuffledSampler(DistributedSampler[int]):
         num_replicas: Number of processes.
         rank: Which of them this is.
         seed: The run's seed.
+        weights: How often each clip is drawn relative to the others, (clips,); None for once an epoch. Of the n clips of an
+            epoch, a clip with the share w of all weights is drawn n * w times, rounded up or down by chance.
     """
 
     def __init__(
@@ -155,16 +180,36 @@ class ShuffledSampler(DistributedSampler[int]):
         num_replicas: int,
         rank: int,
         seed: int,
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
         """Keeps the arguments; see the class."""
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
         self.position = position
+        self.weights = weights
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Drawn]:
         """Yields this process's indices that are left of the epoch."""
         epoch, clips_done = self.position()
         self.set_epoch(epoch)
-        return islice(super().__iter__(), clips_done, None)
+        if self.weights is None:
+            drawn = [Drawn(position, epoch) for position in cast(Iterator[int], super().__iter__())]
+        else:
+            drawn = self._weighted(self.weights)[self.rank : self.total_size : self.num_replicas]
+        return iter(drawn[clips_done:])
+
+    def _weighted(self, weights: NDArray[np.float64]) -> list[Drawn]:
+        """Draws an epoch's clips, of all processes, by systematic sampling: evenly spaced marks on the summed weights."""
+        chance = np.random.default_rng([self.seed, self.epoch])
+        order = chance.permutation(len(weights))
+        reached = np.cumsum(weights[order]) / weights.sum()
+        marks = (np.arange(self.total_size) + chance.random()) / self.total_size
+        chosen = order[np.minimum(np.searchsorted(reached, marks, side="right"), len(weights) - 1)]
+        before: Counter[int] = Counter()
+        drawn = []
+        for position in map(int, chance.permutation(chosen)):
+            drawn.append(Drawn(position, self.epoch, before[position]))
+            before[position] += 1
+        return drawn
 
 
 class EachClipOnceSampler(DistributedSampler[int]):

@@ -367,6 +367,50 @@ class HighestScores(ContentSampling):
         return _highest(scores, times, self.num_frames, self.too_short)
 
 
+# ---- by chance, in training ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TemporalJitter:
+    """Moves the times that a sampling chooses, another way each time a train clip is drawn.
+
+    Times that would come before the first frame or after the last one become theirs.
+
+    Args:
+        shift: Seconds by which all times of a part are moved together, earlier or later, at the most.
+        step: How far each time is moved by itself, between 0 and 1: at the most by that share of half the distance to the next
+            one, so that they stay in order.
+    """
+
+    shift: float = 0.0
+    step: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the arguments."""
+        if not 0 <= self.shift < float("inf"):
+            raise InputError(
+                f"data.temporal_jitter.init_args.shift: {self.shift} is not a number of seconds from 0 on."
+            )
+        if not 0 <= self.step <= 1:
+            raise InputError(f"data.temporal_jitter.init_args.step: {self.step} is not between 0 and 1.")
+
+    def move(self, times: Times, duration: float, chance: np.random.Generator) -> Times:
+        """Moves the times of a part.
+
+        Args:
+            times: (T,) seconds, ascending.
+            duration: Time of the clip's last frame.
+            chance: Decides.
+
+        Returns:
+            (T,) seconds, ascending, from 0 to ``duration``.
+        """
+        direction = chance.uniform(-self.step, self.step, len(times)) / 2
+        gaps = np.diff(times, prepend=times[:1], append=times[-1:])  # to the one before, and after it
+        moved = times + direction * np.where(direction < 0, gaps[:-1], gaps[1:])
+        return np.clip(moved + chance.uniform(-self.shift, self.shift), 0.0, duration)
+
+
 # ---- helpers ---------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ or absent in many files of camera traps and are not read.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,6 +159,7 @@ def read_clip(
     crop_bottom_pixels: int = 0,
     max_damaged: float = 0.5,
     time_limit: float = TIME_LIMIT,
+    move: Callable[[NDArray[np.float64], float], NDArray[np.float64]] | None = None,
 ) -> Clip:
     """Reads the frames shown at the times that ``sampling`` chooses, scaled, upright, in RGB.
 
@@ -173,6 +174,7 @@ def read_clip(
         crop_bottom_pixels: Rows cut off at the bottom of the upright original picture, before scaling.
         max_damaged: Share of the chosen frames that may be damaged.
         time_limit: Seconds that reading may take.
+        move: Moves the times of each part, (T,), in a clip whose last frame is at the given time, before they are looked at.
 
     Raises:
         UnreadableClipError: If the file cannot be opened, none or too few of its frames can be decoded, it is shorter than
@@ -190,6 +192,8 @@ def read_clip(
             times = sampling.choose(times, seen.frames)
     except TooShortError as error:
         raise UnreadableClipError(f"too short: {error}") from None
+    if move is not None:
+        times = np.concatenate([move(part, index.timeline.duration) for part in np.split(times, sampling.num_clips)])
     clip, damaged = _frames_at(path, index, times, height, width, crop_bottom_pixels, deadline)
     if damaged > max_damaged:
         raise UnreadableClipError(f"{damaged:.0%} of the frames to be looked at are damaged")

@@ -1,0 +1,96 @@
+"""An exponential moving average of the weights, to validate and predict with."""
+
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from torch import Tensor
+
+
+class ExponentialAverage:
+    """The ``avg_fn`` of torch's ``AveragedModel``: decay * average + (1 - decay) * current, exact where the two are equal.
+
+    Torch's own rounds, so that frozen weights and statistics wander off by a little at each step. Whole numbers (BatchNorm's
+    count of batches) are taken as they are.
+
+    Args:
+        decay: Share that the average keeps at each update.
+    """
+
+    def __init__(self, decay: float) -> None:
+        """Keeps the decay."""
+        self.decay = decay
+
+    def __call__(self, average: Tensor, current: Tensor, num_averaged: Any) -> Tensor:
+        """Returns the new average."""
+        return average.lerp(current, 1 - self.decay) if average.is_floating_point() else current
+
+
+class ZambaEMAWeightAveraging(EMAWeightAveraging):
+    """Averages the weights over the steps; validation, checkpoints and what comes after the training use the average.
+
+    The arguments are those of Lightning's ``EMAWeightAveraging``: a YAML that names that one gets this one. Here frozen layers
+    stay as they are to the bit, a checkpoint that is saved in the middle of a validation or at the end of the training has
+    average and current weights in their places, so that a resumed run goes on as if it had not been interrupted, and the
+    average is on the model's device from the start (Lightning makes it before the model is moved to the GPU, and copies all
+    weights to the CPU at each step).
+
+    Args:
+        device: Where the average is kept; null for the model's device.
+        use_buffers: Average BatchNorm's statistics too, rather than take the current ones.
+        decay: Share that the average keeps at each update.
+        update_every_n_steps: Steps of the optimizer between updates.
+        update_starting_at_step: First step with an update; null for the first one.
+        update_starting_at_epoch: Also update at the end of each epoch from this one on; null for no such updates.
+    """
+
+    def __init__(
+        self,
+        device: str | None = None,
+        use_buffers: bool = True,
+        decay: float = 0.999,
+        update_every_n_steps: int = 1,
+        update_starting_at_step: int | None = None,
+        update_starting_at_epoch: int | None = None,
+    ) -> None:
+        """Keeps the arguments; see the class."""
+        super().__init__(
+            device=device,
+            use_buffers=use_buffers,
+            decay=decay,
+            update_every_n_steps=update_every_n_steps,
+            update_starting_at_step=update_starting_at_step,
+            update_starting_at_epoch=update_starting_at_epoch,
+        )
+        self._kwargs["avg_fn"] = ExponentialAverage(decay)
+        self._model_has_average = False
+
+    @property
+    def state_key(self) -> str:
+        """The name of Lightning's callback, so that checkpoints are told by what the YAML says."""
+        return EMAWeightAveraging.__qualname__
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Moves the average to where the model is by now."""
+        if self._device is None and self._average_model is not None:
+            self._average_model.to(pl_module.device)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gives the model the average, and keeps the current weights for checkpoints that are saved from here on."""
+        self._swap_models(pl_module)
+
+    def _swap_models(self, pl_module: LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._model_has_average = not self._model_has_average
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Puts the average at ``state_dict`` and the current weights at ``current_model_state``."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._model_has_average and "current_model_state" in checkpoint:
+            average, current = checkpoint["current_model_state"], checkpoint["state_dict"]
+            checkpoint["state_dict"], checkpoint["current_model_state"] = average, current
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Takes over average and current weights; to test or predict, the average is all that is needed."""
+        if self._average_model is not None:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
