@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,28 +71,14 @@ class WritePredictions(BasePredictionWriter):
     # ---- Lightning's hooks -------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds out where to write and what is done already, and refuses what cannot be, before anything is computed."""
+        """Finds out where to write, and lets clips that are done already be left out."""
         if stage != "predict":
             return
-        data = _data_of(trainer)
+        data, module = _data_of(trainer), cast(ZambaVideoClassificationLightningModule, pl_module)
         self.folder = folder_beside(str(data.videos)) if self.output_dir is None else Path(self.output_dir)
         self.spool = Spool(self.folder / SPOOL)
-        self.run = _run(trainer, cast(ZambaVideoClassificationLightningModule, pl_module), data)
-        begun: tuple[int, NDArray[np.bool_]] | str = ""
-        if trainer.is_global_zero:  # the others must not look: those that are ahead write already
-            try:
-                begun = self._begin(trainer, cast(ZambaVideoClassificationLightningModule, pl_module), data)
-            except InputError as error:
-                begun = str(error)
-        begun = trainer.strategy.broadcast(begun)
-        if isinstance(begun, str):
-            raise InputError(begun)
-        self._start, self._done_before = begun
-        data.leave_out(self._done_before)
-        if self._done_before.any():
-            rank_zero_info(
-                f"{self._done_before.sum()} of {len(self._done_before)} clips are done; going on with the others."
-            )
+        # once the weights are there, which rows depend on
+        data.leave_out(lambda: self._done_already(trainer, module, data))
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens this process's file."""
@@ -121,12 +106,36 @@ class WritePredictions(BasePredictionWriter):
         if trainer.is_global_zero:
             self._merge(trainer, _data_of(trainer))
 
+    # ---- what is done already ----------------------------------------------------------------------------------------
+
+    def _done_already(
+        self, trainer: Trainer, module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule
+    ) -> NDArray[np.bool_]:
+        """Returns which clips are done, bool (clips,), in every process; refuses, in all, what cannot be written."""
+        self.run = _run(trainer, module, data)
+        begun: tuple[int, NDArray[np.bool_]] | str = ""
+        if trainer.is_global_zero:  # the others must not look: those that are ahead write already
+            try:
+                begun = self._begin(trainer, module, data)
+            except InputError as error:
+                begun = str(error)
+        begun = trainer.strategy.broadcast(begun)
+        if isinstance(begun, str):
+            raise InputError(begun)
+        self._start, self._done_before = begun
+        if self._done_before.any():
+            rank_zero_info(
+                f"{self._done_before.sum()} of {len(self._done_before)} clips are done; going on with the others."
+            )
+        return self._done_before
+
     # ---- what the first process does ---------------------------------------------------------------------------------
 
     def _begin(
         self, trainer: Trainer, module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule
     ) -> tuple[int, NDArray[np.bool_]]:
         """Returns the number of this start, and which clips are done, bool (clips,)."""
+        self.spool.remove_done()
         there = [path for f in self.formats if (path := self.folder / f.filename).exists()]
         # what is there beside a spool was written by a run that was killed when it was nearly done
         if there and not self.overwrite and not self.spool.folder.exists():
@@ -203,7 +212,7 @@ def _header(
     """Returns all that a clip's row depends on besides its file, as plain values under names for messages."""
     hparams = {key: value for key, value in module.hparams.items() if key not in ("weights", "class_names")}
     header = {
-        "weights": _identity_of_weights(trainer, module),
+        "weights": _identity_of(module),
         "classes": module.class_names,
         "model": {"class": type(module).__qualname__, "arguments": hparams},
         "frames": data.loading(),
@@ -213,15 +222,12 @@ def _header(
     return plain
 
 
-def _identity_of_weights(trainer: Trainer, module: ZambaVideoClassificationLightningModule) -> str:
-    """Returns a hash of the checkpoint, which is loaded later, or else of the model's weights."""
-    if trainer.ckpt_path is not None and os.path.isfile(trainer.ckpt_path):
-        with open(trainer.ckpt_path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+def _identity_of(module: ZambaVideoClassificationLightningModule) -> str:
+    """Returns a hash of the model's weights."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

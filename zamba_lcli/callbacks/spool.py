@@ -61,7 +61,6 @@ class Spool:
         Raises:
             InputError: If the rows that are there depend on something else.
         """
-        shutil.rmtree(self._done, ignore_errors=True)  # left over by a run that was killed when it was done
         file = self.folder / HEADER
         try:
             theirs = json.loads(file.read_bytes())
@@ -132,6 +131,10 @@ class Spool:
                 parts = [PredictedPart(**part) for part in row.pop("parts")]
                 filepath, path, site = filepaths[position], paths[position], sites and sites[position]
                 yield PredictedClip(**{**row, "filepath": filepath, "path": path, "site": site, "parts": parts})
+
+    def remove_done(self) -> None:
+        """Deletes what a run has left that was killed when it was done."""
+        shutil.rmtree(self._done, ignore_errors=True)
 
     def remove(self) -> None:
         """Deletes the folder; if that is interrupted, what is left does not pass for rows."""

@@ -3,7 +3,7 @@
 import csv
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -189,6 +189,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self._class_names = class_names
         self._datasets: dict[str, ClipDataset] = {}
         self.sites: list[str] | None = None  # of the clips of ``videos``, if a table tells them
+        self._leave_out: Callable[[], NDArray[np.bool_]] | None = None
         self._left_out: NDArray[np.bool_] | None = None
         self._failed: set[str] = set()
         self._failed_csv: Path | None = None
@@ -349,15 +350,16 @@ class ZambaVideoDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the clips of ``videos`` in order, but for those of ``leave_out``."""
+        self._left_out = None if self._leave_out is None else self._leave_out()
         return self._each_clip_once("predict", self._left_out)
 
-    def leave_out(self, clips: NDArray[np.bool_]) -> None:
+    def leave_out(self, clips: Callable[[], NDArray[np.bool_]]) -> None:
         """Lets ``predict_dataloader`` pass over clips, such as those that an interrupted run is done with.
 
         Args:
-            clips: bool (clips,), true for each clip of ``dataset("predict")`` that is left out.
+            clips: Returns, when the loader is made, bool (clips,), true for each clip of ``dataset("predict")`` to leave out.
         """
-        self._left_out = clips
+        self._leave_out = clips
 
     @property
     def clips_to_predict(self) -> int:

@@ -1,0 +1,324 @@
+"""What predictions are written as, each format checked by its own validator or reader."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import read_csv
+from data.test_camtrap_dp import TABLES, check_valid, csv_text, deployment, seen, write_descriptor
+from frictionless import Package, system
+from megadetector.postprocessing.validate_batch_results import validate_batch_results
+
+from zamba_lcli.callbacks import camtrap_dp
+from zamba_lcli.cli import main
+from zamba_lcli.data import DemoClips
+
+NAMES = DemoClips.class_names
+FORMATS = "zamba_lcli.callbacks"
+
+
+@pytest.fixture
+def videos(clips, folder):
+    """A folder of three clips, one of them in a subfolder, and a file that is no clip."""
+    good = sorted(path for path in clips.iterdir() if path.suffix == ".mp4")[:3]
+    (folder / "videos/b").mkdir(parents=True)
+    for path, name in zip(good, ("a.mp4", "b/c.mp4", "d.MP4"), strict=True):
+        shutil.copy(path, folder / "videos" / name)
+    (folder / "videos/broken.avi").write_text("no video")
+    return folder / "videos"
+
+
+@pytest.fixture
+def write(fitted, folder):
+    """Predicts with the given formats, each a class name and its arguments, and returns the output folder."""
+
+    def run(videos, *formats, args=(), **common):
+        listed = [{"class_path": f"{FORMATS}.{name}", "init_args": more} for name, more in formats]
+        writer = {"output_dir": "out", "formats": listed, **common}
+        callbacks = [{"class_path": "WritePredictions", "init_args": writer}]
+        (folder / "out.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks, "accelerator": "cpu"}}))
+        checkpoint = str(fitted / "checkpoints/last.ckpt")
+        main(["predict", "--config", "out.yaml", "--ckpt_path", checkpoint, "--data.videos", str(videos), *args])
+        return folder / "out"
+
+    return run
+
+
+THREE_PARTS = (
+    "--data.sampling=SeveralClips",
+    "--data.sampling.num_clips=3",
+    "--data.sampling.num_frames=8",
+    "--data.sampling.fps=8",
+)
+
+
+def test_several_formats_at_once_hold_the_same(videos, write):
+    out = write(
+        videos,
+        ("CSVPredictions", {"threshold": 0.3}),
+        ("ParquetPredictions", {"threshold": dict.fromkeys(NAMES, 0.3)}),
+        ("ClipTimelines", {}),
+        ("MegaDetectorJSON", {}),
+    )
+    assert {path.name for path in out.iterdir()} == {
+        "predictions.csv", "predictions.parquet", "timelines.csv", "megadetector.json",
+    }  # fmt: skip
+    rows, table = read_csv(out / "predictions.csv"), pd.read_parquet(out / "predictions.parquet")
+    has = [f"has_{name}" for name in NAMES]
+    assert list(rows[0]) == list(table) == ["filepath", *NAMES, *has, "top_class", "status", "error"]
+    assert [row["filepath"] for row in rows] == list(table["filepath"]) == ["a.mp4", "b/c.mp4", "broken.avi", "d.MP4"]
+    for row, (_, record) in zip(rows, table.iterrows(), strict=True):
+        if row["status"] == "failed":
+            assert record["status"] == "failed"
+            assert record["error"] == row["error"] != ""
+            assert record[[*NAMES, *has, "top_class"]].isna().all()
+            assert all(row[name] == "" for name in (*NAMES, *has, "top_class"))
+            continue
+        probabilities = np.array([float(row[name]) for name in NAMES])
+        assert record[list(NAMES)].to_numpy(float) == pytest.approx(probabilities, rel=1e-5)
+        assert [int(row[name]) for name in has] == list(record[has]) == list((probabilities >= 0.3).astype(int))
+        assert row["top_class"] == record["top_class"] == NAMES[probabilities.argmax()]
+        assert row["error"] == ""
+        assert record["error"] is None or pd.isna(record["error"])
+
+
+def test_threshold_must_fit_the_classes(videos, write, refused):
+    refused(lambda: write(videos, ("CSVPredictions", {"threshold": 1.5})), "threshold", "1.5")
+    refused(lambda: write(videos, ("ParquetPredictions", {"threshold": {"deer": 0.5}})), "deer", "blank")
+
+
+def test_time_lines_have_a_row_for_each_part(videos, write):
+    out = write(videos, ("ClipTimelines", {}), ("CSVPredictions", {}), args=THREE_PARTS)
+    rows = read_csv(out / "timelines.csv")
+    whole = {row["filepath"]: row for row in read_csv(out / "predictions.csv")}
+    assert [(row["filepath"], row["part"]) for row in rows] == [
+        (name, part) for name in ("a.mp4", "b/c.mp4") for part in "012"
+    ] + [("broken.avi", "")] + [("d.MP4", part) for part in "012"]
+    for name in ("a.mp4", "b/c.mp4", "d.MP4"):
+        parts = [row for row in rows if row["filepath"] == name]
+        starts = [float(row["start"]) for row in parts]
+        assert starts == sorted(starts)
+        assert starts[0] < starts[2]
+        assert all(float(row["start"]) < float(row["end"]) for row in parts)
+        # the clip's logits are the mean of its parts'
+        logits = np.log([[float(row[n]) for n in NAMES] for row in parts])
+        mean = torch.softmax(torch.tensor((logits - logits.mean(axis=1, keepdims=True)).mean(axis=0)), dim=0)
+        assert [float(whole[name][n]) for n in NAMES] == pytest.approx(mean.tolist(), abs=1e-4)
+    assert rows[6]["status"] == "failed"
+
+
+@pytest.mark.parametrize("args", [(), THREE_PARTS], ids=["whole clips", "parts"])
+def test_megadetectors_own_validator_accepts_its_format(videos, write, args):
+    out = write(videos, ("MegaDetectorJSON", {}), ("CSVPredictions", {}), args=args)
+    result = validate_batch_results(str(out / "megadetector.json"))["validation_results"]
+    assert result["errors"] == result["warnings"] == []
+    found = json.loads((out / "megadetector.json").read_text())
+    assert found["info"]["format_version"] == "1.6"
+    classes = found["classification_categories"]
+    rows = {row["filepath"]: row for row in read_csv(out / "predictions.csv")}
+    assert [image["file"] for image in found["images"]] == list(rows)
+    for image in found["images"]:
+        row = rows[image["file"]]
+        if row["status"] == "failed":
+            assert image["failure"] == row["error"]
+            assert image["detections"] is None
+            continue
+        assert image["frame_rate"] == pytest.approx(10, rel=0.3)
+        assert len(image["frames_processed"]) >= 8
+        assert "failure" not in image
+        if not args:
+            expected = [] if row["top_class"] == "blank" else [row["top_class"]]
+            assert [classes[d["classifications"][0][0]] for d in image["detections"]] == expected
+            for detection in image["detections"]:
+                assert detection["frame_number"] in image["frames_processed"]
+                assert detection["conf"] == pytest.approx(float(row[row["top_class"]]), rel=1e-5)
+                scores = {classes[number]: score for number, score in detection["classifications"]}
+                assert [scores[name] for name in NAMES] == pytest.approx([float(row[n]) for n in NAMES], rel=1e-5)
+                assert sorted(scores.values(), reverse=True) == list(scores.values())
+    not_blank = [d for image in found["images"] for d in image["detections"] or []]
+    assert all(detection["category"] == "1" for detection in not_blank)
+
+
+def test_people_and_vehicles_have_their_categories(videos, write):
+    arguments = {"blank": None, "people": [NAMES[0], NAMES[1]], "vehicles": [NAMES[2], NAMES[3]]}
+    out = write(videos, ("MegaDetectorJSON", arguments))
+    images = json.loads((out / "megadetector.json").read_text())["images"]
+    for detection in (d for image in images for d in image["detections"] or []):
+        best = NAMES[int(detection["classifications"][0][0])]
+        assert detection["category"] == ("2" if best in arguments["people"] else "3")
+    assert sum(len(image["detections"] or []) for image in images) == 3  # without a class for blank each has one
+
+
+# ---- Camtrap DP ------------------------------------------------------------------------------------------------------
+
+FILES = {"a.mp4": "d1", "b/c.mp4": "d2", "d.MP4": "d2", "broken.avi": "d1"}
+
+
+def media(filepath):
+    times = {"a.mp4": "12:00:00+02:00", "b/c.mp4": "13:30:05Z", "d.MP4": "23:59:58Z", "broken.avi": "01:00:00Z"}
+    return {
+        "mediaID": f"m-{filepath}",
+        "deploymentID": FILES[filepath],
+        "timestamp": f"2020-05-30T{times[filepath]}",
+        "filePath": filepath,
+        "filePublic": "true",
+        "fileMediatype": "video/mp4" if filepath != "broken.avi" else "video/x-msvideo",
+    }
+
+
+@pytest.fixture
+def package(videos):
+    """The clips as a package in Camtrap DP, with an observation by a human."""
+    tables = {
+        "deployments": [deployment("d1"), deployment("d2", latitude="-1.5", longitude="30.25")],
+        "media": [media(name) for name in FILES],
+        "observations": [{"observationID": "o1", **seen("m-a.mp4", "Meles meles")}],
+    }
+    for name, rows in tables.items():
+        (videos / f"{name}.csv").write_text(csv_text(name, rows), newline="")
+    write_descriptor(videos)
+    path = videos / "datapackage.json"
+    project = {"title": "t", "samplingDesign": "targeted", "captureMethod": ["timeLapse"], "individualAnimals": False}
+    more = {
+        "created": "2020-06-01T00:00:00Z", "contributors": [{"title": "A"}], "spatial": {"type": "Point"},
+        "project": {**project, "observationLevel": ["event"]}, "temporal": {"start": "2020-05-01", "end": "2020-06-01"},
+        "taxonomic": [{"scientificName": "Meles meles", "vernacularNames": {"eng": "badger"}}],
+    }  # fmt: skip
+    path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+    check_valid(videos)
+    return videos
+
+
+def check_complete(folder):
+    """Checks a package by frictionless, with all the standard's columns in its order and the rules of the tables."""
+    descriptor = json.loads((folder / "datapackage.json").read_text())
+    for key in ("profile", "created", "contributors", "project", "spatial", "temporal", "taxonomic"):
+        assert descriptor[key], key
+    assert descriptor["profile"].endswith("/camtrap-dp-profile.json")
+    assert "media" in descriptor["project"]["observationLevel"]
+    del descriptor["profile"]
+    for resource in descriptor["resources"]:
+        known = {field["name"]: field for field in TABLES[resource["name"]]["fields"]}
+        known |= {
+            "classificationTimestamp": {"type": "datetime", "format": "%Y-%m-%dT%H:%M:%S%z"},
+            "classificationProbability": {"type": "number", "constraints": {"minimum": 0, "maximum": 1}},
+            "classificationMethod": {"type": "string", "constraints": {"enum": ["human", "machine"]}},
+        }
+        with (folder / resource["path"]).open(newline="") as file:
+            columns = next(csv.reader(file))
+        fields = [{"type": "string", **known.get(name, {}), "name": name} for name in columns]
+        resource["schema"] = {**TABLES[resource["name"]], "fields": fields, "missingValues": ["", "NA", "NaN", "nan"]}
+    with system.use_context(trusted=True):
+        report = Package.from_descriptor(descriptor, basepath=str(folder)).validate()
+    assert report.valid, report.flatten(["rowNumber", "fieldName", "message"])
+
+
+def check_observations(rows, predictions, threshold=0.5):
+    """Checks the machine's observations against predictions.csv."""
+    of_media = {row["mediaID"]: row for row in rows if row["classificationMethod"] != "human"}
+    assert set(of_media) == {f"m-{name}" for name in FILES}
+    assert len({row["observationID"] for row in rows}) == len(rows)
+    for row in predictions:
+        observation = of_media[f"m-{row['filepath']}"]
+        assert observation["observationLevel"] == "media"
+        assert observation["deploymentID"] == FILES[row["filepath"]]
+        if row["status"] == "failed":
+            assert observation["observationType"] == "unclassified"
+            assert row["error"] in observation["observationComments"]
+            assert observation["classificationMethod"] == ""
+            continue
+        assert observation["classificationMethod"] == "machine"
+        assert "last.ckpt" in observation["classifiedBy"]
+        best = float(row[row["top_class"]])
+        if best < threshold:
+            assert observation["observationType"] == "unknown"
+        else:
+            assert observation["observationType"] == ("blank" if row["top_class"] == "blank" else "animal")
+            assert float(observation["classificationProbability"]) == pytest.approx(best, abs=1e-6)
+
+
+def test_observations_are_added_to_a_package(package, write):
+    before = {path: path.read_bytes() for path in package.iterdir() if path.is_file()}
+    names = {name: f"Genus {name}" for name in NAMES if name != "blank"}
+    arguments = {"package": str(package), "scientific_names": names, "threshold": 0.2}
+    out = write(package, ("CSVPredictions", {}), ("CamtrapDPObservations", arguments))
+    assert {path: path.read_bytes() for path in before} == before  # it is left as it was
+    check_complete(out / "camtrap_dp")
+    for name in ("deployments.csv", "media.csv"):
+        assert (out / "camtrap_dp" / name).read_bytes() == (package / name).read_bytes()
+    rows = read_csv(out / "camtrap_dp/observations.csv")
+    assert rows[0]["observationID"] == "o1"
+    assert rows[0]["scientificName"] == "Meles meles"
+    predictions = read_csv(out / "predictions.csv")
+    check_observations([{**rows[0], "classificationMethod": "human"}, *rows[1:]], predictions, threshold=0.2)
+    animals = {row["scientificName"] for row in rows[1:] if row["observationType"] == "animal"}
+    assert animals <= set(names.values())
+    taxa = json.loads((out / "camtrap_dp/datapackage.json").read_text())["taxonomic"]
+    assert {taxon["scientificName"] for taxon in taxa} == {"Meles meles", *animals}
+    times = {row["mediaID"]: (row["eventStart"], row["eventEnd"]) for row in rows[1:]}
+    assert times["m-a.mp4"] == ("2020-05-30T12:00:00+02:00", "2020-05-30T12:00:04+02:00")  # its zone is kept
+    assert times["m-d.MP4"] == ("2020-05-30T23:59:58Z", "2020-05-31T00:00:02Z")
+
+
+def test_what_was_added_reads_as_labels(package, write, folder):
+    """The way back: a package with our observations is a table of labels."""
+    from zamba_lcli.data.labels import read_labels
+
+    out = write(package, ("CamtrapDPObservations", {"package": str(package), "threshold": 0.0}))
+    for name in FILES:
+        target = out / "camtrap_dp" / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(package / name, target)
+    table = read_labels(str(out / "camtrap_dp"), data_dir=None, split_proportions={"train": 1})
+    assert {clip.filepath for clip in table.clips} == set(FILES) - {"broken.avi"}
+
+
+def test_a_package_is_made_of_deployments_and_media(videos, write, folder):
+    times = {"deploymentStart": "2020-05-01T00:00:00Z", "deploymentEnd": "2020-06-01T00:00:00Z"}
+    deployments = [deployment("d1"), deployment("d2", latitude="-1.5", longitude="30.25", habitat="")]
+    pd.DataFrame(deployments).drop(columns=["habitat"]).to_csv(folder / "cameras.csv", index=False)
+    assert times.items() <= deployments[0].items()
+    rows = [{k: v for k, v in media(name).items() if k in ("deploymentID", "timestamp", "filePath")} for name in FILES]
+    pd.DataFrame(rows).to_csv(folder / "times.csv", index=False)
+    arguments = {
+        "deployments": "cameras.csv", "media": "times.csv", "media_dir": str(videos), "title": "Forest",
+        "sampling_design": "opportunistic", "capture_method": ["activityDetection"], "contributors": [{"title": "A. B."}],
+    }  # fmt: skip
+    out = write(videos, ("CSVPredictions", {}), ("CamtrapDPPackage", arguments))
+    check_complete(out / "camtrap_dp")
+    for name in ("deployments", "media", "observations"):
+        with (out / f"camtrap_dp/{name}.csv").open(newline="") as file:
+            assert next(csv.reader(file)) == camtrap_dp.COLUMNS[name].split(",")
+    rows = read_csv(out / "camtrap_dp/observations.csv")
+    check_observations([{**row, "mediaID": f"m-{row['mediaID']}"} for row in rows], read_csv(out / "predictions.csv"))
+    descriptor = json.loads((out / "camtrap_dp/datapackage.json").read_text())
+    assert descriptor["spatial"]["coordinates"][0][0] == [4.01, -1.5]
+    assert descriptor["temporal"] == {"start": "2020-05-01", "end": "2020-06-01"}
+
+
+def test_nothing_is_invented_for_a_package(package, videos, write, refused, folder):
+    table = package / "media.csv"
+    text = table.read_text()
+    table.write_text(text.replace("2020-05-30T12:00:00+02:00", "2020-05-30T12:00:00"))
+    formats = [("CamtrapDPObservations", {"package": str(package)})]
+    refused(lambda: write(videos, *formats), "row 2", "timestamp", "zone")
+    table.write_text("\n".join(text.splitlines()[:-2]) + "\n")
+    refused(lambda: write(videos, *formats), "d.MP4", "no row")
+    table.write_text(text)
+    cameras = deployment("d1", latitude="")
+    pd.DataFrame([cameras]).to_csv(folder / "cameras.csv", index=False)
+    arguments = {
+        "deployments": "cameras.csv", "media": str(table), "title": "T", "sampling_design": "targeted",
+        "capture_method": ["timeLapse"], "contributors": [{"title": "A"}],
+    }  # fmt: skip
+    refused(lambda: write(videos, ("CamtrapDPPackage", arguments)), "cameras.csv, row 2", "latitude")
+    del cameras["deploymentEnd"]
+    pd.DataFrame([cameras]).to_csv(folder / "cameras.csv", index=False)
+    refused(lambda: write(videos, ("CamtrapDPPackage", arguments)), "deploymentEnd")
+    assert not Path("out").exists() or not list(Path("out").iterdir())

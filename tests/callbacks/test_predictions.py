@@ -1,0 +1,160 @@
+"""Predictions of many clips: runs that are killed and go on, several processes, and what is refused."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import read_csv
+
+from zamba_lcli.callbacks.spool import Spool
+from zamba_lcli.cli import main
+from zamba_lcli.data import DemoClips
+
+DRIVER = Path(__file__).parent.parent / "predict_driver.py"
+
+
+@pytest.fixture
+def many(clips, folder):
+    """A folder with 90 clips and three files that cannot be read."""
+    good = sorted(path for path in clips.iterdir() if path.suffix == ".mp4")[:3]
+    (folder / "many").mkdir()
+    for i in range(93):
+        if i % 31 == 7:
+            (folder / f"many/{i:03d}.mp4").write_text("no video")
+        else:
+            (folder / f"many/{i:03d}.mp4").symlink_to(good[i % 3])
+    return folder / "many"
+
+
+def arguments(fitted, videos, output):
+    writer = ["--trainer.callbacks+=WritePredictions", f"--trainer.callbacks.output_dir={output}"]
+    small = ["--data.batch_size=1", "--data.num_workers=0", "--trainer.accelerator=cpu"]
+    return [
+        "predict",
+        "--ckpt_path",
+        str(fitted / "checkpoints/last.ckpt"),
+        "--data.videos",
+        str(videos),
+        *small,
+        *writer,
+    ]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_at_twenty_random_moments(fitted, many, folder, processes):
+    main(arguments(fitted, many, "undisturbed"))
+    command = [sys.executable, str(DRIVER), "out", str(processes), "20", "0", *arguments(fitted, many, "out")]
+    command += [] if processes == 1 else [f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert ended.returncode == 0, ended.stderr + Path("log0.txt").read_text()[-3000:]
+    counts, codes = json.loads(ended.stdout)
+    assert codes == [0] * processes, "".join(path.read_text()[-3000:] for path in Path().glob("log*.txt"))
+    assert counts[:-1] == sorted(counts[:-1])  # what is written stays
+    assert counts[-2] > 15
+    rows, expected = read_csv("out/predictions.csv"), read_csv("undisturbed/predictions.csv")
+    assert [row["filepath"] for row in rows] == [f"{i:03d}.mp4" for i in range(93)]
+    assert [row["status"] for row in rows].count("failed") == 3
+    for row, other in zip(rows, expected, strict=True):
+        assert (row["status"], row["error"]) == (other["status"], other["error"])
+        for name in DemoClips.class_names if row["status"] == "ok" else ():
+            assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-5)
+    # the last kill may come while what is no longer needed is being deleted
+    assert {path.name for path in Path("out").iterdir()} <= {"predictions.csv", "predictions.partial.done"}
+
+
+def interrupted(fitted, videos, output="out"):
+    """Leaves what a run leaves that was killed after some clips."""
+    child = [sys.executable, str(DRIVER), output, "1", "1", "0", *arguments(fitted, videos, output)]
+    script = (
+        f"import sys; sys.path.insert(0, {str(DRIVER.parent)!r}); import predict_driver as d, time\n"
+        f"from pathlib import Path; out = Path({output!r}); run = d.start(1, {child[6:]!r})\n"
+        "while d.rows_in(out) < 5: time.sleep(0.01)\n"
+        "d.end(run, 9)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
+    return Path(output) / "predictions.partial"
+
+
+def test_another_checkpoint_does_not_go_on_with_the_first_ones_rows(fitted, many, folder, refused, capsys):
+    left = interrupted(fitted, many)
+    kept = {path.name: path.read_bytes() for path in left.iterdir()}
+    other = torch.load(fitted / "checkpoints/last.ckpt", weights_only=True)
+    for key, value in other["state_dict"].items():
+        if key.startswith("head.") and key.endswith("bias"):
+            value += 1.0 * torch.arange(len(value))
+    torch.save(other, "other.ckpt")
+    args = arguments(fitted, many, "out")
+    args[2] = "other.ckpt"
+    refused(lambda: main(args), "not finished", "weights", "overwrite")
+    refused(lambda: main([*arguments(fitted, many, "out"), "--data.height=30"]), "not finished", "frames")
+    assert {path.name: path.read_bytes() for path in left.iterdir()} == kept
+    main([*args, "--trainer.callbacks.overwrite=true"])
+    alone = arguments(fitted, many, "alone")
+    alone[2] = "other.ckpt"
+    main(alone)
+    assert Path("out/predictions.csv").read_bytes() == Path("alone/predictions.csv").read_bytes()
+
+
+def test_goes_on_and_tries_again_what_failed(fitted, many, folder, capsys):
+    left = interrupted(fitted, many)
+    lines = b"".join(path.read_bytes() for path in sorted(left.glob("*.jsonl"))).splitlines()
+    done = len(lines)
+    shutil.copy(many / "000.mp4", folder / "mended.mp4")
+    (many / "007.mp4").unlink()
+    shutil.move("mended.mp4", many / "007.mp4")
+    main(arguments(fitted, many, "out"))
+    was_bad = sum(json.loads(line)["error"] != "" for line in lines)
+    assert f"91 clips predicted, {done - was_bad} of them by the run before, 2 failed" in capsys.readouterr().out
+    rows = read_csv("out/predictions.csv")
+    assert [row["status"] for row in rows].count("failed") == 2
+    assert rows[7]["status"] == "ok"
+
+
+def test_a_torn_line_does_not_count(folder):
+    spool = Spool(folder / "spool")
+    assert spool.begin({"weights": "a"}, discard=False) == 0
+    with spool.open(0, 0) as file:
+        file.write(b'{"filepath": "a.mp4", "error": ""}\n{"filepath": "b.mp4", "err')
+    assert spool.begin({"weights": "a"}, discard=False) == 1
+    found = spool.find(["a.mp4", "b.mp4"])
+    assert found.there.tolist() == [True, False]
+
+
+def test_does_not_overwrite_unless_told_to(fitted, clips, folder, refused):
+    Path("out").mkdir()
+    Path("out/predictions.csv").write_text("mine")
+    args = arguments(fitted, clips / "labels.csv", "out")
+    refused(lambda: main(args), "predictions.csv exists already", "overwrite")
+    assert Path("out/predictions.csv").read_text() == "mine"
+    main([*args, "--trainer.callbacks.overwrite=true"])
+    assert len(read_csv("out/predictions.csv")) == 16
+
+
+def test_a_table_brings_its_sites(fitted, clips, folder, predict):
+    source = read_csv(clips / "labels.csv")[:4]
+    sites = ["north", "north", "", "süd"]
+    lines = [f"{clips / row['filepath']},{site}" for row, site in zip(source, sites, strict=True)]
+    Path("list.csv").write_text("\n".join(["filepath,site", *lines]), encoding="utf-8")
+    rows = predict(fitted / "checkpoints/last.ckpt", "list.csv")
+    assert [row["site"] for row in rows] == sites
+    assert [row["filepath"] for row in rows] == [str(clips / row["filepath"]) for row in source]
+
+
+def test_terminated_it_keeps_what_is_done(fitted, many, folder):
+    script = (
+        f"import sys; sys.path.insert(0, {str(DRIVER.parent)!r}); import predict_driver as d, time\n"
+        f"from pathlib import Path; run = d.start(1, {arguments(fitted, many, 'out')!r})\n"
+        "while d.rows_in(Path('out')) < 5: time.sleep(0.01)\n"
+        f"print(d.end(run, {int(signal.SIGTERM)}))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert ended.stdout.strip() == "[143]", ended.stdout + ended.stderr
+    assert not Path("out/predictions.csv").exists()
+    assert len(list(Path("out/predictions.partial").glob("*.jsonl"))) == 1
