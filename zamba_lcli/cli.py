@@ -42,6 +42,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from zamba_lcli import data, models  # noqa: F401  (so that a YAML can name their classes shortly)
 from zamba_lcli.callbacks import (
     ClipProgressBar,
+    Evaluation,
     FrozenFeatureCache,
     SaveOnInterrupt,
     WholeCheckpointIO,
@@ -409,6 +410,12 @@ class ZambaCLI(LightningCLI):
                 "the run folder to go on with, e.g. --trainer.logger.init_args.version 0."
             )
         return str(found[-1])
+
+    def before_test(self) -> None:
+        """Makes sure that what is found out is written."""
+        callbacks = callbacks_of(self.trainer)
+        if not any(isinstance(callback, Evaluation) for callback in callbacks):
+            callbacks.append(Evaluation())
 
     def before_predict(self) -> None:
         """Makes sure that predictions are written, and does not hold them all in memory."""

@@ -115,6 +115,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         class_weights: By which the loss of clips with a label is multiplied, in training and evaluation: a number for each
             class, 1 for those left out; or ``balanced``, in inverse proportion to how many train clips have the label. Of
             multilabel clips the terms of the labels that they have are multiplied.
+        temperature: By which logits are divided before they become probabilities: above 1 for a model that is too sure of
+            itself. ``zamba test`` finds it. It changes no loss, and not which class is the most probable.
     """
 
     backbone: nn.Module
@@ -128,6 +130,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         backbone_lr_decay: float | None = None,
         loss: nn.Module | None = None,
         class_weights: dict[str, float] | Literal["balanced"] | None = None,
+        temperature: float = 1.0,
     ) -> None:
         """Sets up loss and metrics; see the class for the arguments."""
         super().__init__()
@@ -149,6 +152,9 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self.task: Task = task
         if backbone_lr_decay is not None and not 0 < backbone_lr_decay <= 1:
             raise InputError(f"model.init_args.backbone_lr_decay: {backbone_lr_decay} is not above 0 and at most 1.")
+        if temperature <= 0:
+            raise InputError(f"model.init_args.temperature: {temperature} is not above 0.")
+        self.temperature = temperature
         self.decay_norm_and_bias = decay_norm_and_bias
         self.backbone_lr_decay = backbone_lr_decay
         self.backbone_is_frozen = True
@@ -416,6 +422,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Turns logits into probabilities, both float (B, classes)."""
+        logits = logits / self.temperature
         return logits.sigmoid() if self.task == "multilabel" else logits.softmax(dim=1)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -462,8 +469,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             losses = self.loss(logits, target if is_mixed else target.argmax(dim=1)) * (target @ weights)  # (B,)
         return cast(Tensor, losses.mean())
 
-    def _step(self, batch: Batch, stage: str) -> Tensor:
-        """Computes the batch's mean loss and counts its clips in the stage's metrics."""
+    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
+        """Returns the batch's mean loss and its logits, and counts its clips in the stage's metrics."""
         logits, target = self.mean_logits(batch), batch["target"]
         if self.task == "multiclass" and ((target.sum(dim=1) - 1).abs() > 1e-3).any():
             raise InputError(
@@ -483,7 +490,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                 else:
                     named = F.one_hot(probabilities.argmax(dim=1), len(self.class_names))
                 cast(MetricCollection, self.per_class[f"{stage}_metrics"]).update(named, batch["target"].long())
-        return loss
+        return loss, logits.detach().float()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Returns the mean loss of the batch, or None where none of its clips could be read."""
@@ -493,7 +500,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                 return None  # no step is taken
             # The other processes wait for this one's gradients: it takes part with zeros.
             return cast(Tensor, sum(p.sum() for p in self.parameters() if p.requires_grad)) * 0.0
-        loss = self._step(batch, "train")
+        loss, _ = self._step(batch, "train")
         self.log("train_loss", loss, prog_bar=True, batch_size=clips, sync_dist=self.trainer.world_size > 1)
         return loss * self._accumulation_correction(batch_idx)
 
@@ -506,21 +513,24 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         left = self.trainer.num_training_batches - batch_idx // together * together  # from the step's first batch on
         return float(together / min(together, left))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Counts the batch in the val metrics."""
-        if batch["index"]:
-            self._step(batch, "val")
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Counts the batch in the val metrics and returns the logits of its clips, float (B, classes)."""
+        return self._step(batch, "val")[1] if batch["index"] else self._no_logits(batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Counts the batch in the test metrics."""
-        if batch["index"]:
-            self._step(batch, "test")
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Returns the logits of the batch's clips, float (B, classes), and counts those of the first loader in the metrics."""
+        if not batch["index"]:
+            return self._no_logits(batch)
+        return self.mean_logits(batch).float() if dataloader_idx else self._step(batch, "test")[1]
+
+    def _no_logits(self, batch: Batch) -> Tensor:
+        return batch["video"].new_zeros((0, len(self.class_names)), dtype=torch.float32)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
         """Returns the probabilities of the clips in ``batch["index"]``."""
         if not batch["index"]:
-            none = batch["video"].new_zeros((0, 1, len(self.class_names)), dtype=torch.float32)
-            return {"probabilities": none[:, 0], "part_probabilities": none}
+            none = self._no_logits(batch)
+            return {"probabilities": none, "part_probabilities": none[:, None]}
         logits = self.part_logits(batch).float()  # (B, clips x crops, classes)
         logits = logits.unflatten(1, (batch["times"].shape[1], -1)).mean(dim=2)  # type: ignore[no-untyped-call]
         by_part = self.probabilities(logits.flatten(0, 1)).reshape(logits.shape)

@@ -2,6 +2,7 @@
 
 from zamba_lcli.callbacks.averaging import ZambaEMAWeightAveraging
 from zamba_lcli.callbacks.camtrap_dp import CamtrapDPObservations, CamtrapDPPackage
+from zamba_lcli.callbacks.evaluation import Evaluation
 from zamba_lcli.callbacks.features import FrozenFeatureCache
 from zamba_lcli.callbacks.finetuning import ConstantFactor, ZambaBackboneFinetuning
 from zamba_lcli.callbacks.formats import ClipTimelines, CSVPredictions, MegaDetectorJSON, ParquetPredictions
@@ -17,6 +18,7 @@ __all__ = [
     "ClipProgressBar",
     "ClipTimelines",
     "ConstantFactor",
+    "Evaluation",
     "FrozenFeatureCache",
     "MegaDetectorJSON",
     "ParquetPredictions",

@@ -316,13 +316,16 @@ class ZambaVideoDataModule(LightningDataModule):
         if stage == "fit" and run_folder is not None and self._process()["rank"] == 0:
             write_labels(self.table, run_folder / "splits.csv")  # splits that were drawn can be told, and used again
         for split in self._splits():
-            clips = self.table.split(split)
-            sites = {clip.site for clip in clips if clip.site is not None}
-            rank_zero_info(f"{split}: {len(clips)} clips" + (f" from {len(sites)} sites" if sites else ""))
-            dataset = self._dataset([c.filepath for c in clips], [c.path for c in clips], self._targets(clips))
-            dataset.jitter = self.temporal_jitter if split == "train" else None
-            self._datasets[split] = dataset
+            self._add_split(split)
         self._announce_cache()
+
+    def _add_split(self, split: str) -> None:
+        clips = self.table.split(split)
+        sites = {clip.site for clip in clips if clip.site is not None}
+        rank_zero_info(f"{split}: {len(clips)} clips" + (f" from {len(sites)} sites" if sites else ""))
+        dataset = self._dataset([c.filepath for c in clips], [c.path for c in clips], self._targets(clips))
+        dataset.jitter = self.temporal_jitter if split == "train" else None
+        self._datasets[split] = dataset
 
     def _announce_cache(self) -> None:
         """Says how large the cache will become, and refuses what the disk cannot hold."""
@@ -344,9 +347,16 @@ class ZambaVideoDataModule(LightningDataModule):
         """Returns the val clips in order."""
         return self._each_clip_once("val")
 
-    def test_dataloader(self) -> DataLoader[ClipItem]:
-        """Returns the holdout clips in order."""
-        return self._each_clip_once("holdout")
+    def test_dataloader(self) -> DataLoader[ClipItem] | list[DataLoader[ClipItem]]:
+        """Returns the holdout clips; after ``test_val_too`` those and the val clips."""
+        holdout = self._each_clip_once("holdout")
+        return [holdout, self._each_clip_once("val")] if "val" in self._datasets else holdout
+
+    def test_val_too(self) -> bool:
+        """Lets ``test`` look at the val clips as well, which may tell how sure to be; returns whether there are any."""
+        if self.table.split("val"):
+            self._add_split("val")
+        return "val" in self._datasets
 
     def predict_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the clips of ``videos`` in order, but for those of ``leave_out``."""

@@ -1,0 +1,141 @@
+"""What `zamba test` writes, against scikit-learn on the table of predictions."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import read_csv
+from sklearn import metrics as sk
+from test_cli import scalars
+
+from zamba_lcli.cli import main
+from zamba_lcli.data import DemoClips
+
+NAMES = list(DemoClips.class_names)
+FILES = {
+    "metrics.json", "per_class.csv", "per_site.csv", "confusion_matrix.csv", "predictions.csv", "operating_points.csv",
+    "calibration.csv", "calibrated.yaml",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tested(fitted, clips, tmp_path_factory):
+    """The run folder of a test of all clips but the val ones, one of them broken."""
+    folder = tmp_path_factory.mktemp("tested")
+    shutil.copytree(clips, folder / "clips")
+    rows = read_csv(clips / "labels.csv")
+    for i, row in enumerate(rows):
+        row["split"] = "val" if row["split"] == "val" else "holdout"
+        row["site"] = f"site {i % 3}" if row["split"] == "holdout" else "v"
+    broken = next(row["filepath"] for row in rows if row["split"] == "holdout")
+    (folder / "clips" / broken).write_bytes(b"no video")
+    lines = [",".join(rows[0])] + [",".join(row.values()) for row in rows]
+    (folder / "clips/labels.csv").write_text("\n".join(lines))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        checkpoint = ["--ckpt_path", str(fitted / "checkpoints/last.ckpt")]
+        labels = ["--data.labels", "clips/labels.csv", "--data.check_clips=false"]
+        main(["test", "--config", str(fitted / "config.yaml"), *checkpoint, *labels])
+    return folder / "runs/tiny/version_0"
+
+
+def test_all_files_are_there_and_agree_with_scikit_learn(tested):
+    assert {path.name for path in tested.iterdir()} >= FILES
+    metrics = json.loads((tested / "metrics.json").read_text())
+    rows = read_csv(tested / "predictions.csv")
+    failed = [row for row in rows if row["status"] == "failed"]
+    rows = [row for row in rows if row["status"] == "ok"]
+    assert metrics["failed"] == len(failed) == 1
+    assert failed[0]["error"]
+    assert metrics["clips"] == len(rows) == 11
+    truth = np.array([NAMES.index(row["labels"]) for row in rows])
+    probabilities = np.array([[float(row[name]) for name in NAMES] for row in rows])
+    top = probabilities.argmax(axis=1)
+    assert [NAMES.index(row["top_class"]) for row in rows] == top.tolist()
+    assert [row["correct"] == "1" for row in rows] == (truth == top).tolist()
+    assert metrics["accuracy"] == pytest.approx(sk.accuracy_score(truth, top))
+    assert metrics["macro_f1"] == pytest.approx(sk.f1_score(truth, top, average="macro"))
+    logged = scalars(tested)
+    assert metrics["macro_f1"] == pytest.approx(logged["test_macro_f1"][-1][1], abs=1e-6)
+    assert metrics["negative_log_likelihood"] == pytest.approx(logged["test_loss"][-1][1], rel=1e-5)
+    low, high = metrics["intervals_95"]["macro_f1"]
+    assert low <= metrics["macro_f1"] <= high
+    assert metrics["intervals_95"]["drawn"] == "sites"
+    assert metrics["sites"] == 3
+
+    per_class = read_csv(tested / "per_class.csv")
+    assert [row["class"] for row in per_class] == NAMES
+    for i, row in enumerate(per_class):
+        precision, recall, f1, _ = sk.precision_recall_fscore_support(
+            truth == i, top == i, average="binary", zero_division=np.nan
+        )
+        for name, value in (("precision", precision), ("recall", recall), ("f1", f1)):
+            assert (float(row[name]) if row[name] else np.nan) == pytest.approx(value, abs=1e-5, nan_ok=True)
+        assert int(row["support"]) == (truth == i).sum()
+        expected = sk.average_precision_score(truth == i, probabilities[:, i])
+        assert float(row["average_precision"]) == pytest.approx(expected, abs=1e-5)
+    matrix = [[int(row[name]) for name in NAMES] for row in read_csv(tested / "confusion_matrix.csv")]
+    assert matrix == sk.confusion_matrix(truth, top, labels=range(4)).tolist()
+    for row in read_csv(tested / "per_site.csv"):
+        at = [i for i, clip in enumerate(rows) if clip["site"] == row["site"]]
+        assert int(row["clips"]) == len(at)
+        assert float(row["accuracy"]) == pytest.approx((truth == top)[at].mean(), abs=1e-5)
+
+
+def test_operating_points_say_what_they_do(tested):
+    rows = [row for row in read_csv(tested / "predictions.csv") if row["status"] == "ok"]
+    points = read_csv(tested / "operating_points.csv")
+    assert {row["class"] for row in points} == set(NAMES)
+    assert [float(row["may_lose"]) for row in points[:5]] == [0.01, 0.02, 0.05, 0.1, 0.15]
+    for point in points:
+        name, threshold = point["class"], float(point["threshold"])
+        assert point["sorted_out"] == ("above" if name == "blank" else "below")
+        wanted = [(row["labels"] != "blank") if name == "blank" else row["labels"] == name for row in rows]
+        scores = np.array([float(row[name]) for row in rows])
+        out = scores > threshold + 2e-6 if name == "blank" else scores < threshold - 2e-6
+        wanted = np.array(wanted)
+        assert out[wanted].mean() == pytest.approx(float(point["lost"]), abs=1e-5)
+        assert out[~wanted].mean() == pytest.approx(float(point["removed"]), abs=1e-5)
+
+
+def test_the_temperature_is_used_by_predict(tested, fitted, clips, folder, predict):
+    stated = yaml.safe_load((tested / "calibrated.yaml").read_text())
+    temperature = stated["model"]["init_args"]["temperature"]
+    metrics = json.loads((tested / "metrics.json").read_text())
+    assert metrics["fitted_temperature"]["temperature"] == temperature
+    assert metrics["fitted_temperature"]["val_clips"] == 4
+    assert temperature != 1.0
+    plain = predict(fitted / "checkpoints/last.ckpt", clips, output_dir="plain")
+    cooled = predict(
+        fitted / "checkpoints/last.ckpt", clips, "--config", tested / "calibrated.yaml", output_dir="cooled"
+    )
+    for one, other in zip(plain, cooled, strict=True):
+        logits = np.log([float(one[name]) for name in NAMES]) / temperature
+        expected = np.exp(logits) / np.exp(logits).sum()
+        assert [float(other[name]) for name in NAMES] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    assert any(one != other for one, other in zip(plain, cooled, strict=True))
+
+
+def test_two_processes_find_the_same(tested, fitted, folder):
+    command = [sys.executable, "-m", "zamba_lcli", "test", "--config", str(fitted / "config.yaml")]
+    command += ["--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.check_clips=false"]
+    command += ["--data.labels", str(tested.parents[2] / "clips/labels.csv"), "--trainer.devices=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    found = folder / "runs/tiny/version_0"
+    assert (found / "confusion_matrix.csv").read_text() == (tested / "confusion_matrix.csv").read_text()
+    for name in ("predictions.csv", "per_class.csv", "operating_points.csv"):
+        for row, other in zip(read_csv(found / name), read_csv(tested / name), strict=True):
+            for key, value in row.items():
+                try:
+                    assert float(value) == pytest.approx(float(other[key]), abs=1e-4)
+                except ValueError:
+                    assert value == other[key]
+    assert not Path("lightning_logs").exists()

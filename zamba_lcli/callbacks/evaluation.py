@@ -1,0 +1,318 @@
+"""What ``zamba test`` finds out, as files."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from zamba_lcli import evaluation as ev
+from zamba_lcli.data import ZambaVideoDataModule
+from zamba_lcli.errors import InputError
+from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.types import Batch, Task
+
+
+@dataclass
+class Answers:
+    """What a model says of the clips of a split, in the order of the table."""
+
+    class_names: list[str]
+    task: Task
+    temperature: float  # by which the model divides its logits
+    filepaths: list[str]
+    paths: list[Path]
+    sites: list[str | None] | None  # None if the table does not tell
+    targets: NDArray[np.bool_]  # (clips, classes)
+    logits: NDArray[np.float64]  # (clips, classes), not yet divided
+    failed: dict[str, str] = field(default_factory=dict)  # filepath of what could not be read: reason
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """(clips, classes)."""
+        scaled = torch.from_numpy(self.logits / self.temperature)
+        return (scaled.sigmoid() if self.task == "multilabel" else scaled.softmax(dim=1)).numpy()
+
+
+class Evaluation(Callback):
+    """Writes what ``zamba test`` finds out to the run folder: scores, mistakes, thresholds and how sure the model may be.
+
+    - ``metrics.json``: the scores of all clips together, with 95 % intervals from drawing sites (without sites: clips) with
+      replacement, and the temperature that makes the val clips most likely.
+    - ``per_class.csv``, ``per_site.csv``, ``confusion_matrix.csv`` (clips with one label; rows are the truth).
+    - ``predictions.csv``: each clip of the holdout with its labels and probabilities, those that could not be read with why.
+    - ``operating_points.csv``: thresholds, and which share of the clips they sort out when 1 to 15 % of those that are wanted
+      may be lost. Of ``blank``: sorted out is what has a higher probability of it, wanted is all that is not blank. Of another
+      class: sorted out is what has a lower probability of it, wanted is what has the class.
+    - ``calibration.csv``: how often the model is right where it is so sure.
+    - ``calibrated.yaml``: for ``zamba predict --config``, the temperature.
+
+    Args:
+        blank: The class of clips with nothing to see; null if there is none.
+        resamples: How many times sites are drawn.
+    """
+
+    def __init__(self, blank: str | None = "blank", resamples: int = ev.RESAMPLES) -> None:
+        """Keeps the arguments; see the class."""
+        self.blank = blank
+        self.resamples = resamples
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lets the val clips be looked at too, for the temperature."""
+        if stage != "test":
+            return
+        self._data = _data_of(trainer)
+        self._data.test_val_too()
+        self._seen: dict[str, list[tuple[int, NDArray[np.float64]]]] = {"holdout": [], "val": []}
+        self._failed: dict[str, dict[int, str]] = {"holdout": {}, "val": {}}
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps the logits of the batch's clips."""
+        split = "val" if dataloader_idx else "holdout"
+        logits = cast(Tensor, outputs).double().cpu().numpy()
+        self._seen[split] += list(zip(batch["index"], logits, strict=True))
+        self._failed[split] |= {index: reason for index, _, reason in batch["failed"]}
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Brings together what all processes have seen and writes the files."""
+        everyone: list[Any] = [(self._seen, self._failed)]
+        if trainer.world_size > 1:
+            everyone = [None] * trainer.world_size
+            torch.distributed.all_gather_object(everyone, (self._seen, self._failed))
+        folder = Path(trainer.log_dir or ".")  # the same in all processes: this is a broadcast
+        if not trainer.is_global_zero:
+            return
+        module = cast(ZambaVideoClassificationLightningModule, pl_module)
+        holdout, val = (_answers(module, self._data, split, everyone) for split in ("holdout", "val"))
+        if holdout is None or not len(holdout.targets):
+            raise InputError("No clip of the holdout could be read: there is nothing to evaluate. failed.csv says why.")
+        checkpoint = "" if trainer.ckpt_path is None else str(trainer.ckpt_path)
+        metrics = self.write(folder, holdout, val, checkpoint=checkpoint, model=type(module))
+        shown = {name: metrics[name] for name in ("accuracy", "macro_f1", "expected_calibration_error")}
+        trainer.print(
+            ", ".join(f"{name} {value:.4f}" for name, value in shown.items()) + f": {folder / 'metrics.json'}"
+        )
+
+    def write(
+        self, folder: Path, holdout: Answers, val: Answers | None, *, checkpoint: str = "", model: type | None = None
+    ) -> dict[str, Any]:
+        """Writes all files.
+
+        Args:
+            folder: Where to.
+            holdout: The clips evaluated.
+            val: Those that the temperature is fitted on; None if there are none.
+            checkpoint: Path, for the record.
+            model: Class of the model, for ``calibrated.yaml``.
+
+        Returns:
+            What is in ``metrics.json``.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        named = ev.decide(holdout.probabilities, holdout.task)
+        scores = ev.class_scores(holdout.targets, named, holdout.probabilities)
+        groups = holdout.sites or holdout.filepaths
+        # a clip without a site is a site of its own
+        groups = [group or f"\0{path}" for group, path in zip(groups, holdout.filepaths, strict=True)]
+        intervals, by_class = ev.bootstrap(
+            holdout.targets, named, holdout.probabilities, groups, resamples=self.resamples
+        )
+        metrics: dict[str, Any] = {
+            "checkpoint": checkpoint,
+            "task": holdout.task,
+            "classes": holdout.class_names,
+            "clips": len(holdout.targets),
+            "failed": len(holdout.failed),
+            "sites": None if holdout.sites is None else len({site for site in holdout.sites if site}),
+            "accuracy": ev.top_k_accuracy(holdout.targets, holdout.probabilities, 1),
+            "macro_f1": ev.macro_f1(holdout.targets, named),
+            "mean_average_precision": _mean(scores.average_precision),
+            "intervals_95": {
+                "drawn": "clips" if holdout.sites is None else "sites",
+                **{name: list(interval) for name, interval in intervals.items()},
+            },
+            **_calibration(holdout, holdout.temperature),
+            "temperature": holdout.temperature,
+        }
+        if val is not None and len(val.targets):
+            fitted = ev.fit_temperature(val.targets, val.logits, val.task)
+            metrics["fitted_temperature"] = {
+                "temperature": fitted,
+                "val_clips": len(val.targets),
+                "with_it": _calibration(holdout, fitted),
+            }
+            if model is not None:
+                path = f"{model.__module__}.{model.__qualname__}"
+                text = yaml.safe_dump({"model": {"class_path": path, "init_args": {"temperature": fitted}}})
+                head = (
+                    "# Probabilities as sure as they may be: zamba predict --ckpt_path ... --config calibrated.yaml\n"
+                )
+                (folder / "calibrated.yaml").write_text(head + text, encoding="utf-8")
+        (folder / "metrics.json").write_text(json.dumps(_finite(metrics), indent=2, ensure_ascii=False), "utf-8")
+        self._write_tables(folder, holdout, scores, by_class)
+        return metrics
+
+    def _write_tables(
+        self, folder: Path, holdout: Answers, scores: ev.ClassScores, by_class: dict[str, NDArray[np.float64]]
+    ) -> None:
+        names = holdout.class_names
+        ends = [f"{score}{end}" for score in ("precision", "recall", "f1") for end in ("", "_low", "_high")]
+        _write(
+            folder / "per_class.csv",
+            ["class", "support", *ends, "average_precision"],
+            (
+                [
+                    name,
+                    scores.support[i],
+                    *(
+                        value
+                        for s in ("precision", "recall", "f1")
+                        for value in (getattr(scores, s)[i], *by_class[s][i])
+                    ),
+                    scores.average_precision[i],
+                ]
+                for i, name in enumerate(names)
+            ),
+        )
+        _write(folder / "per_site.csv", ["site", "clips", "accuracy", "macro_f1"], _site_rows(holdout))
+        matrix = ev.confusion_matrix(holdout.targets, holdout.probabilities)
+        rows = ([name, *row] for name, row in zip(names, matrix, strict=True))
+        _write(folder / "confusion_matrix.csv", ["true", *names], rows)
+        _write(
+            folder / "operating_points.csv",
+            ["class", "may_lose", "sorted_out", "threshold", "lost", "removed"],
+            self._operating_rows(holdout),
+        )
+        found = ev.reliability(holdout.targets, holdout.probabilities, holdout.task)
+        bins = len(found.count)
+        _write(
+            folder / "calibration.csv",
+            ["from", "to", "predictions", "confidence", "accuracy"],
+            ([i / bins, (i + 1) / bins, found.count[i], found.confidence[i], found.accuracy[i]] for i in range(bins)),
+        )
+        _write(
+            folder / "predictions.csv",
+            ["filepath", "site", "labels", *names, "top_class", "correct", "status", "error"],
+            _prediction_rows(holdout),
+        )
+
+    def _operating_rows(self, holdout: Answers) -> Iterable[list[Any]]:
+        for i, name in enumerate(holdout.class_names):
+            is_blank = name == self.blank
+            wanted = ~holdout.targets[:, i] if is_blank else holdout.targets[:, i]
+            scores = holdout.probabilities[:, i]
+            for point in ev.operating_points(wanted, -scores if is_blank else scores):
+                threshold = -point.threshold if is_blank else point.threshold
+                rule = "above" if is_blank else "below"
+                yield [name, point.may_lose, rule, threshold, point.lost, point.removed]
+
+
+# ---- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def _data_of(trainer: Trainer) -> ZambaVideoDataModule:
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, ZambaVideoDataModule):
+        raise InputError("Evaluation needs a ZambaVideoDataModule: trainer.test(model, datamodule=data).")
+    return data
+
+
+def _answers(
+    module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule, split: str, everyone: Sequence[Any]
+) -> Answers | None:
+    """Returns what all processes have seen of a split, or None if it was not looked at."""
+    seen = {index: logits for logits_of, _ in everyone for index, logits in logits_of[split]}
+    failed = {index: reason for _, failed_of in everyone for index, reason in failed_of[split].items()}
+    if not seen and not failed:
+        return None
+    dataset, clips = data.dataset(split), data.table.split(split)
+    order = sorted(seen)
+    sites = [clips[i].site for i in order]
+    shape = (len(order), len(module.class_names))
+    return Answers(
+        class_names=list(module.class_names),
+        task=module.task,
+        temperature=module.temperature,
+        filepaths=[dataset.filepaths[i] for i in order],
+        paths=[dataset.paths[i] for i in order],
+        sites=None if all(site is None for site in sites) else sites,
+        targets=dataset.targets[order].astype(np.bool_).reshape(shape),
+        logits=np.array([seen[i] for i in order], np.float64).reshape(shape),
+        failed={dataset.filepaths[i]: failed[i] for i in sorted(failed)},
+    )
+
+
+def _calibration(answers: Answers, temperature: float) -> dict[str, float]:
+    scaled = Answers(**{**vars(answers), "temperature": temperature})
+    found = ev.reliability(scaled.targets, scaled.probabilities, scaled.task)
+    likelihood = ev.negative_log_likelihood(scaled.targets, scaled.logits, scaled.task, temperature)
+    return {
+        "expected_calibration_error": found.expected_calibration_error,
+        "negative_log_likelihood": likelihood,
+    }
+
+
+def _site_rows(answers: Answers) -> Iterable[list[Any]]:
+    sites = np.array([site or "" for site in answers.sites or []], dtype=object)
+    named = ev.decide(answers.probabilities, answers.task)
+    for site in sorted(set(sites)):
+        at = sites == site
+        accuracy = ev.top_k_accuracy(answers.targets[at], answers.probabilities[at], 1)
+        yield [site, at.sum(), accuracy, ev.macro_f1(answers.targets[at], named[at])]
+
+
+def _prediction_rows(answers: Answers) -> Iterable[list[Any]]:
+    for i, filepath in enumerate(answers.filepaths):
+        truth = [name for name, has in zip(answers.class_names, answers.targets[i], strict=True) if has]
+        probabilities = answers.probabilities[i]
+        top = answers.class_names[probabilities.argmax()]
+        site = answers.sites[i] if answers.sites else None
+        yield [filepath, site, ";".join(truth), *probabilities, top, int(top in truth), "ok", None]
+    for filepath, reason in answers.failed.items():
+        yield [filepath, *[None] * (len(answers.class_names) + 4), "failed", reason]
+
+
+def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a table; what is not defined stays empty."""
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        table = csv.writer(file)
+        table.writerow(header)
+        for row in rows:
+            table.writerow(_cell(value) for value in row)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return value
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else math.nan
+
+
+def _finite(value: Any) -> Any:
+    """Returns plain values in which what is not defined is None: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
