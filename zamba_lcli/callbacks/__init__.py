@@ -5,7 +5,7 @@ from zamba_lcli.callbacks.camtrap_dp import CamtrapDPObservations, CamtrapDPPack
 from zamba_lcli.callbacks.evaluation import Evaluation
 from zamba_lcli.callbacks.features import FrozenFeatureCache
 from zamba_lcli.callbacks.finetuning import ConstantFactor, ZambaBackboneFinetuning
-from zamba_lcli.callbacks.formats import ClipTimelines, CSVPredictions, MegaDetectorJSON, ParquetPredictions
+from zamba_lcli.callbacks.formats import ClipTimelines, CSVPredictions, HTMLReport, MegaDetectorJSON, ParquetPredictions
 from zamba_lcli.callbacks.interruption import SaveOnInterrupt, WholeCheckpointIO
 from zamba_lcli.callbacks.lr_finder import ZambaLearningRateFinder
 from zamba_lcli.callbacks.predictions import WritePredictions
@@ -20,6 +20,7 @@ __all__ = [
     "ConstantFactor",
     "Evaluation",
     "FrozenFeatureCache",
+    "HTMLReport",
     "MegaDetectorJSON",
     "ParquetPredictions",
     "SaveOnInterrupt",

@@ -16,9 +16,12 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from zamba_lcli import evaluation as ev
+from zamba_lcli.callbacks.formats import printable
 from zamba_lcli.data import ZambaVideoDataModule
+from zamba_lcli.data.previews import read_previews
 from zamba_lcli.errors import InputError
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.report import Report, ReportClip, spread
 from zamba_lcli.types import Batch, Task
 
 
@@ -56,15 +59,19 @@ class Evaluation(Callback):
     - ``calibration.csv``: how often the model is right where it is so sure.
     - ``calibrated.yaml``: for ``zamba predict --config``, the temperature.
 
+    - ``report.html``: all of this to look at, with moving pictures of clips, mistakes first; one file without a network.
+
     Args:
         blank: The class of clips with nothing to see; null if there is none.
         resamples: How many times sites are drawn.
+        previews: How many clips have pictures in the report.
     """
 
-    def __init__(self, blank: str | None = "blank", resamples: int = ev.RESAMPLES) -> None:
+    def __init__(self, blank: str | None = "blank", resamples: int = ev.RESAMPLES, previews: int = 100) -> None:
         """Keeps the arguments; see the class."""
         self.blank = blank
         self.resamples = resamples
+        self.previews = previews
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lets the val clips be looked at too, for the temperature."""
@@ -106,9 +113,7 @@ class Evaluation(Callback):
         checkpoint = "" if trainer.ckpt_path is None else str(trainer.ckpt_path)
         metrics = self.write(folder, holdout, val, checkpoint=checkpoint, model=type(module))
         shown = {name: metrics[name] for name in ("accuracy", "macro_f1", "expected_calibration_error")}
-        trainer.print(
-            ", ".join(f"{name} {value:.4f}" for name, value in shown.items()) + f": {folder / 'metrics.json'}"
-        )
+        trainer.print(", ".join(f"{name} {value:.4f}" for name, value in shown.items()) + f": {folder / 'report.html'}")
 
     def write(
         self, folder: Path, holdout: Answers, val: Answers | None, *, checkpoint: str = "", model: type | None = None
@@ -167,7 +172,56 @@ class Evaluation(Callback):
                 (folder / "calibrated.yaml").write_text(head + text, encoding="utf-8")
         (folder / "metrics.json").write_text(json.dumps(_finite(metrics), indent=2, ensure_ascii=False), "utf-8")
         self._write_tables(folder, holdout, scores, by_class)
+        self._write_report(folder, holdout, scores, metrics)
         return metrics
+
+    def _write_report(self, folder: Path, holdout: Answers, scores: ev.ClassScores, metrics: dict[str, Any]) -> None:
+        probabilities, highest = holdout.probabilities, holdout.probabilities.max(axis=1)
+        right = np.take_along_axis(holdout.targets, probabilities.argmax(axis=1)[:, None], axis=1)[:, 0]
+        # mistakes first, those the model is most sure of before others; then some that are right
+        mistakes = [int(i) for i in np.argsort(-highest, kind="stable") if not right[i]][: self.previews]
+        others = [int(i) for i in np.flatnonzero(right)]
+        left = self.previews - len(mistakes)
+        chosen = mistakes + [others[i] for i in spread([float(highest[i]) for i in others], left) if left > 0]
+        found = read_previews([holdout.paths[i] for i in chosen])
+        pictures = {i: preview for i, preview in zip(chosen, found, strict=True) if preview is not None}
+        low, high = metrics["intervals_95"]["macro_f1"]
+        drawn = metrics["intervals_95"]["drawn"]
+        Report(
+            title=f"Test on {len(holdout.targets)} clips",
+            summary=[
+                ("clips", str(len(holdout.targets))),
+                ("could not be read", str(len(holdout.failed))),
+                ("accuracy", f"{metrics['accuracy']:.3f}"),
+                ("macro F1", f"{metrics['macro_f1']:.3f}"),
+                (f"macro F1, 95 % interval by {drawn}", f"{low:.3f} to {high:.3f}"),
+                ("mean average precision", f"{metrics['mean_average_precision']:.3f}"),
+                ("expected calibration error", f"{metrics['expected_calibration_error']:.3f}"),
+            ],
+            class_names=holdout.class_names,
+            columns=["clips", "precision", "recall", "F1", "average precision"],
+            per_class=[
+                [int(n), float(p), float(r), float(f), float(a)]
+                for n, p, r, f, a in zip(
+                    scores.support, scores.precision, scores.recall, scores.f1, scores.average_precision, strict=True
+                )
+            ],
+            confusion=ev.confusion_matrix(holdout.targets, probabilities).tolist(),
+            clips=[
+                ReportClip(
+                    printable(filepath),
+                    probabilities[i].tolist(),
+                    np.flatnonzero(holdout.targets[i]).tolist(),
+                    (holdout.sites[i] or None) if holdout.sites else None,
+                    pictures[i].jpeg() if i in pictures else None,
+                    len(pictures[i].frames) if i in pictures else 0,
+                )
+                for i, filepath in enumerate(holdout.filepaths)
+            ],
+            total=len(holdout.targets),
+            failed=[(printable(filepath), reason) for filepath, reason in holdout.failed.items()],
+            notes=[f"Checkpoint: {metrics['checkpoint']}"] if metrics["checkpoint"] else [],
+        ).write(folder / "report.html")
 
     def _write_tables(
         self, folder: Path, holdout: Answers, scores: ev.ClassScores, by_class: dict[str, NDArray[np.float64]]

@@ -6,6 +6,7 @@ that ``WritePredictions`` moves into place when all is well.
 
 import csv
 import json
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from zamba_lcli.data.previews import read_previews
 from zamba_lcli.errors import InputError
+from zamba_lcli.report import Report, ReportClip, spread
 from zamba_lcli.types import Task
 
 ROWS_AT_ONCE = 10_000  # in memory
+MAX_FAILED = 1000  # files that could not be read, listed on a page
 
 
 @dataclass(frozen=True)
@@ -246,6 +250,83 @@ class MegaDetectorJSON(PredictionFormat):
             "frame_number": part.frame_numbers[len(part.frame_numbers) // 2],
             "classifications": [[number_of[name], float(probability)] for probability, name in ranked],
         }
+
+
+@dataclass(frozen=True)
+class HTMLReport(PredictionFormat):
+    """``report.html``: a page to look at, one file that needs no network.
+
+    It has a summary, a table of the classes, moving pictures of clips that can be filtered by class, site and confidence, and
+    the files that could not be read.
+
+    Args:
+        max_clips: How many clips are on the page; of more, these are drawn at random.
+        previews: How many of them have pictures: of each class from those the model is most sure of to those least.
+    """
+
+    max_clips: int = 2000
+    previews: int = 100
+    filename = "report.html"
+
+    def write(self, path: Path, clips: Iterable[PredictedClip], run: PredictionRun) -> None:
+        """Writes the page; reads those clips again that have pictures."""
+        chance = random.Random(0)
+        drawn: list[tuple[int, PredictedClip]] = []  # with their places
+        failed: list[tuple[str, str]] = []
+        counts = [0] * len(run.class_names)
+        total = failures = 0
+        for clip in clips:
+            if clip.error:
+                failures += 1
+                if failures <= MAX_FAILED:
+                    failed.append((printable(clip.filepath), clip.error))
+                continue
+            counts[clip.probabilities.index(max(clip.probabilities))] += 1
+            total += 1
+            if len(drawn) < self.max_clips:
+                drawn.append((total, clip))
+            elif (place := chance.randrange(total)) < self.max_clips:  # each clip has the same chance
+                drawn[place] = (total, clip)
+        chosen = [clip for _, clip in sorted(drawn, key=lambda pair: pair[0])]
+        with_pictures = self._with_pictures(chosen, len(run.class_names))
+        found = read_previews([chosen[i].path for i in with_pictures])
+        pictures = {i: preview for i, preview in zip(with_pictures, found, strict=True) if preview is not None}
+        notes = [] if failures <= MAX_FAILED else [f"The first {MAX_FAILED} files that could not be read are listed."]
+        Report(
+            title=f"Predictions for {total + failures} clips",
+            summary=[("clips", str(total)), ("could not be read", str(failures)), ("model", run.classifier)],
+            class_names=run.class_names,
+            columns=["clips", "share"],
+            per_class=[[count, count / total if total else None] for count in counts],
+            clips=[
+                ReportClip(
+                    printable(clip.filepath),
+                    clip.probabilities,
+                    [],
+                    clip.site or None,
+                    pictures[i].jpeg() if i in pictures else None,
+                    len(pictures[i].frames) if i in pictures else 0,
+                )
+                for i, clip in enumerate(chosen)
+            ],
+            total=total,
+            failed=failed,
+            notes=notes,
+        ).write(path)
+
+    def _with_pictures(self, clips: Sequence[PredictedClip], classes: int) -> list[int]:
+        by_class: list[list[int]] = [[] for _ in range(classes)]
+        for i, clip in enumerate(clips):
+            by_class[clip.probabilities.index(max(clip.probabilities))].append(i)
+        seen = [group for group in by_class if group]
+        number = -(-self.previews // max(len(seen), 1))
+        chosen = [group[i] for group in seen for i in spread([max(clips[j].probabilities) for j in group], number)]
+        return chosen[: self.previews]
+
+
+def printable(filepath: str) -> str:
+    """Returns a name as text: what is not text in it is shown as it is in Python."""
+    return filepath.encode("utf-8", "backslashreplace").decode()
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from zamba_lcli import __version__
 from zamba_lcli.callbacks.formats import (
     CSVPredictions,
+    HTMLReport,
     PredictedClip,
     PredictedPart,
     PredictionFormat,
@@ -46,7 +47,7 @@ class WritePredictions(BasePredictionWriter):
     Args:
         output_dir: Folder to write to; null for one beside the input: ``clips_predictions`` for the folder ``clips``,
             ``list_predictions`` for the table ``list.csv``, ``a_predictions`` for the clip ``a.mp4``.
-        formats: What to write; null for ``CSVPredictions`` alone.
+        formats: What to write; null for ``CSVPredictions`` and ``HTMLReport``.
         overwrite: Whether files of the formats that are there already are replaced, and what is left of a run that was not
             finished and had other arguments is deleted.
     """
@@ -60,7 +61,7 @@ class WritePredictions(BasePredictionWriter):
         """Keeps the arguments; see the class."""
         super().__init__(write_interval="batch")
         self.output_dir = output_dir
-        self.formats = [CSVPredictions()] if formats is None else formats
+        self.formats = [CSVPredictions(), HTMLReport()] if formats is None else formats
         self.overwrite = overwrite
         names = [f.filename for f in self.formats]
         if not names or len(set(names)) < len(names):

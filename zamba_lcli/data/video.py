@@ -122,6 +122,21 @@ def probe(path: Path) -> None:
     _open(path, _Deadline(TIME_LIMIT))[0].close()
 
 
+def upright_size(path: Path) -> tuple[int, int]:
+    """Returns height and width, in pixels, of the pictures of a clip as they are to be looked at.
+
+    Raises:
+        UnreadableClipError: With the reason.
+    """
+    deadline = _Deadline(TIME_LIMIT)
+    container, stream = _open(path, deadline)
+    with container:
+        for frame in _frames(container, stream, deadline, None):
+            sideways = round(frame.rotation / 90) % 2 == 1
+            return (frame.width, frame.height) if sideways else (frame.height, frame.width)
+    raise UnreadableClipError("no frame of it can be decoded")
+
+
 def try_clip(path: Path) -> None:
     """Opens a file, lists its frames and decodes the first good one.
 

@@ -1,0 +1,52 @@
+"""Small moving pictures of clips, for people to look at."""
+
+import base64
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zamba_lcli.data.sampling import EvenlySpaced
+from zamba_lcli.data.video import UnreadableClipError, read_clip, upright_size
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Some frames of a clip."""
+
+    frames: NDArray[np.uint8]  # (T, H, W, 3) RGB
+    times: NDArray[np.float64]  # (T,) seconds: when they are shown
+
+    def jpeg(self, quality: int = 70) -> str:
+        """Returns the frames side by side as a JPEG, in base64."""
+        from torchvision.io import encode_jpeg
+
+        strip = torch.from_numpy(np.concatenate(list(self.frames), axis=1)).permute(2, 0, 1).contiguous()
+        return base64.b64encode(encode_jpeg(strip, quality=quality).numpy().tobytes()).decode()
+
+
+def read_preview(path: Path, num_frames: int = 6, width: int = 128) -> Preview | None:
+    """Returns evenly spaced frames of a clip in small, or None if it cannot be read.
+
+    Args:
+        path: The file.
+        num_frames: How many.
+        width: Of a frame, in pixels; its height follows.
+    """
+    try:
+        height, full_width = upright_size(path)
+        height = max(1, round(height * width / full_width))
+        clip = read_clip(path, EvenlySpaced(num_frames=num_frames), height=height, width=width, max_damaged=1.0)
+    except UnreadableClipError:
+        return None
+    return Preview(clip.frames, clip.times)
+
+
+def read_previews(paths: Sequence[Path], num_frames: int = 6, width: int = 128) -> list[Preview | None]:
+    """Returns a preview of each clip, or None where it cannot be read."""
+    with ThreadPoolExecutor() as pool:  # decoding happens outside Python's lock
+        return list(pool.map(lambda path: read_preview(path, num_frames, width), paths))
