@@ -45,6 +45,7 @@ from zamba_lcli.callbacks import (
     Evaluation,
     FrozenFeatureCache,
     SaveOnInterrupt,
+    Speed,
     WholeCheckpointIO,
     WritePredictions,
     ZambaBackboneFinetuning,
@@ -102,10 +103,14 @@ class RecipeFile(ActionConfigFile):
             except (yaml.YAMLError, UnicodeDecodeError) as error:  # jsonargparse's message does not name the file
                 parser.error(f"{path} is not valid YAML: {error}")
             forget_lists(cfg, stated)
-            if isinstance(stated, dict) and isinstance(stated.get("lr_scheduler"), dict):
-                scheduler = with_statable_names(stated["lr_scheduler"])
-                if scheduler != stated["lr_scheduler"]:
-                    path = yaml.safe_dump({**stated, "lr_scheduler": scheduler})  # a text is taken like a file
+            if isinstance(stated, dict):
+                meant = dict(stated)
+                if isinstance(stated.get("lr_scheduler"), dict):
+                    meant["lr_scheduler"] = with_statable_names(stated["lr_scheduler"])
+                if "ckpt_path" in stated and stated["ckpt_path"] is None and cfg.get("ckpt_path") is not None:
+                    del meant["ckpt_path"]  # a run folder's config.yaml, given after --ckpt_path, does not mean none
+                if meant != stated:
+                    path = yaml.safe_dump(meant)  # a text is taken like a file
         super().__call__(parser, cfg, path, option_string)  # type: ignore[no-untyped-call]
 
 
@@ -352,6 +357,8 @@ class ZambaCLI(LightningCLI):
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
         if self.subcommand == "fit":
             callbacks_of(trainer).append(SaveOnInterrupt())
+        if not any(isinstance(callback, Speed) for callback in callbacks_of(trainer)):
+            callbacks_of(trainer).append(Speed())
         callbacks_of(trainer).sort(key=_order)
         return trainer
 

@@ -66,7 +66,11 @@ def test_killed_at_twenty_random_moments(fitted, many, folder, processes):
         for name in DemoClips.class_names if row["status"] == "ok" else ():
             assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-5)
     # the last kill may come while what is no longer needed is being deleted
-    assert {path.name for path in Path("out").iterdir()} <= {"predictions.csv", "predictions.partial.done"}
+    assert {path.name for path in Path("out").iterdir()} <= {
+        "predictions.csv",
+        "report.html",
+        "predictions.partial.done",
+    }
 
 
 def interrupted(fitted, videos, output="out"):

@@ -39,7 +39,7 @@ def test_predictions_are_averaged_over_parts_and_crops(fitted, clips, folder, nu
     more = ["--data.width=56", "--data.num_crops", str(number), "--data.sampling=SeveralClips"]
     more += ["--data.sampling.num_clips=2", "--data.sampling.num_frames=8", "--trainer.logger=false"]
     main(["predict", "--ckpt_path", str(checkpoint), "--data.videos", "videos.csv", *more])
-    rows = read_csv(folder / "predictions.csv")
+    rows = read_csv(folder / "videos_predictions/predictions.csv")
     assert [row["status"] for row in rows] == ["ok", "ok"]
     sampling = SeveralClips(num_clips=2, num_frames=8)
     for row, path in zip(rows, videos, strict=True):
@@ -89,8 +89,9 @@ def test_a_run_with_crops(zamba, clips, folder, monkeypatch, augmentation):
     # the checkpoint remembers how clips are looked at
     checkpoint = folder / "runs/tiny/version_0/checkpoints/last.ckpt"
     assert torch.load(checkpoint, weights_only=True)["ZambaVideoDataModule"]["num_crops"] == 3
-    main(["predict", "--ckpt_path", str(checkpoint), "--data.videos", str(clips), "--trainer.logger=false"])
-    row = read_csv(folder / "predictions.csv")[0]
+    writer = ["--trainer.callbacks+=WritePredictions", "--trainer.callbacks.output_dir=out"]
+    main(["predict", "--ckpt_path", str(checkpoint), "--data.videos", str(clips), *writer])
+    row = read_csv(folder / "out/predictions.csv")[0]
     boxes = [(0, left) for left in (0, 12, 24)]
     expected = mean_probabilities(checkpoint, clips / row["filepath"], SeveralClips(2, num_frames=8), boxes)
     assert [float(row[name]) for name in DemoClips.class_names] == pytest.approx(expected, abs=1e-5)

@@ -4,12 +4,14 @@ from zamba_lcli.callbacks.averaging import ZambaEMAWeightAveraging
 from zamba_lcli.callbacks.camtrap_dp import CamtrapDPObservations, CamtrapDPPackage
 from zamba_lcli.callbacks.evaluation import Evaluation
 from zamba_lcli.callbacks.features import FrozenFeatureCache
+from zamba_lcli.callbacks.figures import TensorBoardFigures
 from zamba_lcli.callbacks.finetuning import ConstantFactor, ZambaBackboneFinetuning
 from zamba_lcli.callbacks.formats import ClipTimelines, CSVPredictions, HTMLReport, MegaDetectorJSON, ParquetPredictions
 from zamba_lcli.callbacks.interruption import SaveOnInterrupt, WholeCheckpointIO
 from zamba_lcli.callbacks.lr_finder import ZambaLearningRateFinder
 from zamba_lcli.callbacks.predictions import WritePredictions
 from zamba_lcli.callbacks.progress import ClipProgressBar
+from zamba_lcli.callbacks.speed import Speed
 
 __all__ = [
     "CSVPredictions",
@@ -24,6 +26,8 @@ __all__ = [
     "MegaDetectorJSON",
     "ParquetPredictions",
     "SaveOnInterrupt",
+    "Speed",
+    "TensorBoardFigures",
     "WholeCheckpointIO",
     "WritePredictions",
     "ZambaBackboneFinetuning",

@@ -1,0 +1,134 @@
+"""What there is to look at while a run goes on: pictures and speed in TensorBoard, a line on the console."""
+
+import re
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import TINY, read_csv
+from sklearn import metrics as sk
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.pr_curve import metadata
+from torchvision.io import decode_png
+
+from zamba_lcli.callbacks.figures import worst_mistakes
+from zamba_lcli.cli import main
+from zamba_lcli.data import DemoClips, ZambaVideoDataModule
+from zamba_lcli.module import ZambaVideoClassificationLightningModule
+
+NAMES = list(DemoClips.class_names)
+
+
+def events_in(folder):
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0, "tensors": 0})
+    events.Reload()
+    return events
+
+
+@pytest.fixture
+def watched(zamba, folder):
+    """The events of a run of three epochs with pictures after every second one and after the last."""
+    config = yaml.safe_load(TINY.read_text())
+    config["trainer"]["callbacks"].append({"class_path": "TensorBoardFigures", "init_args": {"every_n_epochs": 2}})
+    (folder / "watched.yaml").write_text(yaml.safe_dump(config))
+    zamba("fit", "--trainer.max_epochs=3", config="watched.yaml")
+    return folder / "runs/tiny/version_0"
+
+
+def test_pictures_in_tensorboard(watched, clips):
+    events = events_in(watched)
+    assert set(events.Tags()["images"]) == {"val/confusion_matrix", "val/worst_mistakes"}
+    for tag in events.Tags()["images"]:
+        pictures = events.Images(tag)
+        assert [picture.step for picture in pictures] == [4, 6]
+        for picture in pictures:
+            pixels = decode_png(torch.frombuffer(bytearray(picture.encoded_image_string), dtype=torch.uint8))
+            assert min(pixels.shape[1:]) > 100
+            assert pixels.float().std() > 10
+    for name in NAMES:
+        found = events.Tensors(f"val/{name}")
+        assert [curve.step for curve in found] == [4, 6]
+        assert events.SummaryMetadata(f"val/{name}").plugin_data.plugin_name == metadata.PLUGIN_NAME
+
+
+def test_curves_are_those_of_the_val_clips(watched, clips):
+    """The last curve against the probabilities of the checkpoint."""
+    probabilities, targets = answers_of(watched / "checkpoints/last.ckpt", clips)
+    for i, name in enumerate(NAMES):
+        curve = torch.tensor(np.array(events_in(watched).Tensors(f"val/{name}")[-1].tensor_proto.float_val))
+        hits, false, _, _, precision, recall = curve.reshape(6, -1)
+        thresholds = np.linspace(0, 1, len(hits))
+        middle = len(thresholds) // 3
+        named = probabilities[:, i] >= thresholds[middle]
+        assert hits[middle] == (named & targets[:, i]).sum()
+        assert false[middle] == (named & ~targets[:, i]).sum()
+        assert recall[middle] == pytest.approx(sk.recall_score(targets[:, i], named), abs=1e-5)
+        if named.any():
+            assert precision[middle] == pytest.approx(sk.precision_score(targets[:, i], named), abs=1e-5)
+
+
+def answers_of(checkpoint, clips):
+    from zamba_lcli.models import SlowFast
+
+    state = torch.load(checkpoint, weights_only=True)
+    arguments = {k: v for k, v in state["hyper_parameters"].items() if not k.startswith("_")}
+    model: ZambaVideoClassificationLightningModule = SlowFast(**arguments)
+    model.load_state_dict(state["state_dict"])
+    model.eval()
+    config = yaml.safe_load(TINY.read_text())["data"]
+    from zamba_lcli.data import EvenlySpaced
+
+    data = ZambaVideoDataModule(
+        labels=str(clips / "labels.csv"), task="multiclass", height=config["height"], width=config["width"],
+        sampling=EvenlySpaced(num_frames=8), num_workers=0,
+    )  # fmt: skip
+    data.setup("fit")
+    found, truth = [], []
+    with torch.no_grad():
+        for batch in data.val_dataloader():
+            found.append(model(batch["video"]).softmax(dim=1))
+            truth.append(batch["target"])
+    return torch.cat(found).numpy(), torch.cat(truth).numpy().astype(bool)
+
+
+def test_the_worst_mistakes_come_first():
+    targets = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 1], [0, 0, 0]], bool)
+    said = np.array([[0.9, 0.1, 0], [0.1, 0.5, 0.4], [0.9, 0.05, 0.05], [0.1, 0.8, 0.05], [0.3, 0.1, 0.1]])
+    assert worst_mistakes(targets, said, 5) == [2, 1, 4]
+    assert worst_mistakes(targets, said, 1) == [2]
+
+
+def test_speed_is_logged_and_told(watched, clips, folder, fitted, capsys):
+    scalars = events_in(watched)
+    assert len(scalars.Scalars("speed/clips_per_second")) == 3
+    assert all(event.value > 0 for event in scalars.Scalars("speed/clips_per_second"))
+    assert all(0 <= event.value <= 1 for event in scalars.Scalars("speed/waiting_for_clips"))
+    capsys.readouterr()
+    start = time.perf_counter()
+    args = ["--data.batch_size=1", "--data.num_workers=0", "--trainer.accelerator=cpu"]
+    args += ["--trainer.callbacks+=WritePredictions", "--trainer.callbacks.output_dir=out"]
+    main(["predict", "--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.videos", str(clips), *args])
+    took = time.perf_counter() - start
+    told = re.search(
+        r"([\d.]+) clips/s, limited by (reading clips|computing): (\d+)% .* About 0:00:0", capsys.readouterr().out
+    )
+    assert told
+    assert 16 / took < float(told[1]) < 2000
+    assert len(read_csv("out/predictions.csv")) == 16
+
+
+def test_what_limits_is_told_right(zamba, folder, capsys, monkeypatch):
+    from zamba_lcli.data.dataset import ClipDataset
+    from zamba_lcli.models import SlowFast
+
+    read, compute = ClipDataset._read, SlowFast.forward_trunk
+    args = ["--data.batch_size=1", "--trainer.max_epochs=1"]
+    monkeypatch.setattr(ClipDataset, "_read", lambda *a: (time.sleep(0.3), read(*a))[1])
+    zamba("fit", *args)
+    assert re.search(r"limited by reading clips: [89]\d% ", capsys.readouterr().out)
+    monkeypatch.setattr(ClipDataset, "_read", read)
+    monkeypatch.setattr(SlowFast, "forward_trunk", lambda *a: (time.sleep(0.3), compute(*a))[1])
+    zamba("fit", *args)
+    assert re.search(r"limited by computing: \d% ", capsys.readouterr().out)

@@ -1,0 +1,162 @@
+"""What to look at in TensorBoard while a model trains."""
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from zamba_lcli.data import ZambaVideoDataModule
+from zamba_lcli.data.previews import Preview, read_preview
+from zamba_lcli.errors import InputError
+from zamba_lcli.evaluation import confusion_matrix
+from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.types import Batch
+
+if TYPE_CHECKING:  # it takes long to import
+    from matplotlib.figure import Figure
+
+MAX_WRITTEN = 25  # classes up to which counts are written into the cells of a confusion matrix
+
+
+class TensorBoardFigures(Callback):
+    """Pictures of the val clips for TensorBoard: confusion matrix, a precision-recall curve for each class, worst mistakes.
+
+    The worst mistakes are the clips whose true label (or the worst of them) gets the lowest probability while another class is
+    said to be there: some of their frames with the times, the labels and what the model says.
+
+    Args:
+        every_n_epochs: How often; after the last epoch in any case.
+        mistakes: How many clips.
+        frames: How many frames of each.
+    """
+
+    def __init__(self, every_n_epochs: int = 5, mistakes: int = 4, frames: int = 6) -> None:
+        """Keeps the arguments; see the class."""
+        for name, value in (("every_n_epochs", every_n_epochs), ("frames", frames)):
+            if value < 1:
+                raise InputError(f"TensorBoardFigures: {name} is {value}; it must be at least 1.")
+        self.every_n_epochs = every_n_epochs
+        self.mistakes = mistakes
+        self.frames = frames
+        self._seen: list[tuple[int, NDArray[np.float64]]] = []
+        self._previews: dict[int, Preview | None] = {}  # of the clips shown last, most of which are shown again
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return False
+        epoch = trainer.current_epoch + 1
+        return epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.should_stop
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps the probabilities of the batch's clips."""
+        if self._is_due(trainer):
+            module = cast(ZambaVideoClassificationLightningModule, pl_module)
+            probabilities = module.probabilities(cast(Tensor, outputs)).double().cpu().numpy()
+            self._seen += list(zip(batch["index"], probabilities, strict=True))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws what all processes have seen."""
+        if not self._is_due(trainer):
+            return
+        everyone: list[Any] = [self._seen]
+        if trainer.world_size > 1:
+            everyone = [None] * trainer.world_size
+            torch.distributed.all_gather_object(everyone, self._seen)
+        seen = dict(pair for process in everyone for pair in process)
+        self._seen = []
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if not trainer.is_global_zero or not loggers or not seen:
+            return
+        module = cast(ZambaVideoClassificationLightningModule, pl_module)
+        data = cast(ZambaVideoDataModule, trainer.datamodule)  # type: ignore[attr-defined]
+        order = sorted(seen)
+        probabilities = np.array([seen[i] for i in order])
+        targets = data.dataset("val").targets[order].astype(np.bool_)
+        figures = {"val/confusion_matrix": _draw_matrix(confusion_matrix(targets, probabilities), module.class_names)}
+        if worst := worst_mistakes(targets, probabilities, self.mistakes):
+            figures["val/worst_mistakes"] = self._draw_mistakes(data, order, worst, targets, probabilities)
+        for logger in loggers:
+            for tag, figure in figures.items():
+                logger.experiment.add_figure(tag, figure, trainer.global_step, close=False)
+            for i, name in enumerate(module.class_names):
+                curve = (targets[:, i], probabilities[:, i])
+                logger.experiment.add_pr_curve(f"val/{name}", *curve, global_step=trainer.global_step)
+
+    def _draw_mistakes(
+        self,
+        data: ZambaVideoDataModule,
+        order: list[int],
+        worst: list[int],
+        targets: NDArray[np.bool_],
+        probabilities: NDArray[np.float64],
+    ) -> "Figure":
+        from matplotlib.figure import Figure
+
+        names = np.array(data.class_names, dtype=object)
+        clips = data.dataset("val")
+        chosen = [order[row] for row in worst]
+        self._previews = {
+            i: self._previews[i] if i in self._previews else read_preview(clips.paths[i], self.frames, width=192)
+            for i in chosen
+        }
+        figure = Figure(figsize=(2 * self.frames, 1.75 * len(worst)), layout="constrained")
+        axes = figure.subplots(len(worst), self.frames, squeeze=False)
+        for line, row, clip in zip(axes, worst, chosen, strict=True):
+            top = int(probabilities[row].argmax())
+            said = f"{names[top]} ({probabilities[row, top]:.2f})"
+            title = f"{clips.filepaths[clip]}: {', '.join(names[targets[row]])}, the model says {said}"
+            preview = self._previews[clip]
+            for column, axis in enumerate(line):
+                axis.set_axis_off()
+                if preview is not None and column < len(preview.frames):
+                    axis.imshow(preview.frames[column])
+                    axis.text(
+                        0.98, 0.03, f"{preview.times[column]:.1f} s", transform=axis.transAxes, ha="right", size=8,
+                        color="white", bbox={"color": "black", "alpha": 0.6, "pad": 1.5},
+                    )  # fmt: skip
+            line[0].set_title(title, loc="left", size=9)
+        return figure
+
+
+def worst_mistakes(targets: NDArray[np.bool_], probabilities: NDArray[np.float64], number: int) -> list[int]:
+    """Returns the positions of so many clips, the worst first, whose most probable class is not among their labels.
+
+    Args:
+        targets: (clips, classes).
+        probabilities: (clips, classes).
+        number: How many; there may be fewer mistakes.
+    """
+    wrong = ~np.take_along_axis(targets, probabilities.argmax(axis=1)[:, None], axis=1)[:, 0]
+    of_truth = np.where(targets, probabilities, np.inf).min(axis=1)  # infinite where a clip has no label
+    excess = probabilities.max(axis=1) - np.where(np.isinf(of_truth), 0.0, of_truth)
+    return [int(i) for i in np.argsort(-excess, kind="stable") if wrong[i]][:number]
+
+
+def _draw_matrix(matrix: NDArray[np.int64], names: list[str]) -> "Figure":
+    from matplotlib.figure import Figure
+
+    size = 2.5 + 0.4 * len(names)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axis = figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.set_xticks(range(len(names)), names, rotation=90)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_xlabel("the model says")
+    axis.set_ylabel("label")
+    for (i, j), count in np.ndenumerate(matrix):
+        if len(names) <= MAX_WRITTEN and count:
+            axis.text(j, i, str(count), ha="center", va="center", color="white" if shares[i, j] > 0.5 else "black")
+    return figure
