@@ -107,8 +107,11 @@ class RecipeFile(ActionConfigFile):
                 meant = dict(stated)
                 if isinstance(stated.get("lr_scheduler"), dict):
                     meant["lr_scheduler"] = with_statable_names(stated["lr_scheduler"])
-                if "ckpt_path" in stated and stated["ckpt_path"] is None and cfg.get("ckpt_path") is not None:
-                    del meant["ckpt_path"]  # a run folder's config.yaml, given after --ckpt_path, does not mean none
+                # a run folder's config.yaml does not mean none by the null it has for these, if they were given before it
+                if cfg.get("ckpt_path") is not None and stated.get("ckpt_path") is None:
+                    meant.pop("ckpt_path", None)
+                if cfg.get("data.videos") is not None and isinstance(stated.get("data"), dict):
+                    meant["data"] = {k: v for k, v in stated["data"].items() if k != "videos" or v is not None}
                 if meant != stated:
                     path = yaml.safe_dump(meant)  # a text is taken like a file
         super().__call__(parser, cfg, path, option_string)  # type: ignore[no-untyped-call]
