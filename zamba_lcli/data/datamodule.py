@@ -552,7 +552,8 @@ class ZambaVideoDataModule(LightningDataModule):
         if self.num_workers is not None:
             return self.num_workers
         devices = 1 if self.trainer is None else self.trainer.num_devices
-        return min(MAX_WORKERS, batches, suggested_max_num_workers(devices))
+        # one for each core: that leaves none for computing, but reading waits more often than it is waited for
+        return min(MAX_WORKERS, batches, suggested_max_num_workers(devices) + 1)
 
     def _process(self) -> dict[str, Any]:
         """Returns how many processes train and which of them this is."""
