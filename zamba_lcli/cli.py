@@ -74,6 +74,7 @@ NOISE_OF_PREDICT = (
     r"The dirpath has changed from",  # no checkpoint is written
 )
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+HEAD_ARGUMENTS = ("head_hidden_layer_sizes", "head_dropout_rate", "post_backbone_dropout")  # zamba's names, and ours
 print_once = rank_zero_only(print)
 SCHEDULER_OPTIONS = ("--lr_scheduler", "--lr_scheduler.class_path")
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")  # what Lightning takes for ckpt_path besides a path
@@ -335,6 +336,22 @@ class ZambaCLI(LightningCLI):
             raise InputError(
                 f"ckpt_path is missing: without it {name} would use a model that has not been trained on your classes."
             )
+        if name != "fit" and ckpt_path is None:
+            self._take_from_weights(Path(self.config[name].model.init_args.weights))
+
+    def _take_from_weights(self, weights: Path) -> None:
+        """Takes from another program's checkpoint, such as zamba's, its classes and the shape of its head."""
+        if not weights.is_file() or weights.suffix == ".safetensors":
+            return  # the model says so, or cannot know
+        found = load_checkpoint(weights, mmap=True).get("hyper_parameters", {})
+        config = self.config[str(self.config.subcommand)]
+        stated = self.parser.parse_args(cast(list[str] | None, self._args), defaults=False)[str(self.config.subcommand)]
+        names = found.get("class_names", found.get("species"))
+        if names is not None and config.get("data.class_names") is None:
+            config["data.class_names"] = list(names)
+        for key in HEAD_ARGUMENTS:
+            if key in found and key in config.model.init_args and f"model.init_args.{key}" not in stated:
+                config[f"model.init_args.{key}"] = found[key]
 
     # ---- building ----------------------------------------------------------------------------------------------------
 
@@ -374,6 +391,13 @@ class ZambaCLI(LightningCLI):
         it; so backbone and head cannot have learning rates of their own (Lightning#20340). The model builds both itself, on
         its two groups, when the Trainer asks for them.
         """
+        untrained = [] if self.model is None else self.model.untrained
+        if self.subcommand != "fit" and untrained and self._get(self.config_init, "ckpt_path") is None:
+            raise InputError(
+                f"model.init_args.weights: the file has no weights for {len(untrained)} of the model's, such as "
+                f"{untrained[0]}: {self.subcommand} would use random ones. State the classes (data.class_names) and arguments "
+                "that it was trained with; or fit first, and give ckpt_path."
+            )
         optimizer = self._get(self.config_init, "optimizer")
         lr_scheduler = self._get(self.config_init, "lr_scheduler")
         interval = self._get(self.config_init, "lr_scheduler_interval")

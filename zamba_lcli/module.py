@@ -117,6 +117,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             multilabel clips the terms of the labels that they have are multiplied.
         temperature: By which logits are divided before they become probabilities: above 1 for a model that is too sure of
             itself. ``zamba test`` finds it. It changes no loss, and not which class is the most probable.
+        keep_matching_classes: Where ``weights`` is a checkpoint of other classes: whether to keep its head for those classes
+            that are among the model's, by name. With false, the head starts anew.
     """
 
     backbone: nn.Module
@@ -131,6 +133,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         loss: nn.Module | None = None,
         class_weights: dict[str, float] | Literal["balanced"] | None = None,
         temperature: float = 1.0,
+        keep_matching_classes: bool = False,
     ) -> None:
         """Sets up loss and metrics; see the class for the arguments."""
         super().__init__()
@@ -155,6 +158,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         if temperature <= 0:
             raise InputError(f"model.init_args.temperature: {temperature} is not above 0.")
         self.temperature = temperature
+        self.keep_matching_classes = keep_matching_classes
+        self.untrained: list[str] = []  # weights that ``weights`` did not have
         self.decay_norm_and_bias = decay_norm_and_bias
         self.backbone_lr_decay = backbone_lr_decay
         self.backbone_is_frozen = True

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.models.weights import load_file, load_published, take_what_fits
+from zamba_lcli.models.weights import load_file, load_published, take_what_fits, with_head_for_classes
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 
 with warnings.catch_warnings():
@@ -126,9 +126,7 @@ class SlowFast(ZambaVideoClassificationLightningModule):
             state, class_names = load_file(weights)
             if any(key.startswith("blocks.") for key in state):  # pytorchvideo's network
                 state = {f"base.{key}": value for key, value in state.items()}
-            if class_names is not None and list(class_names) != self.class_names:  # its head is for other classes
-                state = {key: value for key, value in state.items() if not key.startswith("head.")}
-            take_what_fits(self, state, weights)
+            take_what_fits(self, with_head_for_classes(self, state, class_names), weights)
             return
         url = checkpoint_paths.get(f"slowfast_r{model_depth}")
         if url is None or stem_dim_outs != (64, 8):

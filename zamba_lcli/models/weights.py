@@ -144,7 +144,10 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 def with_head_for_classes(
     model: ZambaVideoClassificationLightningModule, state: dict[str, Tensor], class_names: list[str] | None
 ) -> dict[str, Tensor]:
-    """Returns ``state`` with the head's last layer in the order of the model's classes, without head if they are others.
+    """Returns ``state`` with a head for the model's classes.
+
+    The same classes in another order are matched by name. Of other classes the head is left out; or, with the model's
+    ``keep_matching_classes``, its last layer keeps what it knows of classes that the model has too.
 
     Args:
         model: Has its head.
@@ -153,15 +156,24 @@ def with_head_for_classes(
     """
     if class_names is None or list(class_names) == model.class_names:
         return state
-    if sorted(class_names) != sorted(model.class_names):
+    shared = [name for name in model.class_names if name in class_names]
+    if len(shared) < max(len(class_names), len(model.class_names)) and not (shared and model.keep_matching_classes):
         return {key: value for key, value in state.items() if not key.startswith("head.")}
-    order = [list(class_names).index(name) for name in model.class_names]
     ours = {id(parameter) for parameter in model.output_layer().parameters()}
-    rows = {name for name, parameter in model.named_parameters() if id(parameter) in ours}
-    return {key: value[order] if key in rows else value for key, value in state.items()}
+    here = [model.class_names.index(name) for name in shared]
+    there = [list(class_names).index(name) for name in shared]
+    fitting = dict(state)
+    for key, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in ours and key in state and state[key].shape[1:] == parameter.shape[1:]:
+            fitting[key] = parameter.detach().clone()
+            fitting[key][here] = state[key][there].to(parameter.dtype)
+    if len(shared) < len(model.class_names):
+        others = [name for name in model.class_names if name not in shared]
+        rank_zero_info(f"The head knows the classes {shared}; it has to learn {others}.")
+    return fitting
 
 
-def take_what_fits(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+def take_what_fits(model: ZambaVideoClassificationLightningModule, state: dict[str, Tensor], source: str) -> None:
     """Gives ``model`` the weights in ``state`` that it has by name and shape, and says which those are.
 
     Raises:
@@ -176,6 +188,7 @@ def take_what_fits(model: nn.Module, state: dict[str, Tensor], source: str) -> N
         )
     model.load_state_dict(taken, strict=False)
     reinitialized = [key for key in wanted if key not in taken]
+    model.untrained = reinitialized
     dropped = [key for key in state if key not in taken]
     lines = [f"{source}: {len(taken)} of the model's {len(wanted)} weights taken."]
     lines += [
