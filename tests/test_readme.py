@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import TINY
 
 from zamba_lcli.cli import main
+from zamba_lcli.models import SlowFast
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", README, re.S) for language in ("bash", "yaml", "python")}
@@ -63,7 +65,11 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
         if line.strip().startswith("zamba ")
     ]
     commands = [command.strip() for command in commands]
-    assert len(commands) == 6
+    assert len(commands) == 7
+    model = SlowFast(["deer", "blank"], weights=None)
+    torch.save(
+        {"state_dict": model.state_dict(), "hyper_parameters": {"species": ["deer", "blank"]}}, "zamba_slowfast.ckpt"
+    )
     shutil.copytree(clips, folder / "clips")
     shutil.copy(clips / "labels.csv", folder / "labels.csv")
     for command in commands:
@@ -74,5 +80,7 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
                 main(words)
             assert exit_info.value.code == 0
         else:
+            if (folder / "more_clips_predictions").exists():  # of the command before
+                (folder / "more_clips_predictions").rename(folder / "before")
             main(words)
     assert (folder / "more_clips_predictions/predictions.csv").exists()

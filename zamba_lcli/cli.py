@@ -452,6 +452,13 @@ class ZambaCLI(LightningCLI):
         callbacks = callbacks_of(self.trainer)
         if not any(isinstance(callback, Evaluation) for callback in callbacks):
             callbacks.append(Evaluation())
+        # Lightning's table has a column for each loader, and in that of the val clips the scores of the holdout again
+        self.config_init[self.subcommand].verbose = False
+
+    def after_test(self) -> None:
+        """Says how it went."""
+        metrics = {k: v for k, v in self.trainer.callback_metrics.items() if k.startswith("test_")}
+        print_once("\n".join(["", *(f"{name:24} {float(value):.4f}" for name, value in sorted(metrics.items()))]))
 
     def before_predict(self) -> None:
         """Makes sure that predictions are written, and does not hold them all in memory."""

@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -186,6 +189,38 @@ def test_an_interrupted_pass_goes_on(zamba, folder, monkeypatch, counted):
     counted.update(read=0)
     zamba("fit", *config)
     assert counted["read"] == 4
+
+
+def test_a_killed_pass_goes_on(zamba, folder, clips, counted):
+    config = recipe(folder, "cached", {})
+    args = ["fit", "--config", str(TINY), "--data.labels", str(clips / "labels.csv"), *config, "--data.batch_size=1"]
+    script = (
+        f"import os, sys, time; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); import kill_driver\n"
+        f"from pathlib import Path; child = kill_driver.run({args!r}); there = Path('feature_cache')\n"
+        "while len(list(there.rglob('*.trunk'))) < 5: time.sleep(0.002)\n"
+        "os.kill(child, 9); os.waitpid(child, 0)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    there = len(list((folder / "feature_cache").rglob("*.trunk")))
+    assert 5 <= there < 12
+    zamba("fit", *config)
+    assert counted["read"] in (12 - there, 13 - there)  # the last entry may not have been whole
+    (folder / "runs/cached/version_0").rename(folder / "killed")
+    (folder / "runs/cached/version_1").rename(folder / "runs/cached/version_0")
+    zamba("fit", *recipe(folder, "plain"))
+    close(folder, "cached", "plain")
+
+
+def test_two_processes_share_the_pass_and_the_cache(zamba, folder, clips, counted):
+    config = recipe(folder, "two", {})
+    command = [sys.executable, "-m", "zamba_lcli", "fit", "--config", str(TINY), *config, "--trainer.devices=2"]
+    command += ["--data.labels", str(clips / "labels.csv"), "--data.batch_size=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    assert len(list((folder / "feature_cache").rglob("*.trunk"))) == 12  # each clip once
+    zamba("fit", *recipe(folder, "one", {}))
+    assert counted["read"] == 0
 
 
 @pytest.mark.parametrize("config", sorted((TINY.parent / "models").glob("*.yaml")), ids=lambda path: path.stem)

@@ -9,7 +9,7 @@ import json
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -283,6 +283,7 @@ class HTMLReport(PredictionFormat):
                 continue
             counts[clip.probabilities.index(max(clip.probabilities))] += 1
             total += 1
+            clip = replace(clip, parts=[])  # they are not on the page
             if len(drawn) < self.max_clips:
                 drawn.append((total, clip))
             elif (place := chance.randrange(total)) < self.max_clips:  # each clip has the same chance
