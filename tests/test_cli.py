@@ -111,6 +111,42 @@ def test_predict_has_a_row_for_every_input_in_order(fitted, clips, folder, predi
     assert {path.name for path in (folder / "out").iterdir()} == {"predictions.csv", "report.html"}
 
 
+def test_bfloat16_in_fit_test_and_predict(zamba, clips, folder, predict):
+    zamba("fit", "--trainer.precision=bf16-mixed", "--data.sampling.init_args.num_frames=12")
+    run = folder / "runs/tiny/version_0"
+    checkpoint = run / "checkpoints/last.ckpt"
+    assert all(
+        value.dtype != torch.bfloat16 for value in torch.load(checkpoint, weights_only=True)["state_dict"].values()
+    )
+    for i, precision in enumerate(("bf16-mixed", "32-true"), start=1):
+        main(
+            [
+                "test",
+                "--config",
+                str(run / "config.yaml"),
+                "--ckpt_path",
+                str(checkpoint),
+                "--trainer.precision",
+                precision,
+            ]
+        )
+        rows = predict(checkpoint, clips, "--trainer.precision", precision, output_dir=precision)
+        assert all(row["status"] == "ok" for row in rows)
+        assert (folder / f"runs/tiny/version_{i}/metrics.json").exists()
+    one, other = (read_csv(folder / name / "predictions.csv") for name in ("bf16-mixed", "32-true"))
+    for row, exact in zip(one, other, strict=True):
+        for name in DemoClips.class_names:
+            assert float(row[name]) == pytest.approx(float(exact[name]), abs=0.02)
+    assert one != other
+
+
+def test_bfloat16_is_refused_where_the_cpu_computes_wrong_gradients(zamba, refused):
+    """With 8 frames, the slow pathway has 2, which is fewer than a convolution over 3 needs."""
+    refused(
+        lambda: zamba("fit", "--trainer.precision=bf16-mixed"), "trainer.precision", "wrong gradients", "num_frames"
+    )
+
+
 def test_print_config_gives_the_same_run_twice(zamba, clips, folder, capsys):
     with pytest.raises(SystemExit) as exit_info:
         zamba("fit", "--print_config")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.hooks import RemovableHandle
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
     BinaryAccuracy,
@@ -159,6 +160,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             raise InputError(f"model.init_args.temperature: {temperature} is not above 0.")
         self.temperature = temperature
         self.keep_matching_classes = keep_matching_classes
+        self._guards: list[RemovableHandle] = []
         self.untrained: list[str] = []  # weights that ``weights`` did not have
         self.decay_norm_and_bias = decay_norm_and_bias
         self.backbone_lr_decay = backbone_lr_decay
@@ -420,6 +422,23 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             rank_zero_info("class_weights: " + ", ".join(f"{name} {weight:.4g}" for name, weight in weights.items()))
             self._weigh_classes(weights)
 
+    def on_fit_start(self) -> None:
+        """Refuses to train in bfloat16 what the CPU computes wrongly."""
+        callbacks = cast(list[Callback], self.trainer.callbacks)  # type: ignore[attr-defined]
+        epochs = self.trainer.max_epochs
+        end = float("inf") if epochs is None or epochs < 0 else epochs
+        unfreezes = any(isinstance(c, BackboneFinetuning) and c.unfreeze_backbone_at_epoch < end for c in callbacks)
+        if self.device.type == "cpu" and "bf16" in str(self.trainer.precision) and unfreezes:
+            for layer in self.backbone.modules():
+                if isinstance(layer, nn.Conv3d):
+                    self._guards.append(layer.register_forward_pre_hook(_refuse_too_few_frames))
+
+    def on_fit_end(self) -> None:
+        """Ends the watch over the layers."""
+        for guard in self._guards:
+            guard.remove()
+        self._guards.clear()
+
     def _weigh_classes(self, weights: dict[str, float]) -> None:
         self._weight_of_class = torch.tensor([weights.get(name, 1.0) for name in self.class_names])
 
@@ -674,6 +693,20 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     def output_layer(self) -> nn.Module:
         """Returns the head's last layer, whose parameters have a row for each class."""
         return [layer for layer in self.head.modules() if isinstance(layer, nn.Linear)][-1]
+
+
+def _refuse_too_few_frames(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Refuses a 3-D convolution over fewer frames than it looks at together, other than one.
+
+    Measured with torch 2.15 on a CPU with AVX-512: the weight's gradient in bfloat16 is what happens to be in memory, up to
+    1e36, and memory behind it is overwritten. In float32, and with one frame or enough of them, it is right.
+    """
+    frames, together = inputs[0].shape[2], cast(tuple[int, ...], layer.kernel_size)[0]
+    if 1 < frames < together:
+        raise InputError(
+            f"trainer.precision: in bfloat16 the CPU computes wrong gradients for layers that look at {together} frames together "
+            f"and have {frames}. Take more frames (num_frames of data.sampling), or precision 32-true."
+        )
 
 
 def _is_stepped_here(scheduler: Any, interval: str) -> bool:
