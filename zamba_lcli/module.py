@@ -704,7 +704,7 @@ def _refuse_too_few_frames(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None
     frames, together = inputs[0].shape[2], cast(tuple[int, ...], layer.kernel_size)[0]
     if 1 < frames < together:
         raise InputError(
-            f"trainer.precision: in bfloat16 the CPU computes wrong gradients for layers that look at {together} frames together "
+            f"trainer.precision: in bfloat16 the CPU computes wrong gradients for layers that take {together} frames at once "
             f"and have {frames}. Take more frames (num_frames of data.sampling), or precision 32-true."
         )
 
