@@ -74,6 +74,7 @@ def test_ddp_equals_one_process_with_the_joint_batch(one_process, clips, folder)
     assert largest_difference(state(folder / "runs/two/version_0"), resumed) == 0
 
 
+@pytest.mark.slow
 def test_two_nodes_with_torchrun(one_process, clips, folder):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

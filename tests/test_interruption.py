@@ -57,6 +57,7 @@ def test_interrupt_and_terminate_save_first(undisturbed, clips, folder, number, 
     assert largest_difference(undisturbed[0], state(folder / "runs/tiny/version_0")) == 0
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_random_moments(undisturbed, clips, folder):
     rng, longest = random.Random(0), undisturbed[1] / 2
     ends, _ = drive(folder, clips, [(int(signal.SIGKILL), rng.uniform(0, longest)) for _ in range(20)])

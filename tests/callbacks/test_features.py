@@ -211,6 +211,7 @@ def test_a_killed_pass_goes_on(zamba, folder, clips, counted):
     close(folder, "cached", "plain")
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_pass_and_the_cache(zamba, folder, clips, counted):
     config = recipe(folder, "two", {})
     command = [sys.executable, "-m", "zamba_lcli", "fit", "--config", str(TINY), *config, "--trainer.devices=2"]
@@ -223,6 +224,7 @@ def test_two_processes_share_the_pass_and_the_cache(zamba, folder, clips, counte
     assert counted["read"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", sorted((TINY.parent / "models").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_same_experiment_with_every_model(zamba, folder, config):
     for name, cache in (("plain", None), ("cached", {})):

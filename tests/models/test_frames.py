@@ -251,6 +251,7 @@ def test_single_frame():
 # ---- the command line ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["timm_efficientnet", "timm_convnext", "timm_vit", "time_distributed", "single_frame_resnet"],
