@@ -65,7 +65,7 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
         if line.strip().startswith("zamba ")
     ]
     commands = [command.strip() for command in commands]
-    assert len(commands) == 7
+    assert len(commands) == 8
     model = SlowFast(["deer", "blank"], weights=None)
     torch.save(
         {"state_dict": model.state_dict(), "hyper_parameters": {"species": ["deer", "blank"]}}, "zamba_slowfast.ckpt"
@@ -80,7 +80,7 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
                 main(words)
             assert exit_info.value.code == 0
         else:
-            if (folder / "more_clips_predictions").exists():  # of the command before
-                (folder / "more_clips_predictions").rename(folder / "before")
+            if words[0] == "predict":
+                shutil.rmtree(folder / "more_clips_predictions", ignore_errors=True)  # of the command before
             main(words)
     assert (folder / "more_clips_predictions/predictions.csv").exists()

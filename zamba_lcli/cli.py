@@ -194,7 +194,7 @@ class RunFolderConfigCallback(SaveConfigCallback):
 
 
 class ZambaTrainer(Trainer):
-    """Lightning's trainer, and what ``zamba check`` does; its arguments are Lightning's."""
+    """Lightning's trainer, and what ``zamba check`` and ``zamba export`` do; its arguments are Lightning's."""
 
     def check(
         self,
@@ -226,9 +226,37 @@ class ZambaTrainer(Trainer):
         print(f"{len(problems)} problems; all are in {report}.")
         raise SystemExit(1)
 
+    def export(
+        self,
+        model: LightningModule | None = None,
+        datamodule: data.ZambaVideoDataModule | None = None,
+        ckpt_path: str | None = None,
+        output: str = "model.onnx",
+    ) -> None:
+        """Writes the model of a checkpoint as an ONNX file, for use without this program.
+
+        Args:
+            model: The model; the checkpoint says which.
+            datamodule: Says how many frames of which size the model looks at, as the checkpoint has it.
+            ckpt_path: The checkpoint.
+            output: File to write.
+        """
+        from zamba_lcli.export import export_onnx
+
+        assert isinstance(model, ZambaVideoClassificationLightningModule)
+        assert datamodule is not None
+        if ckpt_path is not None:
+            model.load_state_dict(load_checkpoint(Path(ckpt_path))["state_dict"])
+        height, width = datamodule.input_size
+        frames = datamodule.sampling.num_frames
+        export_onnx(model, Path(output), num_frames=frames, height=height, width=width)
+        print(
+            f"{output}: uint8 (batch, 3, {frames}, {height}, {width}) -> probabilities, (batch, {len(model.class_names)})"
+        )
+
 
 class ZambaCLI(LightningCLI):
-    """Lightning's command line with the subcommands fit, validate, test and predict, and check."""
+    """Lightning's command line with the subcommands fit, validate, test and predict, and check and export."""
 
     def __init__(self, args: ArgsType = None) -> None:
         """Parses ``args`` (those of the process if None) and runs the subcommand."""
@@ -248,7 +276,7 @@ class ZambaCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Returns the subcommands, with those of their arguments that the command line does not have."""
-        return {**LightningCLI.subcommands(), "check": {"model", "datamodule"}}
+        return {**LightningCLI.subcommands(), "check": {"model", "datamodule"}, "export": {"model", "datamodule"}}
 
     # ---- the parser --------------------------------------------------------------------------------------------------
 

@@ -157,7 +157,7 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
                 f"The network does not take frames of {video.shape[3]} x {video.shape[4]} pixels: {error} Set data.height and "
                 "data.width accordingly."
             ) from error
-        return frames.reshape(len(video), -1, *frames.shape[1:])
+        return frames.reshape(video.shape[0], -1, *frames.shape[1:])
 
     def forward_backbone(self, features: Tensor) -> Tensor:
         """Runs the last blocks on each frame and pools over its positions: to (B, T, features)."""
@@ -165,7 +165,7 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
         for step in _steps(self.base)[self._cut :]:
             frames = step.function(frames)
         pooled = cast(Tensor, cast(Any, self.base).forward_head(frames))  # (B * T, features)
-        return pooled.reshape(len(features), -1, pooled.shape[-1])
+        return pooled.reshape(features.shape[0], -1, pooled.shape[-1])
 
 
 class TimeDistributedEfficientNet(_FrameNetwork):

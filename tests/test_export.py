@@ -1,0 +1,86 @@
+"""Models for use without this program, run by onnxruntime; and checkpoints made small."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from zamba_lcli.cli import main
+from zamba_lcli.data import DemoClips, EvenlySpaced
+from zamba_lcli.data.video import read_clip
+from zamba_lcli.export import export_onnx
+from zamba_lcli.models import (
+    PytorchVideo,
+    SingleFrameResnet,
+    SlowFast,
+    TimeDistributedEfficientNet,
+    TimeDistributedTimm,
+)
+
+NAMES = ["a", "b", "c"]
+MODELS = {  # model, frames, height and width
+    "slowfast": (lambda: SlowFast(NAMES, weights=None, model_depth=18, stem_dim_outs=(8, 2)), 8, 32, 48),
+    "time_distributed": (lambda: TimeDistributedEfficientNet(NAMES, weights=None, num_frames=2), 2, 64, 64),
+    "resnet18 over frames": (lambda: TimeDistributedTimm(NAMES, network="resnet18", weights=None), 2, 64, 64),
+    "vit over frames": (lambda: TimeDistributedTimm(NAMES, network="vit_tiny_patch16_224", weights=None), 2, 64, 64),
+    "single_frame": (lambda: SingleFrameResnet(NAMES, weights=None, task="multiclass"), 1, 64, 64),
+    "x3d": (lambda: PytorchVideo(NAMES, name="x3d_xs", weights=None), 4, 160, 160),
+    "slow": (lambda: PytorchVideo(NAMES, name="slow_r50", weights=None), 4, 64, 64),
+    "r2plus1d": (lambda: PytorchVideo(NAMES, name="r2plus1d_r50", weights=None), 4, 64, 64),
+    "csn": (lambda: PytorchVideo(NAMES, name="csn_r101", weights=None), 4, 64, 64),
+    "mvit": (lambda: PytorchVideo(NAMES, name="mvit_base_16x4", weights=None), 16, 224, 224),
+}
+QUICK = ("slowfast", "resnet18 over frames", "single_frame")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in MODELS])
+def test_onnxruntime_gives_the_same(name, folder):
+    build, *size = MODELS[name]
+    torch.manual_seed(0)
+    model = build().train()
+    for layer in model.modules():  # statistics that fit the weights, as trained networks have them
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.momentum = None
+            layer.train()
+    video = torch.randint(0, 256, (4, 3, *size), dtype=torch.uint8)
+    with torch.no_grad():
+        model(video)
+    path = Path("model.onnx")
+    export_onnx(model, path, num_frames=size[0], height=size[1], width=size[2])
+    session = onnxruntime.InferenceSession(path)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["class_names"]) == NAMES
+    for batch in (1, 4):
+        with torch.no_grad():
+            expected = model.probabilities(model(video[:batch])).numpy()
+        (found,) = session.run(None, {"video": video[:batch].numpy()})
+        assert found.shape == (batch, 3)
+        assert np.abs(found - expected).max() < 1e-4
+
+
+def test_export_on_the_command_line(fitted, clips, folder, refused, predict):
+    checkpoint = fitted / "checkpoints/last.ckpt"
+    command = ["export", "--ckpt_path", str(checkpoint), "--output", "out.onnx"]
+    main(command)
+    session = onnxruntime.InferenceSession("out.onnx")
+    row = predict(checkpoint, clips)[0]
+    frames = read_clip(clips / row["filepath"], EvenlySpaced(num_frames=8), height=32, width=32).frames
+    video = frames.transpose(3, 0, 1, 2)[None].copy()
+    (found,) = session.run(None, {"video": video})
+    assert found[0].tolist() == pytest.approx([float(row[name]) for name in DemoClips.class_names], abs=1e-4)
+    refused(lambda: main(command), "out.onnx exists already")
+    refused(lambda: main(["export", "--model=SlowFast"]), "ckpt_path is missing")
+
+
+def test_a_checkpoint_without_what_only_a_resume_needs(fitted, clips, folder, predict):
+    """The one-liner of the README."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r'python -c "(import torch[^"]*)"', readme)
+    Path("last.ckpt").write_bytes((fitted / "checkpoints/last.ckpt").read_bytes())
+    exec(line, {})
+    assert Path("small.ckpt").stat().st_size < 0.8 * Path("last.ckpt").stat().st_size
+    assert predict("last.ckpt", clips, output_dir="a") == predict("small.ckpt", clips, output_dir="b")
