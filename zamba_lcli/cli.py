@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import jsonargparse._typehints
 import yaml
-from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
+from jsonargparse import ActionConfigFile, Namespace, set_parsing_settings  # type: ignore[attr-defined]
 from lightning_fabric.plugins import CheckpointIO
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer, seed_everything
@@ -40,7 +40,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from zamba_lcli import data, models  # noqa: F401  (so that a YAML can name their classes shortly)
+from zamba_lcli import __version__, data, models  # noqa: F401  (so that a YAML can name their classes shortly)
 from zamba_lcli.callbacks import (
     ClipProgressBar,
     Evaluation,
@@ -63,6 +63,7 @@ from zamba_lcli.types import Interval
 
 # jsonargparse warns of calls that Lightning's command line makes and that version 5, which is excluded, takes away
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+set_parsing_settings(add_print_completion_argument=True)
 NOISE = (  # warnings that no user of this program can act on
     r"Found \d+ module\(s\) in eval mode",  # frozen layers are meant to be
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the sampler goes on where it ended
@@ -75,6 +76,23 @@ NOISE_OF_PREDICT = (
 )
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 HEAD_ARGUMENTS = ("head_hidden_layer_sizes", "head_dropout_rate", "post_backbone_dropout")  # zamba's names, and ours
+USAGE = "zamba {} [--config FILE]... [--KEY VALUE]..."
+ABOUT = {
+    "fit": "Train: the head of a network, then its last blocks as well, as the YAML says.",
+    "validate": "Score a checkpoint on the val clips.",
+    "test": "Score a checkpoint on the holdout clips; writes tables and a report to look at.",
+    "predict": "Classify clips; writes a table and a report to look at.",
+    "check": "Check labels and try every clip, without training.",
+    "export": "Write the model of a checkpoint as an ONNX file.",
+}
+HELP_GROUPS = {  # key -> title, in the order of --help; what is not named comes where it was, before the trainer
+    "data": "data: labels and clips, and how they are looked at",
+    "model": "model: the network, its head and its loss (SlowFast, PytorchVideo, TimeDistributedEfficientNet, ...)",
+    "optimizer": "optimizer: any of torch.optim",
+    "lr_scheduler": "lr_scheduler: any of torch.optim.lr_scheduler",
+    "trainer": "trainer: Lightning's, with callbacks and logger",
+}
+FIRST_OF_TRAINER = ("max_epochs", "callbacks", "logger", "precision", "accelerator", "devices", "num_nodes", "strategy")
 print_once = rank_zero_only(print)
 SCHEDULER_OPTIONS = ("--lr_scheduler", "--lr_scheduler.class_path")
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")  # what Lightning takes for ckpt_path besides a path
@@ -155,6 +173,10 @@ class ZambaArgumentParser(LightningArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parses the command line, on which torch's names of schedulers may stand for ours."""
         words = list(sys.argv[1:] if args is None else args)
+        if "--print_completion" in words:
+            from zamba_lcli.completion import describe_recipes
+
+            describe_recipes()
         for i, word in enumerate(words):
             key, equals, value = word.partition("=")
             if equals and key in SCHEDULER_OPTIONS:
@@ -269,7 +291,16 @@ class ZambaCLI(LightningCLI):
             save_config_callback=RunFolderConfigCallback,
             auto_configure_optimizers=False,  # after_instantiate_classes says why
             parser_class=ZambaArgumentParser,
-            parser_kwargs={"allow_abbrev": False, **{name: {"allow_abbrev": False} for name in self.subcommands()}},
+            parser_kwargs={
+                "prog": "zamba",
+                "description": "Fine-tune, test and run video classifiers on camera-trap clips.",
+                "version": __version__,
+                "allow_abbrev": False,
+                **{
+                    name: {"allow_abbrev": False, "usage": USAGE.format(name), "description": text}
+                    for name, text in ABOUT.items()
+                },
+            },
             args=args,
         )
 
@@ -283,7 +314,17 @@ class ZambaCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Notes for which subcommand ``add_arguments_to_parser`` is called, which Lightning does not tell."""
         self._preparing = subcommand
-        return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        arrange_help(parser)
+        return parser
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """Adds the subcommands; in the list of them, the first lines of Lightning's docstrings end in mid-sentence."""
+        super()._add_subcommands(parser, **kwargs)
+        action = parser._subcommands_action
+        assert action is not None
+        for listed in action._choices_actions:
+            listed.help = ABOUT[listed.dest]
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Makes a parser with ``--config``."""
@@ -513,6 +554,29 @@ class ZambaCLI(LightningCLI):
             if isinstance(logger, TensorBoardLogger):
                 lines.append(f"to look at it: tensorboard --logdir {logger.root_dir}")
         print_once("\n".join(["", *lines]))
+
+
+def arrange_help(parser: LightningArgumentParser) -> None:
+    """Puts what is most often stated first in ``--help``: the run's own options, data and model; Lightning's trainer last."""
+    groups = parser.groups
+    assert groups is not None
+    for key, title in HELP_GROUPS.items():
+        groups[key].title = title
+    last = [groups[key] for key in HELP_GROUPS]
+    links = [group for group in parser._action_groups if group.title == "Linked arguments"]
+    first = [group for group in parser._action_groups if group not in last + links]
+    first[-1].title = "of this subcommand"  # added last; its title is Lightning's docstring
+    parser._action_groups = first + last + links
+
+    def rank(action: Any) -> int:
+        name = action.dest.removeprefix("trainer.").removesuffix(".help")
+        return FIRST_OF_TRAINER.index(name) if name in FIRST_OF_TRAINER else len(FIRST_OF_TRAINER)
+
+    groups["trainer"]._group_actions.sort(key=rank)
+    for action in first[-1]._group_actions:
+        if action.dest == "ckpt_path":  # Lightning's text is about calls from Python
+            action.help = "Checkpoint to go on from (fit) or to use; for fit also 'last', the newest of the run folder."
+    first[-1]._group_actions.sort(key=lambda action: action.dest != "ckpt_path")
 
 
 def _check_distinct(callbacks: list[Callback] | Callback) -> None:

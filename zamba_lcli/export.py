@@ -1,5 +1,6 @@
 """Models for use without this program: ONNX files."""
 
+import gc
 import json
 import warnings
 from pathlib import Path
@@ -64,3 +65,6 @@ def export_onnx(
     partial = path.with_name(f".{path.name}.part")
     program.save(str(partial))
     partial.replace(path)
+    # the exporter leaves subclasses of the model's class behind, by the same name: a later YAML could not name it shortly
+    del program
+    gc.collect()

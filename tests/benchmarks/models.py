@@ -50,7 +50,9 @@ def measure(model, frames, height, width, repeat, threads):
     from torch.utils.flop_counter import FlopCounterMode
 
     from zamba_lcli import models
+    from zamba_lcli.cli import keep_freed_memory
 
+    keep_freed_memory()  # as the program does
     torch.set_num_threads(threads)
     arguments = {**model["init_args"], "weights": None}
     network = getattr(models, model["class_path"])(["a", "b", "c", "d"], **arguments).eval()

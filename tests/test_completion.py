@@ -1,0 +1,102 @@
+"""What editors and shells complete, and what --help shows."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from zamba_lcli import __version__
+from zamba_lcli.cli import main
+
+ROOT = Path(__file__).parents[1]
+YAMLS = [*sorted((ROOT / "configs").rglob("*.yaml")), *sorted((ROOT / "tests/configs").rglob("*.yaml"))]
+BLOCKS = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+
+
+def printed(capsys, *words):
+    with pytest.raises(SystemExit) as exit_info:
+        main(list(words))
+    assert exit_info.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def validator(tmp_path_factory):
+    done = subprocess.run(
+        [sys.executable, "-m", "zamba_lcli", "--print_completion", "jsonschema"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    schema = json.loads(done.stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("text", [path.read_text() for path in YAMLS] + BLOCKS, ids=lambda text: text[:30].strip())
+def test_the_schema_accepts_every_recipe_and_example(validator, text):
+    assert [error.message for error in validator.iter_errors(yaml.safe_load(text))] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "modle: {class_path: SlowFast}",
+        "trainer: {max_epoch: 3}",
+        "trainer: {max_epochs: three}",
+        "model: {class_path: SlowFst}",
+        "model: {class_path: SlowFast, init_args: {weigths: null}}",
+        "data: {height: tall}",
+        "data: {sampling: {class_path: EvenlySpaced, init_args: {frames: 3}}}",
+        "optimizer: {class_path: torch.optim.Adam, init_args: {learning_rate: 0.1}}",
+        "trainer: {callbacks: [{class_path: BackboneFinetuning, init_args: {unfreeze_at_epoch: 1}}]}",
+        "trainer: {callbacks+: [{class_path: FrozenFeatureCache, init_args: {folder: x}}]}",
+    ],
+)
+def test_the_schema_refuses_what_the_program_refuses(validator, refused, folder, text):
+    assert not validator.is_valid(yaml.safe_load(text))
+    Path("wrong.yaml").write_text(text)
+    base = str(ROOT / "tests/configs/tiny.yaml")
+    refused(lambda: main(["fit", "--config", base, "--config", "wrong.yaml", "--print_config"]))
+
+
+def test_the_schema_has_classes_and_arguments_with_help(validator):
+    text = json.dumps(validator.schema)
+    for name in ("SlowFast", "MostMotion", "FrozenFeatureCache", "SGD", "BackboneFinetuning", "TensorBoardLogger"):
+        assert f'"{name}"' in text
+    assert "in pixels" in validator.schema["properties"]["data"]["properties"]["height"]["description"]
+    other = {"trainer": {"callbacks": [{"class_path": "my_package.MyCallback", "init_args": {"a": 1}}]}}
+    assert validator.is_valid(other)  # what is not installed where the schema was made
+
+
+def test_the_shell_completes(capsys, folder):
+    Path("zamba.bash").write_text(printed(capsys, "--print_completion", "shtab-bash"))
+    ask = """source zamba.bash; COMP_WORDS=(zamba fi); COMP_CWORD=1; COMP_LINE='zamba fi'; COMP_POINT=8
+    $(complete -p zamba | sed 's/.*-F \\([^ ]*\\).*/\\1/') zamba fi zamba; echo "${COMPREPLY[@]}" """
+    bash = shutil.which("bash")
+    assert bash is not None
+    done = subprocess.run([bash, "-c", ask], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["fit"]
+
+
+def test_version_and_help(capsys):
+    assert printed(capsys, "--version").split() == ["zamba", __version__]
+    whole = printed(capsys, "--help")
+    for command in ("fit", "validate", "test", "predict", "check", "export"):
+        assert re.search(rf"\n    {command} +[A-Z]", whole)
+        text = printed(capsys, command, "--help")
+        places = [
+            text.index(part)
+            for part in ("--config", "--data.labels", "--model ", "--optimizer ", "--trainer.max_epochs")
+        ]
+        assert places == sorted(places)
+        assert text.index("--trainer.callbacks ") < text.index("--trainer.barebones")
+        assert "<class" not in text
+        assert len(text.split("options:")[0].splitlines()) < 6  # no screen full of all options before the help
+    assert "in pixels" in text

@@ -1,0 +1,111 @@
+"""What editors and shells complete: the YAML as a JSON schema.
+
+jsonargparse writes such schemas itself (``--print_completion jsonschema``). Measured wrong with it (4.53), and made right here:
+
+- it fails on arguments of which any object may be given ("unbound method type.__subclasses__()");
+- classes are known by their full paths only: ``class_path: SlowFast`` would be marked as an error, and so would every class
+  that is not imported, such as a callback of the user;
+- it describes a file for the whole program (``fit: {model: ...}``), and recipes are what comes after the subcommand;
+- a dataclass may not be given by ``class_path``, which jsonargparse takes;
+- ``callbacks+`` is not known.
+"""
+
+import re
+from collections import Counter
+from typing import Any
+
+import jsonargparse._completions_jsonschema
+from jsonargparse._completions_jsonschema import ParserJsonschema
+from jsonargparse._typehints import get_all_subclass_paths
+
+# others are known by nothing but their class_path: every network is a Module
+DESCRIBED = ("zamba_lcli.", "pytorch_lightning.", "lightning_fabric.", "torch.optim.", "torchvision.transforms.")
+NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+class RecipeSchema(ParserJsonschema):  # type: ignore[misc]
+    """Describes the YAML given to ``--config``, for any of the subcommands."""
+
+    def generate(self, parser: Any) -> dict[str, Any]:
+        """Returns the schema."""
+        whole = super().generate(parser)
+        properties: dict[str, Any] = {}
+        for schema in whole["properties"].values():  # of the subcommands; what they have in common is the same
+            for key, value in schema.get("properties", {}).items():
+                properties.setdefault(key, value)
+        properties.pop("$schema", None)
+        schema = {
+            "$schema": whole["$schema"],
+            "title": "A run of zamba-lcli",
+            "type": "object",
+            "properties": properties,
+            "additionalProperties": False,
+            "$defs": whole["$defs"],
+        }
+        return _without_requirements(_with_appending(schema))
+
+    def subclass_def(self, class_type: Any, action: Any) -> dict[str, Any]:
+        """Describes the classes that may stand for ``class_type``, by full and short names, and any other by its path."""
+        if not class_type.__module__.startswith(tuple(prefix.rstrip(".") for prefix in DESCRIBED)):
+            return {"anyOf": [{"type": "string"}, self.unknown_class_path_schema()]}
+        paths = [path for path in get_all_subclass_paths(class_type) if path.startswith(DESCRIBED)]
+        short = Counter(path.rpartition(".")[2] for path in paths)
+        schemas = []
+        known = []
+        for path in sorted(paths):
+            names = [path] + ([path.rpartition(".")[2]] if short[path.rpartition(".")[2]] == 1 else [])
+            known += names
+            schema = self.class_path_schema(path, action)
+            schema["properties"]["class_path"] = {"enum": names}
+            schema["required"] = ["class_path"]
+            schemas.append(schema)
+        other = self.unknown_class_path_schema()
+        other["properties"]["class_path"] = {"type": "string", "pattern": r"\.", "not": {"enum": known}}
+        return {"anyOf": [{"type": "string"}, *schemas, other]}
+
+    def class_ref(self, class_type: Any, action: Any, subclass: bool) -> dict[str, Any]:
+        """Describes a class; a dataclass of this project by its fields or by ``class_path`` and ``init_args``."""
+        schema: dict[str, Any] = super().class_ref(class_type, action, subclass)
+        if subclass or not class_type.__module__.startswith("zamba_lcli."):
+            return schema
+        path = next(iter(get_all_subclass_paths(class_type)))
+        by_path = self.class_path_schema(path, action)
+        by_path["properties"]["class_path"] = {"enum": [path, path.rpartition(".")[2]]}
+        return {"anyOf": [schema, by_path]}
+
+
+def describe_recipes() -> None:
+    """Lets ``--print_completion jsonschema`` write a ``RecipeSchema``."""
+    jsonargparse._completions_jsonschema.ParserJsonschema = RecipeSchema  # type: ignore[misc]
+
+
+def _is_list(schema: Any) -> bool:
+    return isinstance(schema, dict) and (schema.get("type") == "array" or any(map(_is_list, schema.get("anyOf", []))))
+
+
+def _with_appending(schema: Any) -> Any:
+    """Returns a schema in which each key that takes a list may have a ``+`` behind it, which extends the list."""
+    if isinstance(schema, list):
+        return [_with_appending(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: _with_appending(value) for key, value in schema.items()}
+    properties = schema.get("properties")
+    if isinstance(properties, dict):
+        lists = {f"{k}+": v for k, v in properties.items() if NAME.fullmatch(k) and _is_list(v)}
+        schema["properties"] = {**properties, **{k: v for k, v in lists.items() if k not in properties}}
+    return schema
+
+
+def _without_requirements(schema: dict[str, Any]) -> dict[str, Any]:
+    """Returns a schema that asks for nothing but class paths: a YAML may say only what differs from another."""
+
+    def relax(value: Any) -> Any:
+        if isinstance(value, list):
+            return [relax(item) for item in value]
+        if isinstance(value, dict):
+            return {key: relax(item) for key, item in value.items() if key != "required" or item == ["class_path"]}
+        return value
+
+    relaxed: dict[str, Any] = relax(schema)
+    return relaxed
