@@ -48,7 +48,9 @@ def drive(folder, clips, interruptions):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_interrupt_and_terminate_save_first(undisturbed, clips, folder, number, code):
     ends, _ = drive(folder, clips, [(number, None), (number, None)])
     assert [end[0] for end in ends] == [code, code, 0], (folder / "log.txt").read_text()

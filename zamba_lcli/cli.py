@@ -1,6 +1,7 @@
 """The command line: Lightning's own, with what it gets wrong made right."""
 
 import ctypes
+import errno
 import logging
 import os
 import pydoc
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import jsonargparse._typehints
+import torch
 import yaml
 from jsonargparse import ActionConfigFile, Namespace, set_parsing_settings  # type: ignore[attr-defined]
 from lightning_fabric.plugins import CheckpointIO
@@ -95,6 +97,8 @@ HELP_GROUPS = {  # key -> title, in the order of --help; what is not named comes
 FIRST_OF_TRAINER = ("max_epochs", "callbacks", "logger", "precision", "accelerator", "devices", "num_nodes", "strategy")
 print_once = rank_zero_only(print)
 SCHEDULER_OPTIONS = ("--lr_scheduler", "--lr_scheduler.class_path")
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")  # what Lightning takes for ckpt_path besides a path
 
 
@@ -122,19 +126,21 @@ class RecipeFile(ActionConfigFile):
             try:
                 stated = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             except (yaml.YAMLError, UnicodeDecodeError) as error:  # jsonargparse's message does not name the file
-                parser.error(f"{path} is not valid YAML: {error}")
+                hint = " Indent with spaces; YAML takes no tabs." if "'\\t'" in str(error) else ""
+                parser.error(f"{path} is not valid YAML: {error}{hint}")
+            if not isinstance(stated, dict):
+                parser.error(f"{path}: keys and values are expected, such as `trainer:` and below it `max_epochs: 3`.")
             forget_lists(cfg, stated)
-            if isinstance(stated, dict):
-                meant = dict(stated)
-                if isinstance(stated.get("lr_scheduler"), dict):
-                    meant["lr_scheduler"] = with_statable_names(stated["lr_scheduler"])
-                # a run folder's config.yaml does not mean none by the null it has for these, if they were given before it
-                if cfg.get("ckpt_path") is not None and stated.get("ckpt_path") is None:
-                    meant.pop("ckpt_path", None)
-                if cfg.get("data.videos") is not None and isinstance(stated.get("data"), dict):
-                    meant["data"] = {k: v for k, v in stated["data"].items() if k != "videos" or v is not None}
-                if meant != stated:
-                    path = yaml.safe_dump(meant)  # a text is taken like a file
+            meant = dict(stated)
+            if isinstance(stated.get("lr_scheduler"), dict):
+                meant["lr_scheduler"] = with_statable_names(stated["lr_scheduler"])
+            # a run folder's config.yaml does not mean none by the null it has for these, if they were given before it
+            if cfg.get("ckpt_path") is not None and stated.get("ckpt_path") is None:
+                meant.pop("ckpt_path", None)
+            if cfg.get("data.videos") is not None and isinstance(stated.get("data"), dict):
+                meant["data"] = {k: v for k, v in stated["data"].items() if k != "videos" or v is not None}
+            if meant != stated:
+                path = yaml.safe_dump(meant)  # a text is taken like a file
         super().__call__(parser, cfg, path, option_string)  # type: ignore[no-untyped-call]
 
 
@@ -472,11 +478,12 @@ class ZambaCLI(LightningCLI):
         interval = self._get(self.config_init, "lr_scheduler_interval")
 
         def build_scheduler(built: Optimizer) -> LRScheduler:
-            return cast(LRScheduler, instantiate_class(built, with_run_length(lr_scheduler, interval, self.trainer)))
+            complete = with_run_length(lr_scheduler, interval, self.trainer)
+            return cast(LRScheduler, _build("lr_scheduler", built, complete))
 
         if optimizer is not None and self.model is not None:
             self.model.set_optimizer(
-                lambda groups: instantiate_class(groups, optimizer),
+                lambda groups: _build("optimizer", groups, optimizer),
                 None if lr_scheduler is None else build_scheduler,
                 interval,
             )
@@ -630,6 +637,14 @@ def with_run_length(lr_scheduler: dict[str, Any], interval: Interval | None, tra
     return {**lr_scheduler, "init_args": {**init_args, missing: int(length)}}
 
 
+def _build(key: str, args: Any, stated: dict[str, Any]) -> Any:
+    """Builds an optimizer or scheduler; the values that torch refuses are wrong input."""
+    try:
+        return instantiate_class(args, stated)
+    except ValueError as error:
+        raise InputError(f"{key}: {stated['class_path']}: {error}") from error
+
+
 def _configuration_in(checkpoint: dict[str, Any], ckpt_path: str) -> dict[str, Any]:
     """Returns the model and data sections that a checkpoint was trained with, as far as later runs need them."""
     init_args = dict(checkpoint.get("hyper_parameters", {}))
@@ -710,7 +725,8 @@ def main(args: ArgsType = None) -> None:
         args: The command line, e.g. ``["fit", "--config", "demo.yaml"]``; that of the process if None.
 
     Raises:
-        SystemExit: With code 2 and a message on stderr if something given is wrong.
+        SystemExit: With a message on stderr: with code 2 if something given is wrong, with 1 if the machine fails the run
+            (memory, disk, a worker that is killed).
     """
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
@@ -724,6 +740,38 @@ def main(args: ArgsType = None) -> None:
             raise
         print_once(f"error: {cause}", file=sys.stderr)
         raise SystemExit(2) from error
+    except (RuntimeError, MemoryError, OSError) as error:
+        trouble = _trouble_of_the_machine(error)
+        if trouble is None:
+            raise
+        message, code = trouble
+        print_once(f"error: {message}", file=sys.stderr)
+        raise SystemExit(code) from error
+
+
+def _trouble_of_the_machine(error: BaseException) -> tuple[str, int] | None:
+    """Returns what to tell of an error that is no fault of the program, and the exit code; None for any other error."""
+    text = str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return (
+            "out of memory. Make data.batch_size smaller, and trainer.accumulate_grad_batches larger by the same factor, "
+            "which trains alike; or data.height and data.width; trainer.precision: bf16-mixed needs less, too. "
+            f"({text.strip().splitlines()[-1] if text.strip() else type(error).__name__})",
+            1,
+        )
+    if "DataLoader worker" in text:
+        return (
+            f"a worker that reads clips was killed: {text.splitlines()[0]}. Most often the machine is out of memory: make "
+            "data.num_workers or data.batch_size smaller. A container may also have too little shared memory (docker run "
+            "--shm-size). To go on with a fit, give --ckpt_path.",
+            1,
+        )
+    if isinstance(error, OSError) and error.filename is not None and error.errno in UNWRITABLE:
+        return f"{error.filename}: {error.strerror}. Give a folder that may be written to.", 2
+    if isinstance(error, OSError) and error.errno in FULL:
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{error.strerror}. What was being written is left out; make room and run again.", 1
+    return None
 
 
 def _wrong_input_behind(error: BaseException | None) -> BaseException | None:

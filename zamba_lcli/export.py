@@ -47,6 +47,8 @@ def export_onnx(
         raise InputError("export needs onnxscript: pip install 'zamba-lcli[onnx]'.") from None
     if path.exists():
         raise InputError(f"output: {path.absolute()} exists already. Move it away, or give another path.")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"output: there is no folder {path.absolute().parent} to write to.")
     model.eval()
     video = torch.randint(0, 256, (2, 3, num_frames, height, width), dtype=torch.uint8)
     with warnings.catch_warnings():

@@ -638,6 +638,12 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                     f"the model: {only_ours}. Use the labels it was trained with."
                 )
             self._reorder_classes(checkpoint, [list(theirs).index(name) for name in self.class_names])
+        missing = [name for name in self.state_dict() if name not in checkpoint["state_dict"]]
+        if missing:
+            raise InputError(
+                f"ckpt_path: the checkpoint lacks {len(missing)} of the model's weights, such as {missing[0]}. To start from those "
+                "that it has, set model.init_args.weights to it."
+            )
         self._restore_train_metrics(checkpoint.get("train_metrics", {}))
         if self.class_weights == "balanced" and (self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING):
             if "class_weights" not in checkpoint:

@@ -26,7 +26,7 @@ VARIANTS = [  # recipe, arguments of the model other than there, frames, height,
     ("x3d_m", {"name": "x3d_l"}, 16, 312, 554),
     ("mvit_base_16x4", {"name": "mvit_base_32x3"}, 32, 224, 224),
 ]
-SAME_MODEL = ("demo", "slowfast_head", "slowfast_unfreeze")  # as slowfast_finetune
+SAME_MODEL = ("demo", "slowfast_head", "slowfast_train_better", "slowfast_unfreeze")  # as slowfast_finetune
 
 
 def cases():

@@ -122,6 +122,7 @@ def test_the_temperature_is_used_by_predict(tested, fitted, clips, folder, predi
     assert any(one != other for one, other in zip(plain, cooled, strict=True))
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_same(tested, fitted, folder):
     command = [sys.executable, "-m", "zamba_lcli", "test", "--config", str(fitted / "config.yaml")]
     command += ["--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.check_clips=false"]

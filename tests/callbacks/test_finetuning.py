@@ -23,6 +23,7 @@ def cls(name, /, **init_args):
 
 
 # what the YAML says, and the same built by hand
+QUICK = ("LambdaLR", "OneCycleLR", "ReduceLROnPlateau", "SequentialLR", "StepLR")  # one of each kind
 SCHEDULERS = {
     "StepLR": (cls("StepLR", step_size=2, gamma=0.5), lambda o: torch_schedulers.StepLR(o, 2, 0.5)),
     "MultiStepLR": (
@@ -130,6 +131,11 @@ def fit(zamba, folder, scheduler, *args, finetuning=None):
     return [[value for _, value in logged[f"lr-SGD/{group}"]] for group in ("head", "backbone")]
 
 
+def some_slow(names):
+    """All schedulers, of which those that are like a quick one are run on demand."""
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_scheduler_drives_the_head_and_the_backbone_follows(zamba, folder, name):
     stated, build = SCHEDULERS[name]
@@ -140,7 +146,7 @@ def test_every_scheduler_drives_the_head_and_the_backbone_follows(zamba, folder,
     assert backbone == pytest.approx([r * lr for r, lr in zip(ratios, expected, strict=True)], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", some_slow(SCHEDULERS))
 def test_every_scheduler_can_count_the_other_thing(zamba, folder, name):
     stated, build = SCHEDULERS[name]
     per_batch = name not in ("OneCycleLR", "CyclicLR")

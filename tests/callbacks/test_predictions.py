@@ -46,7 +46,8 @@ def arguments(fitted, videos, output):
     ]
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
 def test_killed_at_twenty_random_moments(fitted, many, folder, processes):
     main(arguments(fitted, many, "undisturbed"))
     command = [sys.executable, str(DRIVER), "out", str(processes), "20", "0", *arguments(fitted, many, "out")]

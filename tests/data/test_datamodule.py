@@ -255,9 +255,9 @@ def test_augmentation_treats_all_frames_alike_and_leaves_val_clips_alone(zamba, 
     [
         ("RandomResizedCrop", {"size": [32, 32]}),
         ("ColorJitter", {"brightness": 0.5, "hue": 0.2}),
-        ("RandomSolarize", {"threshold": 100.0, "p": 1.0}),
-        ("GaussianBlur", {"kernel_size": 3}),
-        ("RandomErasing", {"p": 1.0}),
+        pytest.param("RandomSolarize", {"threshold": 100.0, "p": 1.0}, marks=pytest.mark.slow),
+        pytest.param("GaussianBlur", {"kernel_size": 3}, marks=pytest.mark.slow),
+        pytest.param("RandomErasing", {"p": 1.0}, marks=pytest.mark.slow),
     ],
 )
 def test_augmentation_of_torchvision(zamba, folder, monkeypatch, name, init_args):

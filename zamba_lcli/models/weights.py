@@ -217,7 +217,9 @@ def load_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
             f"{path} holds Python objects other than tensors and plain values, or is not a checkpoint. It is not opened, "
             f"since that could run code in it ({str(error).splitlines()[0]})."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # not read at all
         raise InputError(
             f"{path} is not a checkpoint or is damaged ({str(error).splitlines()[0]}). Copy or download it again."
         ) from error

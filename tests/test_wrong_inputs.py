@@ -1,0 +1,281 @@
+"""What a new user gets wrong: one message with cause and remedy, the right exit code, nothing half-written.
+
+More of the kind, each beside what it is about: labels in data/test_labels.py, clips in data/test_odd_files.py, packages in
+data/test_camtrap_dp.py, checkpoints of other programs in models/test_zamba_checkpoints.py.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+
+from zamba_lcli.cli import main
+
+SCREEN = 40  # lines
+
+
+def rows(clips):
+    return (clips / "labels.csv").read_text().splitlines()
+
+
+def write(name, text):
+    """Returns what makes a file in the working folder."""
+    return lambda clips, checkpoint: Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def table(change, name="labels.csv"):
+    """Returns what makes a table of the clips with something wrong in it, beside copies of the clips."""
+
+    def make(clips, checkpoint):
+        shutil.copytree(clips, "clips", dirs_exist_ok=True)
+        Path("clips", name).write_text("\n".join(change(rows(clips))) + "\n")
+
+    return make
+
+
+def clipped(checkpoint_bytes):
+    return lambda clips, checkpoint: Path("cut.ckpt").write_bytes(checkpoint.read_bytes()[:checkpoint_bytes])
+
+
+def swapped(lines):
+    head, *more = lines
+    return [head, *(",".join([r.split(",")[1], r.split(",")[0], *r.split(",")[2:]]) for r in more)]
+
+
+def only(split):
+    return lambda lines: [",".join([*line.split(",")]) for line in lines if split in line or line == lines[0]]
+
+
+def other_model(clips, checkpoint):
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["state_dict"] = {k: v for k, v in saved["state_dict"].items() if "head" not in k}
+    torch.save(saved, "headless.ckpt")
+
+
+FIT = ["fit", "--config", "TINY", "--data.labels", "LABELS"]
+OWN = ["fit", "--config", "TINY", "--data.labels", "clips/labels.csv"]
+MORE = [*FIT, "--config", "wrong.yaml"]
+PREDICT = ["predict", "--ckpt_path", "CHECKPOINT", "--data.videos"]
+CASES = {  # what is wrong -> what makes it, the command, what the message says
+    "no subcommand": (None, [], ["fit", "predict"]),
+    "unknown subcommand": (None, ["train"], ["train", "fit"]),
+    "abbreviated option": (None, [*FIT, "--trainer.max_epoch", "3"], ["--trainer.max_epoch"]),
+    "text for a number": (None, [*FIT, "--trainer.max_epochs", "three"], ["trainer.max_epochs", "three"]),
+    "misspelt option": (None, [*FIT, "--data.hight", "32"], ["--data.hight"]),
+    "text for a height": (None, [*FIT, "--data.height", "tall"], ["data.height", "tall"]),
+    "no height": (None, [*FIT, "--data.height", "0"], ["data.height", "0"]),
+    "no batch": (None, [*FIT, "--data.batch_size", "0"], ["data.batch_size", "0"]),
+    "negative workers": (None, [*FIT, "--data.num_workers", "-1"], ["data.num_workers", "-1"]),
+    "misspelt model": (None, [*FIT, "--model", "SlowSlow"], ["model", "SlowSlow"]),
+    "misspelt argument of the model": (None, [*FIT, "--model.init_args.wieghts", "null"], ["wieghts"]),
+    "depth that does not exist": (None, [*FIT, "--model.init_args.model_depth", "51"], ["model_depth", "51", "50"]),
+    "stem that does not fit": (None, [*FIT, "--model.init_args.stem_dim_outs", "[9, 2]"], ["stem_dim_outs"]),
+    "dropout without layers": (
+        None,
+        [*FIT, "--model.init_args.head_dropout_rate", "0.5"],
+        ["head_dropout_rate", "head_hidden_layer_sizes"],
+    ),
+    "more blocks than there are": (None, [*FIT, "--model.init_args.backbone_blocks", "9"], ["backbone_blocks", "9"]),
+    "weights that are not there": (None, [*FIT, "--model.init_args.weights", "nix.ckpt"], ["weights", "nix.ckpt"]),
+    "no frames": (None, [*FIT, "--data.sampling.init_args.num_frames", "0"], ["num_frames"]),
+    "frames that do not fit": (None, [*FIT, "--data.sampling.init_args.num_frames", "6"], ["multiple of 4", "6"]),
+    "misspelt sampling": (None, [*FIT, "--data.sampling", "EvenlySpaced2"], ["data.sampling", "EvenlySpaced2"]),
+    "misspelt optimizer": (None, [*FIT, "--optimizer", "torch.optim.Sgd"], ["optimizer", "Sgd"]),
+    "misspelt argument of the optimizer": (None, [*FIT, "--optimizer.init_args.learning_rate", "1"], ["learning_rate"]),
+    "negative learning rate": (None, [*FIT, "--optimizer.init_args.lr", "-1"], ["-1"]),
+    "scheduler without what it needs": (
+        None,
+        [*FIT, "--lr_scheduler", "torch.optim.lr_scheduler.StepLR"],
+        ["step_size"],
+    ),
+    "no labels": (None, ["fit", "--config", "TINY"], ["data.labels"]),
+    "labels that are not there": (
+        None,
+        ["fit", "--config", "TINY", "--data.labels", "nix.csv"],
+        ["data.labels", "nix.csv"],
+    ),
+    "labels and demo": (None, [*FIT, "--data.demo", "DemoClips"], ["data.demo", "data.labels"]),
+    "folder that is not there": (None, [*FIT, "--data.data_dir", "nix"], ["nix", "data.data_dir"]),
+    "checkpoint that is not there": (None, [*FIT, "--ckpt_path", "nix.ckpt"], ["ckpt_path", "nix.ckpt"]),
+    "config that is not there": (None, ["fit", "--config", "nix.yaml"], ["nix.yaml"]),
+    "no model": (None, ["fit", "--data.labels", "LABELS"], ["model"]),
+    "misspelt trainer key": (write("wrong.yaml", "trainer:\n  max_epoch: 3\n"), MORE, ["max_epoch"]),
+    "misspelt top key": (write("wrong.yaml", "modle:\n  class_path: SlowFast\n"), MORE, ["modle"]),
+    "bracket left open": (write("wrong.yaml", "trainer: [1\n"), MORE, ["wrong.yaml"]),
+    "tab in YAML": (write("wrong.yaml", "trainer:\n\tmax_epochs: 3\n"), MORE, ["wrong.yaml", "tabs"]),
+    "YAML in UTF-16": (write("wrong.yaml", "trainer: {max_epochs: 3}\n".encode("utf-16")), MORE, ["wrong.yaml"]),
+    "YAML that is a list": (write("wrong.yaml", "- trainer\n- model\n"), MORE, ["wrong.yaml"]),
+    "misspelt callback": (
+        write("wrong.yaml", "trainer:\n  callbacks:\n    - class_path: BackboneFinetunning\n"),
+        MORE,
+        ["BackboneFinetunning"],
+    ),
+    "misspelt argument of a callback": (
+        write(
+            "wrong.yaml",
+            "trainer:\n  callbacks:\n    - class_path: BackboneFinetuning\n      init_args: {unfreeze_at: 1}\n",
+        ),
+        MORE,
+        ["unfreeze_at"],
+    ),
+    "learning rate as a word": (
+        write("wrong.yaml", "optimizer:\n  class_path: torch.optim.Adam\n  init_args:\n    lr: fast\n"),
+        MORE,
+        ["lr", "fast"],
+    ),
+    "monitor that is not logged": (
+        write(
+            "wrong.yaml",
+            "trainer:\n  callbacks:\n    - class_path: ModelCheckpoint\n      init_args: {monitor: val_f1, mode: max}\n",
+        ),
+        MORE,
+        ["val_f1", "val_macro_f1"],
+    ),
+    "misspelt transform": (
+        write("wrong.yaml", "data:\n  augmentation:\n    - class_path: torchvision.transforms.v2.RandomFlip\n"),
+        MORE,
+        ["RandomFlip"],
+    ),
+    "cache for random augmentation": (
+        write(
+            "wrong.yaml",
+            "trainer:\n  callbacks+:\n    - class_path: FrozenFeatureCache\n      init_args: {dir: c}\ndata:\n  augmentation:\n"
+            "    - class_path: torchvision.transforms.v2.RandomHorizontalFlip\n",
+        ),
+        MORE,
+        ["views", "augmentation"],
+    ),
+    "GPU on a machine without": (None, [*FIT, "--trainer.accelerator", "gpu"], ["gpu"]),
+    "half precision by a wrong name": (None, [*FIT, "--trainer.precision", "fp16"], ["precision", "fp16"]),
+    "no filepath": (table(lambda x: [x[0].replace("filepath", "file"), *x[1:]]), OWN, ["labels.csv", "filepath"]),
+    "swapped columns": (table(swapped), OWN, ["labels.csv", "swapped"]),
+    "empty table": (table(lambda x: []), OWN, ["labels.csv"]),
+    "misspelt split": (table(lambda x: [x[0], x[1].replace("train", "trian"), *x[2:]]), OWN, ["trian", "row 2"]),
+    "label left out": (table(lambda x: [x[0], x[1].replace("blank", ""), *x[2:]]), OWN, ["row 2", "label"]),
+    "only train clips": (table(only("train")), OWN, ["val"]),
+    "one clip": (table(lambda x: x[:2]), OWN, ["one class"]),
+    "one class": (table(only("blank")), OWN, ["blank"]),
+    "clip named twice in two splits": (
+        table(lambda x: [*x, x[1].replace("train", "val")]),
+        OWN,
+        ["val", "train"],
+    ),
+    "semicolons and a filepath left out": (table(lambda x: ["filepath;label", ";blank"]), OWN, ["row 2", "filepath"]),
+    "spreadsheet for a table": (
+        write("labels.xlsx", b"PK\x03\x04" + bytes(500)),
+        ["fit", "--config", "TINY", "--data.labels", "labels.xlsx"],
+        ["labels.xlsx"],
+    ),
+    "test without a checkpoint": (None, ["test", "--config", "TINY", "--data.labels", "LABELS"], ["ckpt_path"]),
+    "predict without clips": (None, ["predict", "--ckpt_path", "CHECKPOINT"], ["data.videos"]),
+    "predict a folder that is not there": (None, [*PREDICT, "nix"], ["data.videos", "nix"]),
+    "predict an empty folder": (lambda c, k: Path("empty").mkdir(), [*PREDICT, "empty"], ["data.videos", "empty"]),
+    "predict a table without filepath": (write("t.csv", "file\na.mp4\n"), [*PREDICT, "t.csv"], ["t.csv", "filepath"]),
+    "cut checkpoint": (clipped(5000), ["predict", "--ckpt_path", "cut.ckpt", "--data.videos", "CLIPS"], ["cut.ckpt"]),
+    "checkpoint without a head": (
+        other_model,
+        ["predict", "--ckpt_path", "headless.ckpt", "--data.videos", "CLIPS"],
+        ["ckpt_path", "head.proj.weight"],
+    ),
+    "checkpoint of another model": (
+        None,
+        ["predict", "--model", "SingleFrameResnet", "--ckpt_path", "CHECKPOINT", "--data.videos", "CLIPS"],
+        ["SlowFast", "SingleFrameResnet"],
+    ),
+    "folder for a checkpoint": (None, ["predict", "--ckpt_path", ".", "--data.videos", "CLIPS"], ["ckpt_path"]),
+    "other classes than the checkpoint's": (
+        None,
+        [*PREDICT, "CLIPS", "--data.class_names", "[cat, dog]"],
+        ["cat", "class"],
+    ),
+    "run folder under a file": (
+        write("runs", "a file"),
+        FIT,
+        ["runs"],
+    ),
+    "run folder where nobody may write": (
+        None,
+        [*FIT, "--trainer.logger.init_args.save_dir", "/proc/runs"],
+        ["/proc/runs"],
+    ),
+    "output where nobody may write": (
+        None,
+        [*PREDICT, "CLIPS", "--trainer.callbacks+=WritePredictions", "--trainer.callbacks.output_dir=/proc/out"],
+        ["/proc/out"],
+    ),
+    "export where nobody may write": (
+        None,
+        ["export", "--ckpt_path", "CHECKPOINT", "--output", "nix/model.onnx"],
+        ["output", "nix"],
+    ),
+}
+
+
+def check(message, texts):
+    assert message.count("error: ") == 1, message
+    assert "Traceback" not in message
+    assert len(message[message.index("error: ") :].splitlines()) <= SCREEN, message
+    for text in texts:
+        assert text in message
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_message(case, clips, fitted, folder, capsys):
+    make, command, texts = CASES[case]
+    checkpoint = fitted / "checkpoints/last.ckpt"
+    if make is not None:
+        make(clips, checkpoint)
+    places = {"TINY": TINY, "LABELS": clips / "labels.csv", "CLIPS": clips, "CHECKPOINT": checkpoint}
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(SystemExit) as exit_info:
+        main([str(places.get(word, word)) for word in command])
+    assert exit_info.value.code == 2
+    check(capsys.readouterr().err, texts)
+    new = [path for path in folder.rglob("*") if path not in before and path.is_file()]
+    assert [path for path in new if path.suffix in (".ckpt", ".csv", ".onnx", ".html", ".part") and path.name != "splits.csv"] == []
+
+
+def run_in(folder, setup, *words):
+    """Runs the program in a process of its own, after ``setup``."""
+    code = f"{setup}\nfrom zamba_lcli.cli import main\nmain({list(map(str, words))!r})"
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder, timeout=300
+    )
+
+
+def test_no_memory_for_the_batch(clips, folder):
+    """The process may take 12 GB of addresses, and the batch would need more."""
+    limit = "import resource, torch\nresource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))"
+    more = ["--data.height=2000", "--data.width=2000", "--data.batch_size=8", "--data.sampling.init_args.num_frames=64"]
+    done = run_in(folder, limit, "fit", "--config", TINY, "--data.labels", clips / "labels.csv", *more)
+    assert done.returncode == 1, done.stderr
+    check(done.stderr, ["memory", "data.batch_size", "trainer.accumulate_grad_batches"])
+
+
+def test_no_space_for_the_checkpoint(clips, folder):
+    """No file may grow beyond 100 kB, which ends a write as a full disk does."""
+    limit = "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    done = run_in(folder, limit, "fit", "--config", TINY, "--data.labels", clips / "labels.csv")
+    assert done.returncode == 1, done.stderr
+    check(done.stderr, [".ckpt", "File too large"])
+    assert list(folder.rglob("*.ckpt")) == []
+
+
+def test_a_worker_that_is_killed(clips, folder):
+    """As the system does to the largest process when memory is short."""
+    (folder / "killed.py").write_text(
+        "import os, signal\ndef scores(frames):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    more = ["--data.sampling=HighestScores", "--data.sampling.scorer=killed.scores", "--data.sampling.num_frames=8"]
+    path = "import sys; sys.path.insert(0, '.')"
+    words = ["--data.labels", clips / "labels.csv", *more, "--data.num_workers=1", "--data.check_clips=false"]
+    done = run_in(folder, path, "fit", "--config", TINY, *words)
+    assert done.returncode == 1, done.stderr
+    check(done.stderr, ["worker", "killed", "data.num_workers"])
+    assert os.listdir(folder / "runs/tiny/version_0")  # the run folder tells what was tried
