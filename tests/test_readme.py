@@ -2,12 +2,13 @@
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import TINY
+from conftest import TINY, read_csv
 
 from zamba_lcli.cli import main
 from zamba_lcli.models import SlowFast
@@ -17,7 +18,7 @@ BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", README, re.S) for la
 
 
 def test_python_example(clips, folder, monkeypatch):
-    (code,) = BLOCKS["python"]
+    code = BLOCKS["python"][-1]
     shutil.copytree(clips, folder / "clips")
     shutil.copy(clips / "labels.csv", folder / "labels.csv")
     small = {
@@ -31,6 +32,22 @@ def test_python_example(clips, folder, monkeypatch):
         code = code.replace(there, here)
     exec(code, {})
     assert list(folder.glob("lightning_logs/version_0/checkpoints/*.ckpt"))
+
+
+def test_classes_of_your_own(zamba, clips, folder, monkeypatch):
+    sampling, formats, network = BLOCKS["python"][:3]
+    (folder / "my_own.py").write_text("\n\n".join([sampling, formats, network]))
+    monkeypatch.setattr("sys.path", [*sys.path, str(folder)])
+    model = ["--model=my_own.SmallConvolutions", "--model.task=multiclass", "--model.width=4"]
+    zamba("fit", *model, "--data.sampling=my_own.LastSeconds", "--data.sampling.num_frames=8")
+    checkpoint = folder / "runs/tiny/version_0/checkpoints/last.ckpt"
+    formats = [{"class_path": "zamba_lcli.callbacks.CSVPredictions"}, {"class_path": "my_own.BlankList"}]
+    writer = {"class_path": "WritePredictions", "init_args": {"output_dir": "out", "formats": formats}}
+    (folder / "formats.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [writer]}}))
+    main(["predict", "--config", "formats.yaml", "--ckpt_path", str(checkpoint), "--data.videos", str(clips)])
+    rows = read_csv(folder / "out/predictions.csv")
+    blank = [row["filepath"] for row in rows if row["top_class"] == "blank"]
+    assert (folder / "out/blanks.txt").read_text().split() == blank
 
 
 @pytest.mark.parametrize("block", BLOCKS["yaml"])
@@ -65,7 +82,7 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
         if line.strip().startswith("zamba ")
     ]
     commands = [command.strip() for command in commands]
-    assert len(commands) == 8
+    assert len(commands) == 10
     model = SlowFast(["deer", "blank"], weights=None)
     torch.save(
         {"state_dict": model.state_dict(), "hyper_parameters": {"species": ["deer", "blank"]}}, "zamba_slowfast.ckpt"
@@ -73,7 +90,12 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
     shutil.copytree(clips, folder / "clips")
     shutil.copy(clips / "labels.csv", folder / "labels.csv")
     for command in commands:
-        words = command.split()[1:]
+        words = command.split(" > ")[0].split()[1:]
+        if words[0] == "--print_completion":
+            with pytest.raises(SystemExit) as exit_info:
+                main(words)
+            assert exit_info.value.code == 0
+            continue
         if "slowfast_finetune.yaml" in words:  # downloads weights
             words.append("--print_config")
             with pytest.raises(SystemExit) as exit_info:

@@ -180,9 +180,9 @@ class ZambaArgumentParser(LightningArgumentParser):
         """Parses the command line, on which torch's names of schedulers may stand for ours."""
         words = list(sys.argv[1:] if args is None else args)
         if "--print_completion" in words:
-            from zamba_lcli.completion import describe_recipes
+            from zamba_lcli.completion import mend_completion
 
-            describe_recipes()
+            mend_completion()
         for i, word in enumerate(words):
             key, equals, value = word.partition("=")
             if equals and key in SCHEDULER_OPTIONS:
@@ -438,7 +438,8 @@ class ZambaCLI(LightningCLI):
             self.config[self.subcommand].model = None
         if self._get(self.config, "ckpt_path") is not None:
             self.config = self.config.clone()
-            self._get(self.config, "model").init_args.weights = None
+            if "weights" in self._get(self.config, "model").init_args:  # a user's own model may have no such argument
+                self._get(self.config, "model").init_args.weights = None
         super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -731,6 +732,8 @@ def main(args: ArgsType = None) -> None:
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     keep_freed_memory()
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where a user's own classes are; last, so that no file there hides a package
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
     try:
         ZambaCLI(args)

@@ -8,12 +8,17 @@ jsonargparse writes such schemas itself (``--print_completion jsonschema``). Mea
 - it describes a file for the whole program (``fit: {model: ...}``), and recipes are what comes after the subcommand;
 - a dataclass may not be given by ``class_path``, which jsonargparse takes;
 - ``callbacks+`` is not known.
+
+Scripts for shells (``--print_completion shtab-bash``) follow every argument of every class into the arguments of the classes
+that may stand there, and so on: after four minutes there was none yet. Here they have the arguments of the classes that an
+option takes.
 """
 
 import re
 from collections import Counter
 from typing import Any
 
+import jsonargparse._completions
 import jsonargparse._completions_jsonschema
 from jsonargparse._completions_jsonschema import ParserJsonschema
 from jsonargparse._typehints import get_all_subclass_paths
@@ -21,6 +26,12 @@ from jsonargparse._typehints import get_all_subclass_paths
 # others are known by nothing but their class_path: every network is a Module
 DESCRIBED = ("zamba_lcli.", "pytorch_lightning.", "lightning_fabric.", "torch.optim.", "torchvision.transforms.")
 NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+def _described_paths(class_type: Any) -> list[str]:
+    """Returns the paths of the classes that may stand for ``class_type``, without Lightning's wrappers of optimizers."""
+    wrappers = "pytorch_lightning.core.optimizer."
+    return [p for p in get_all_subclass_paths(class_type) if p.startswith(DESCRIBED) and not p.startswith(wrappers)]
 
 
 class RecipeSchema(ParserJsonschema):  # type: ignore[misc]
@@ -42,13 +53,14 @@ class RecipeSchema(ParserJsonschema):  # type: ignore[misc]
             "additionalProperties": False,
             "$defs": whole["$defs"],
         }
-        return _without_requirements(_with_appending(schema))
+        described: dict[str, Any] = _without_requirements(_with_appending(schema))
+        return described
 
     def subclass_def(self, class_type: Any, action: Any) -> dict[str, Any]:
         """Describes the classes that may stand for ``class_type``, by full and short names, and any other by its path."""
         if not class_type.__module__.startswith(tuple(prefix.rstrip(".") for prefix in DESCRIBED)):
             return {"anyOf": [{"type": "string"}, self.unknown_class_path_schema()]}
-        paths = [path for path in get_all_subclass_paths(class_type) if path.startswith(DESCRIBED)]
+        paths = _described_paths(class_type)
         short = Counter(path.rpartition(".")[2] for path in paths)
         schemas = []
         known = []
@@ -57,7 +69,6 @@ class RecipeSchema(ParserJsonschema):  # type: ignore[misc]
             known += names
             schema = self.class_path_schema(path, action)
             schema["properties"]["class_path"] = {"enum": names}
-            schema["required"] = ["class_path"]
             schemas.append(schema)
         other = self.unknown_class_path_schema()
         other["properties"]["class_path"] = {"type": "string", "pattern": r"\.", "not": {"enum": known}}
@@ -74,9 +85,31 @@ class RecipeSchema(ParserJsonschema):  # type: ignore[misc]
         return {"anyOf": [schema, by_path]}
 
 
-def describe_recipes() -> None:
-    """Lets ``--print_completion jsonschema`` write a ``RecipeSchema``."""
+class _FirstLevel:
+    """Adds the arguments of the classes that an option takes to a shell's completion, and not theirs in turn."""
+
+    def __init__(self, add_all: Any) -> None:
+        self.add_all = add_all
+        self.inside = False
+
+    def __call__(self, typehint: Any, prefix: str | None, *args: Any, **kwargs: Any) -> list[str]:
+        """Returns the names of the classes."""
+        if not getattr(typehint, "__module__", "").startswith(tuple(name.rstrip(".") for name in DESCRIBED)):
+            return []
+        if not self.inside:
+            self.inside = True
+            self.add_all(typehint, prefix, *args, **kwargs)
+            self.inside = False
+        paths = _described_paths(typehint)
+        return sorted({name for path in paths for name in (path, path.rpartition(".")[2])})
+
+
+def mend_completion() -> None:
+    """Lets ``--print_completion`` do what this module says."""
     jsonargparse._completions_jsonschema.ParserJsonschema = RecipeSchema  # type: ignore[misc]
+    native = jsonargparse._completions.add_subactions_and_get_subclass_choices
+    if not isinstance(native, _FirstLevel):
+        jsonargparse._completions.add_subactions_and_get_subclass_choices = _FirstLevel(native)  # type: ignore[assignment]
 
 
 def _is_list(schema: Any) -> bool:
@@ -97,15 +130,10 @@ def _with_appending(schema: Any) -> Any:
     return schema
 
 
-def _without_requirements(schema: dict[str, Any]) -> dict[str, Any]:
-    """Returns a schema that asks for nothing but class paths: a YAML may say only what differs from another."""
-
-    def relax(value: Any) -> Any:
-        if isinstance(value, list):
-            return [relax(item) for item in value]
-        if isinstance(value, dict):
-            return {key: relax(item) for key, item in value.items() if key != "required" or item == ["class_path"]}
-        return value
-
-    relaxed: dict[str, Any] = relax(schema)
-    return relaxed
+def _without_requirements(schema: Any) -> Any:
+    """Returns a schema that asks for nothing: a YAML may say only what differs from another, ``init_args`` alone too."""
+    if isinstance(schema, list):
+        return [_without_requirements(item) for item in schema]
+    if isinstance(schema, dict):
+        return {key: _without_requirements(item) for key, item in schema.items() if key != "required"}
+    return schema

@@ -641,8 +641,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         missing = [name for name in self.state_dict() if name not in checkpoint["state_dict"]]
         if missing:
             raise InputError(
-                f"ckpt_path: the checkpoint lacks {len(missing)} of the model's weights, such as {missing[0]}. To start from those "
-                "that it has, set model.init_args.weights to it."
+                f"ckpt_path: the checkpoint lacks {len(missing)} of the model's weights, such as {missing[0]}. To start from "
+                "those that it has, set model.init_args.weights to it."
             )
         self._restore_train_metrics(checkpoint.get("train_metrics", {}))
         if self.class_weights == "balanced" and (self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING):
