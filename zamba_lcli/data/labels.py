@@ -25,7 +25,6 @@ from zamba_lcli.data.tables import (
     read_text,
     records,
 )
-from zamba_lcli.data.videos import VIDEO_SUFFIXES
 from zamba_lcli.errors import InputError
 
 SPLITS = ("train", "val", "holdout")
@@ -394,11 +393,6 @@ def check_files(clips: Iterable[LabelledClip], source: Path, *, data_dir: str | 
     if len(wrong) == len(clips) and all(what.startswith("missing") for _, what in wrong):
         first = clips[0].path.absolute()
         remedy = f"None is there: data.data_dir is probably wrong. It is {folder}; the first clip would be {first}."
-        labels = [label for clip in clips for label in clip.labels]
-        if labels and all(Path(label).suffix.lower() in VIDEO_SUFFIXES for label in labels):
-            remedy = (
-                "The labels look like files: the columns filepath and label have been exchanged. Exchange their heads."
-            )
     raise InputError(
         f"data.labels: {len(wrong)} of {counted(len(clips), 'clip')} in {source.absolute()} cannot be used:\n"
         f"{listing([f'{clip.filepath}: {what}' for clip, what in wrong])}\n{remedy}"
