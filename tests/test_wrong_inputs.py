@@ -153,7 +153,7 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
     "GPU on a machine without": (None, [*FIT, "--trainer.accelerator", "gpu"], ["gpu"]),
     "half precision by a wrong name": (None, [*FIT, "--trainer.precision", "fp16"], ["precision", "fp16"]),
     "no filepath": (table(lambda x: [x[0].replace("filepath", "file"), *x[1:]]), OWN, ["labels.csv", "filepath"]),
-    "swapped columns": (table(swapped), OWN, ["labels.csv", "swapped"]),
+    "swapped columns": (table(swapped), OWN, ["labels.csv", "exchange the heads"]),
     "empty table": (table(lambda x: []), OWN, ["labels.csv"]),
     "misspelt split": (table(lambda x: [x[0], x[1].replace("train", "trian"), *x[2:]]), OWN, ["trian", "row 2"]),
     "label left out": (table(lambda x: [x[0], x[1].replace("blank", ""), *x[2:]]), OWN, ["row 2", "label"]),

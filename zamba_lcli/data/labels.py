@@ -25,6 +25,7 @@ from zamba_lcli.data.tables import (
     read_text,
     records,
 )
+from zamba_lcli.data.videos import VIDEO_SUFFIXES
 from zamba_lcli.errors import InputError
 
 SPLITS = ("train", "val", "holdout")
@@ -148,7 +149,17 @@ def _read_table(source: Path, label_column: str, problems: Problems) -> list[Lab
         if split and split not in SPLITS:
             problems.add(place, f"unknown split {split!r}", f"Write one of {', '.join(SPLITS)} in the column split.")
         rows.append(LabelRow(place, value["filepath"], labels, split, value.get("site", "")))
+    labels = [label for row in rows for label in row.labels]
+    if labels and all(_is_video(label) for label in labels) and not any(_is_video(row.filepath) for row in rows):
+        raise InputError(
+            f"data.labels: in {where} the labels are files, such as {labels[0]}, and the filepaths are not: exchange the heads of "
+            f"the columns filepath and {label_column}."
+        )
     return rows
+
+
+def _is_video(name: str) -> bool:
+    return PurePath(name).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _separator(header: str) -> str:
