@@ -152,8 +152,8 @@ def _read_table(source: Path, label_column: str, problems: Problems) -> list[Lab
     labels = [label for row in rows for label in row.labels]
     if labels and all(_is_video(label) for label in labels) and not any(_is_video(row.filepath) for row in rows):
         raise InputError(
-            f"data.labels: in {where} the labels are files, such as {labels[0]}, and the filepaths are not: exchange the heads of "
-            f"the columns filepath and {label_column}."
+            f"data.labels: in {where} the labels are files, such as {labels[0]}, and the filepaths are not: exchange the heads "
+            f"of the columns filepath and {label_column}."
         )
     return rows
 
