@@ -1,5 +1,6 @@
 """Real processes, interrupted for real."""
 
+import errno
 import json
 import random
 import signal
@@ -70,7 +71,8 @@ def test_killed_at_twenty_random_moments(undisturbed, clips, folder):
     assert largest_difference(undisturbed[0], state(folder / "runs/tiny/version_0")) == 0
 
 
-def test_half_a_checkpoint_is_never_in_place(folder, monkeypatch):
+@pytest.mark.parametrize("error", [OSError("no space left"), OSError(errno.ENOSPC, "no space left")])
+def test_half_a_checkpoint_is_never_in_place(folder, monkeypatch, error):
     from zamba_lcli.callbacks import WholeCheckpointIO
 
     path = folder / "a" / "last.ckpt"
@@ -78,9 +80,10 @@ def test_half_a_checkpoint_is_never_in_place(folder, monkeypatch):
 
     def half(checkpoint, file):
         file.write(b"half")
-        raise OSError("no space left on device")
+        raise error
 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(OSError, match="no space"):
         WholeCheckpointIO().save_checkpoint({"step": 2}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]

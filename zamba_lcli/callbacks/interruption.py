@@ -94,7 +94,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch's own writer tells of a full disk by a RuntimeError
             partial.unlink(missing_ok=True)
             cause = error if isinstance(error, OSError) else error.__context__
-            if isinstance(cause, OSError):
+            if isinstance(cause, OSError) and cause.errno is not None:  # else its text says all
                 raise OSError(cause.errno, cause.strerror, str(path)) from error
             raise
 
