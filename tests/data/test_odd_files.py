@@ -31,9 +31,13 @@ def whole_packets(path, share):
 
 
 def decoded_one_by_one(path):
-    """How many good frames a loop over the packets finds that passes over errors."""
+    """How many good frames a loop over the packets finds that passes over errors.
+
+    In one thread: with several, how many frames are good after damage depends on how many there are.
+    """
     good = 0
     with av.open(str(path)) as file:
+        file.streams.video[0].codec_context.thread_count = 1
         for packet in file.demux(video=0):
             try:
                 good += sum(not frame.is_corrupt for frame in packet.decode())
@@ -65,13 +69,12 @@ def test_of_a_cut_mp4_with_its_index_in_front_every_whole_frame_is_had(folder):
     assert had(path, 200) >= decoded_one_by_one(path)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(6))
 def test_of_damaged_h264_every_good_frame_is_had(folder, seed):
     path = damage(write_video(folder / "a.mp4", noisy(200), fps=30, gop=30), seed=seed)
     good = decoded_one_by_one(path)
     assert 50 < good < 200
-    # a frame that comes after one that is shown later is not waited for
-    assert good - 2 <= had(path, 200) <= good
+    assert had(path, 200) == good
 
 
 def test_of_a_damaged_mjpeg_avi_every_good_frame_is_had(folder):

@@ -4,6 +4,7 @@ What counts are the presentation times of what is really in the file. Headers (n
 or absent in many files of camera traps and are not read.
 """
 
+import bisect
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ class UnreadableClipError(Exception):
         self.reason = reason
 
 
+MAX_DISORDER = 16  # frames; as many as an H.264 decoder keeps to bring them into order
 TIME_LIMIT = 120.0  # seconds for a clip; a healthy one takes a few at most
 
 
@@ -323,7 +325,8 @@ def _decode(
                 landed = False
             else:
                 landed = True
-            for frame in _frames(container, stream, deadline, whole):
+            frames = _frames(container, stream, deadline, whole)
+            for frame in frames if sparing else _in_order(frames):
                 if not landed and _ticks(frame) > index.ticks[target]:
                     raise _SeekMissedError
                 landed = True
@@ -334,7 +337,7 @@ def _decode(
                     delivered[target] = (_ticks(chosen), picture(chosen))
                     target = next(remaining, None)
                     delivering = True
-                if held is None or _ticks(frame) > _ticks(held):  # after damage, frames may come in disorder
+                if held is None or _ticks(frame) > _ticks(held):  # beyond what is sorted, frames may come in disorder
                     held = frame
                 if target is None or (seek and delivering and index.key_before(target) > _ticks(frame)):
                     break  # done, or jumping ahead is shorter; asked once a target, for a seek may land before its key frame
@@ -378,6 +381,16 @@ def _frames(
             yield from (f for f in decoder.decode(None) if not f.is_corrupt)
         except (av.error.FFmpegError, OSError):
             return
+
+
+def _in_order(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    """Yields frames in the order they are shown: after damage, a decoder may hand out one after others that follow it."""
+    waiting: list[VideoFrame] = []
+    for frame in frames:
+        bisect.insort(waiting, frame, key=_ticks)
+        if len(waiting) > MAX_DISORDER:
+            yield waiting.pop(0)
+    yield from waiting
 
 
 def _ticks(frame: VideoFrame) -> int:
