@@ -159,3 +159,11 @@ def test_one_class_against_none(folder):
 def test_one_class_alone_is_nothing_to_choose_from():
     with pytest.raises(InputError, match="only one class"):
         Lookup(torch.zeros(3, 1), "multiclass")
+
+
+def test_weights_lie_as_clips_do(fitted):
+    """Else torch rearranges them in each call of a 3-D convolution."""
+    weights = torch.load(fitted / "checkpoints/last.ckpt", weights_only=True)["state_dict"].values()
+    convolutions = [weight for weight in weights if weight.ndim == 5]
+    assert convolutions
+    assert all(weight.is_contiguous(memory_format=torch.channels_last_3d) for weight in convolutions)
