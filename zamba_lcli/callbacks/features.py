@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import zlib
@@ -17,7 +16,6 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from zamba_lcli.data import ZambaVideoDataModule
@@ -264,14 +262,8 @@ class FrozenFeatureCache(Callback):
             views = sorted({view for d, _, view, _ in missing if d is dataset})
             for view in views:
                 entry_of = {p: entry for d, p, v, entry in missing if d is dataset and v == view}
-                loader: DataLoader[Any] = DataLoader(
-                    dataset,
-                    sampler=cast(Any, [Drawn(position, view) for position in sorted(entry_of)]),
-                    batch_size=data.batch_size,
-                    num_workers=data.workers(math.ceil(len(entry_of) / data.batch_size)),
-                    collate_fn=dataset.collate,
-                )
-                for batch in loader:
+                drawn = [Drawn(position, view) for position in sorted(entry_of)]
+                for batch in data.loader(dataset, drawn):
                     self._compute_batch(trainer, module, data, store, batch, entry_of, dataset is data.dataset("train"))
                     errors |= {entry_of[position]: reason for position, _, reason in batch["failed"]}
                     bar.update(len(batch["index"]) + len(batch["failed"]))

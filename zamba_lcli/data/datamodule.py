@@ -40,6 +40,7 @@ from zamba_lcli.data.weighting import ClipWeights
 from zamba_lcli.errors import InputError
 from zamba_lcli.types import Batch, Task, run_seed
 
+LOWER_PRIORITY = 10  # of 19; how much more willingly reading gives way to computing
 MAX_WORKERS = 8  # if not stated; each holds a few batches of frames
 POSITION = "position"  # key of the checkpoint
 SPLITS_OF = {  # the splits that a command reads
@@ -339,7 +340,7 @@ class ZambaVideoDataModule(LightningDataModule):
         dataset = self._datasets["train"]
         weights = None if self.clip_weights is None else self.clip_weights.weights(dataset.targets)
         sampler = ShuffledSampler(dataset, self._position, **self._process(), seed=run_seed(), weights=weights)
-        loader = self._loader(dataset, sampler)
+        loader = self.loader(dataset, sampler)
         self._go_on(sampler.num_samples, len(loader))
         return loader
 
@@ -532,20 +533,25 @@ class ZambaVideoDataModule(LightningDataModule):
 
     def _each_clip_once(self, split: str, left_out: NDArray[np.bool_] | None = None) -> DataLoader[ClipItem]:
         dataset = self._datasets[split]
-        return self._loader(dataset, EachClipOnceSampler(dataset, **self._process(), left_out=left_out))
+        return self.loader(dataset, EachClipOnceSampler(dataset, **self._process(), left_out=left_out))
 
-    def _loader(self, dataset: ClipDataset, sampler: DistributedSampler[Any]) -> DataLoader[ClipItem]:
+    def loader(self, dataset: ClipDataset, sampler: DistributedSampler[Any] | Sequence[Any]) -> DataLoader[ClipItem]:
+        """Returns the loader that reads the clips of a dataset in the order of a sampler."""
         # cached features need no one to read clips
         num_workers = 0 if dataset.features else self.workers(math.ceil(len(sampler) / self.batch_size))
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=sampler,
+            sampler=cast(Any, sampler),
             num_workers=num_workers,
             collate_fn=dataset.collate,
             persistent_workers=num_workers > 0,
+            worker_init_fn=_let_computing_go_first if self._computes_on_cpu() else None,
             generator=torch.Generator().manual_seed(run_seed()),  # else it draws from the generator that dropout uses
         )
+
+    def _computes_on_cpu(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cpu"
 
     def workers(self, batches: int) -> int:
         """Returns how many processes read clips for a loader of so many batches."""
@@ -612,6 +618,15 @@ class ZambaVideoDataModule(LightningDataModule):
             if is_new:
                 rows.writerow(["filepath", "reason"])
             rows.writerow([filepath, reason])
+
+
+def _let_computing_go_first(worker: int) -> None:
+    """Lowers the priority of a process that reads clips, where the model computes on the same cores.
+
+    A layer is done when the last of its threads is done, so that one that waits for its core makes all others wait.
+    """
+    if hasattr(os, "nice"):
+        os.nice(LOWER_PRIORITY)
 
 
 def _squares(video: Tensor, number: int) -> Tensor:
