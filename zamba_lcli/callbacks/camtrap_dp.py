@@ -47,6 +47,14 @@ MEDIATYPES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "quicktime", ".avi": "x-msvi
 MEDIATYPES |= {".wmv": "x-ms-wmv", ".asf": "x-ms-asf", ".webm": "webm", ".mpg": "mpeg", ".mpeg": "mpeg", ".3gp": "3gpp"}
 
 
+TRUTH = ("true", "True", "TRUE", "1", "false", "False", "FALSE", "0")
+MEDIA_VALUES = {  # column -> what may stand in it
+    "filePublic": (TRUTH, "true or false"),
+    "favorite": ((*TRUTH, ""), "true, false or empty"),
+    "captureMethod": (("activityDetection", "timeLapse", ""), "activityDetection, timeLapse or empty"),
+}
+
+
 @dataclass(frozen=True)
 class _Media:
     """A row of the table media, as far as observations need it."""
@@ -160,11 +168,11 @@ class CamtrapDP(PredictionFormat):
                 "eventStart": _time(media.timestamp + timedelta(seconds=floor(start))),
                 "eventEnd": _time(media.timestamp + timedelta(seconds=ceil(end))),
             }
-            for seen in self._seen(part.probabilities, run):
-                yield {**base, **section, "observationID": _identifier(base, str(number), *seen.values()), **seen}
+            for name, seen in self._seen(part.probabilities, run):
+                yield {**base, **section, "observationID": _identifier(base, str(number), name, *seen.values()), **seen}
 
-    def _seen(self, probabilities: Sequence[float], run: PredictionRun) -> list[dict[str, str]]:
-        """Returns what is said of a part, for each of the classes seen in it."""
+    def _seen(self, probabilities: Sequence[float], run: PredictionRun) -> list[tuple[str, dict[str, str]]]:
+        """Returns the classes seen in a part, and what is said of each."""
         of = self.threshold if isinstance(self.threshold, dict) else dict.fromkeys(run.class_names, self.threshold)
         ranked = sorted(zip(probabilities, run.class_names, strict=True), key=lambda pair: -pair[0])
         if run.task == "multiclass":
@@ -176,12 +184,13 @@ class CamtrapDP(PredictionFormat):
         if not named:
             probability, name = ranked[0]
             comment = f"most probable: {name} ({probability:.3f})"
-            return [{"observationType": "unknown", "observationComments": comment}]
+            return [(name, {"observationType": "unknown", "observationComments": comment})]
         seen = []
         for probability, name in named:
             kind = self._type(name)
             animal = {"scientificName": (self.scientific_names or {}).get(name, name)} if kind == "animal" else {}
-            seen.append({"observationType": kind, **animal, "classificationProbability": f"{probability:.6f}"})
+            said = {"observationType": kind, **animal, "classificationProbability": f"{probability:.6f}"}
+            seen.append((name, said))
         return seen
 
     def _type(self, class_name: str) -> str:
@@ -203,6 +212,17 @@ class CamtrapDPObservations(CamtrapDP):
     """
 
     package: str
+
+    def check(self, run: PredictionRun) -> None:
+        """Refuses a package that is not whole, and one that the package written would take the place of."""
+        target, package = (run.folder / self.filename).resolve(), self._source().parent.resolve()
+        if package.is_relative_to(target):
+            raise InputError(
+                f"package: {package} is where the package with the predictions goes, and would be lost. Give WritePredictions "
+                "another output_dir, or move the package."
+            )
+        self._table("observations")
+        super().check(run)
 
     def _source(self) -> Path:
         path = Path(self.package)
@@ -228,6 +248,8 @@ class CamtrapDPObservations(CamtrapDP):
                     raise InputError(
                         f"package: {source.absolute()}: {path} is not in the package. Download the whole package."
                     )
+                if not (source.parent / path).is_file():
+                    raise InputError(f"package: there is no file {source.parent.absolute() / path}. Unpack it whole.")
         return {**package, "resources": list(resources.values())}
 
     def _table(self, name: str) -> "pd.DataFrame":
@@ -337,7 +359,17 @@ class CamtrapDPPackage(CamtrapDP):
             ):
                 if column not in table:
                     table[column] = value
-        return _complete(table, path, "media", ("timestamp",))
+        table = _complete(table, path, "media", ("timestamp",))
+        for column, (allowed, what) in MEDIA_VALUES.items():
+            for row in table.index[~table[column].isin(allowed)]:
+                raise InputError(f"{path}, row {row + 2}: {column} is {table[column][row]!r}; it must be {what}.")
+        for row, name in enumerate(table["filePath"]):
+            if "://" not in name and (name.startswith((".", "/", "~")) or ".." in PurePosixPath(name).parts):
+                raise InputError(
+                    f"{path}, row {row + 2}: the filePath {name!r} must lead downwards from the folder of the table, or from "
+                    "media_dir: write it without ., .., / or ~ in front."
+                )
+        return table
 
     def _media(self) -> dict[str, _Media]:
         folder = Path(self.media).parent if self.media_dir is None else Path(self.media_dir)
@@ -425,8 +457,8 @@ def _complete(table: "pd.DataFrame", path: Path, name: str, times: Sequence[str]
             "for what they tell."
         )
     for column in times:
-        for row, text in enumerate(table[column]):
-            _parse_time(text, f"{path}, row {row + 2}: {column}")
+        read = [_parse_time(text, f"{path}, row {row + 2}: {column}") for row, text in enumerate(table[column])]
+        table[column] = [_time(time) for time in read]  # the standard takes one way of writing times
     key = _columns(name)[0]
     for row in table.index[table[key].duplicated() | (table[key] == "")]:
         raise InputError(f"{path}, row {row + 2}: the {key} {table[key][row]!r} is empty or was there before.")

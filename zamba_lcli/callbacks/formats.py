@@ -62,6 +62,7 @@ class PredictionRun:
     has_sites: bool  # whether the table that names the clips has a column `site`
     filepaths: Sequence[str]  # of all clips, in order
     paths: Sequence[Path]  # where they are
+    folder: Path  # where the formats' files go
 
 
 class PredictionFormat(ABC):

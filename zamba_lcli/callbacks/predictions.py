@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from zamba_lcli.types import Batch, Prediction
 
 SPOOL = "predictions.partial"
 SIGTERM_CODE = 143
+NOT_FINITE = "the model's output is not a number"
 
 
 class WritePredictions(BasePredictionWriter):
@@ -63,6 +65,7 @@ class WritePredictions(BasePredictionWriter):
         self.output_dir = output_dir
         self.formats = [CSVPredictions(), HTMLReport()] if formats is None else formats
         self.overwrite = overwrite
+        self.nothing_predicted = False  # known at the end, to the first process
         names = [f.filename for f in self.formats]
         if not names or len(set(names)) < len(names):
             raise InputError(
@@ -113,7 +116,7 @@ class WritePredictions(BasePredictionWriter):
         self, trainer: Trainer, module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule
     ) -> NDArray[np.bool_]:
         """Returns which clips are done, bool (clips,), in every process; refuses, in all, what cannot be written."""
-        self.run = _run(trainer, module, data)
+        self.run = _run(trainer, module, data, self.folder)
         begun: tuple[int, NDArray[np.bool_]] | str = ""
         if trainer.is_global_zero:  # the others must not look: those that are ahead write already
             try:
@@ -158,7 +161,10 @@ class WritePredictions(BasePredictionWriter):
     def _merge(self, trainer: Trainer, data: ZambaVideoDataModule) -> None:
         found = self.spool.find(self.run.filepaths)
         missing = int((~found.there).sum())
-        if missing and trainer.limit_predict_batches == 1.0:
+        whole = (
+            isinstance(trainer.limit_predict_batches, float) and trainer.limit_predict_batches == 1.0
+        )  # 1 is one batch
+        if missing and whole:
             raise InputError(
                 f"{missing} of {len(found.there)} clips have no row in {self.spool.folder.absolute()}. It must be on a disk "
                 "that all machines share: give WritePredictions such an output_dir. What is there is kept."
@@ -167,6 +173,7 @@ class WritePredictions(BasePredictionWriter):
             self._write(prediction_format, found, data)
         self.spool.remove()
         ok = int((found.there & ~found.failed).sum())
+        self.nothing_predicted = ok == 0
         before = int(self._done_before.sum())
         told = f", {before} of them by the run before" if before else ""
         paths = ", ".join(str(self.folder / f.filename) for f in self.formats)
@@ -175,14 +182,17 @@ class WritePredictions(BasePredictionWriter):
     def _write(self, prediction_format: PredictionFormat, found: FoundRows, data: ZambaVideoDataModule) -> None:
         """Writes one format under another name and moves it into place when it is whole."""
         path = self.folder / prediction_format.filename
-        partial = path.with_name(f".{path.name}.part")
-        for leftover in (partial, path):
-            if leftover.is_dir():  # a folder cannot be replaced
-                shutil.rmtree(leftover)
+        partial, old = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.old")
+        if partial.is_dir():
+            shutil.rmtree(partial)
         partial.unlink(missing_ok=True)
         rows = self.spool.read(found, self.run.filepaths, self.run.paths, data.sites)
         prediction_format.write(partial, rows, self.run)
+        if path.is_dir():  # nothing can be moved into the place of a folder
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
         partial.replace(path)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _data_of(trainer: Trainer) -> ZambaVideoDataModule:
@@ -193,7 +203,7 @@ def _data_of(trainer: Trainer) -> ZambaVideoDataModule:
 
 
 def _run(
-    trainer: Trainer, module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule
+    trainer: Trainer, module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule, folder: Path
 ) -> PredictionRun:
     dataset = data.dataset("predict")
     checkpoint = f", {Path(trainer.ckpt_path).name}" if trainer.ckpt_path else ""
@@ -204,6 +214,7 @@ def _run(
         has_sites=data.sites is not None,
         filepaths=dataset.filepaths,
         paths=dataset.paths,
+        folder=folder,
     )
 
 
@@ -216,7 +227,9 @@ def _header(
         "weights": _identity_of(module),
         "classes": module.class_names,
         "model": {"class": type(module).__qualname__, "arguments": hparams},
+        "clips": [None if place is None else os.path.abspath(place) for place in (data.videos, data.data_dir)],
         "frames": data.loading(),
+        "crops": data.num_crops,
         "precision": trainer.precision,
     }
     plain: dict[str, Any] = json.loads(json.dumps(header, default=str, sort_keys=True))
@@ -235,6 +248,7 @@ def _identity_of(module: ZambaVideoClassificationLightningModule) -> str:
 def _clips(batch: Batch, prediction: Prediction) -> list[PredictedClip]:
     """Returns the clips of a batch, with numbers as short as they are exact."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    finite = prediction["probabilities"].isfinite().all(dim=1).tolist()  # (B,)
     probabilities = prediction["probabilities"].tolist()  # (B, classes)
     by_part = prediction["part_probabilities"].tolist()  # (B, clips, classes)
     times, numbers = batch["times"].tolist(), batch["frame_numbers"].tolist()  # (B, clips, T)
@@ -252,10 +266,11 @@ def _clips(batch: Batch, prediction: Prediction) -> list[PredictedClip]:
             duration=float(batch["duration"][i]),
         )
         for i, filepath in enumerate(batch["filepath"])
+        if finite[i]
     ]
-    failed = [
-        PredictedClip(filepath, Path(), None, predicted_at=now, error=reason) for _, filepath, reason in batch["failed"]
-    ]
+    reasons = [(filepath, reason) for _, filepath, reason in batch["failed"]]
+    reasons += [(f, NOT_FINITE) for f, ok in zip(batch["filepath"], finite, strict=True) if not ok]
+    failed = [PredictedClip(filepath, Path(), None, predicted_at=now, error=reason) for filepath, reason in reasons]
     return [*clips, *failed]
 
 

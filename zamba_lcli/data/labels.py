@@ -24,6 +24,7 @@ from zamba_lcli.data.tables import (
     parse_label,
     read_text,
     records,
+    separator_in,
 )
 from zamba_lcli.data.videos import VIDEO_SUFFIXES
 from zamba_lcli.errors import InputError
@@ -126,7 +127,7 @@ def _read_table(source: Path, label_column: str, problems: Problems) -> list[Lab
     """Returns the rows of a CSV."""
     where = source.absolute()
     text = read_text(source)
-    cells = parse_cells(text, _separator(text.partition("\n")[0]), where)
+    cells = parse_cells(text, separator_in(text), where)
     if not any(any(row) for row in cells[1:]):
         raise InputError(
             f"data.labels: {where} is empty. It needs a header filepath,{label_column} and a row for each clip."
@@ -160,11 +161,6 @@ def _read_table(source: Path, label_column: str, problems: Problems) -> list[Lab
 
 def _is_video(name: str) -> bool:
     return PurePath(name).suffix.lower() in VIDEO_SUFFIXES
-
-
-def _separator(header: str) -> str:
-    """Returns what separates columns, judged by the header alone: in the rows ``;`` may join labels."""
-    return max(",;\t", key=lambda separator: len(next(csv.reader([header], delimiter=separator), [])))
 
 
 def _check_all_have_split(rows: Iterable[LabelRow], problems: Problems) -> None:

@@ -67,8 +67,8 @@ class Problems:
             raise InputError("\n".join([head, listing(lines), *remedies]), problems)
 
 
-def read_text(file: Path | zipfile.Path, encoding: str = "utf-8") -> str:
-    """Returns the text of a file, which may be in a zip or packed with gzip.
+def read_text(file: Path | zipfile.Path, encoding: str = "utf-8", key: str = "data.labels") -> str:
+    """Returns the text of a file, which may be in a zip or packed with gzip; ``key`` is the argument that named it.
 
     Raises:
         InputError: Names the file that is not there or cannot be read.
@@ -81,17 +81,23 @@ def read_text(file: Path | zipfile.Path, encoding: str = "utf-8") -> str:
         # -sig: Excel puts a byte order mark before the first column name
         return content.decode("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)
     except FileNotFoundError:
-        raise InputError(f"data.labels: there is no file {where}. Correct the path.") from None
+        raise InputError(f"{key}: there is no file {where}. Correct the path.") from None
     except UnicodeDecodeError:
-        raise InputError(f"data.labels: {where} is not {encoding.upper()} text. Save it as 'CSV UTF-8'.") from None
+        raise InputError(f"{key}: {where} is not {encoding.upper()} text. Save it as 'CSV UTF-8'.") from None
     except LookupError:
-        raise InputError(f"data.labels: {where}: unknown encoding {encoding!r}. Save it as 'CSV UTF-8'.") from None
+        raise InputError(f"{key}: {where}: unknown encoding {encoding!r}. Save it as 'CSV UTF-8'.") from None
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:  # RuntimeError: has a password
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"data.labels: {where} cannot be read: {reason}.") from None
+        raise InputError(f"{key}: {where} cannot be read: {reason}.") from None
 
 
-def parse_cells(text: str, separator: str, where: str | Path) -> list[list[str]]:
+def separator_in(text: str) -> str:
+    """Returns what separates the columns of a table, judged by its header alone: in the rows ``;`` may join labels."""
+    header = text.partition("\n")[0]
+    return max(",;\t", key=lambda separator: len(next(csv.reader([header], delimiter=separator), [])))
+
+
+def parse_cells(text: str, separator: str, where: str | Path, key: str = "data.labels") -> list[list[str]]:
     """Returns the rows of a table as lists of text, the header first; blanks around values do not count.
 
     Raises:
@@ -101,7 +107,7 @@ def parse_cells(text: str, separator: str, where: str | Path) -> list[list[str]]
     try:
         return [[cell.strip() for cell in row] for row in reader]
     except csv.Error as error:  # a quote that is not closed, mostly
-        raise InputError(f"data.labels: {where}, line {reader.line_num}: {error}. Check the quotes there.") from None
+        raise InputError(f"{key}: {where}, line {reader.line_num}: {error}. Check the quotes there.") from None
 
 
 def check_columns(

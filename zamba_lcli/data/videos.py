@@ -1,10 +1,10 @@
 """Which clips to predict."""
 
-import csv
 import os
 from pathlib import Path
 from typing import NamedTuple
 
+from zamba_lcli.data.tables import parse_cells, read_text, separator_in
 from zamba_lcli.errors import InputError
 
 VIDEO_SUFFIXES = frozenset(
@@ -66,15 +66,18 @@ def find_videos(videos: str, data_dir: str | None = None) -> Videos:
         raise InputError(f"data.videos: there is no folder or file {path.absolute()}.")
     if path.suffix.lower() != ".csv":
         return Videos([str(path)], [path], None)
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if "filepath" not in (rows.fieldnames or []):
-            raise InputError(f"data.videos: {path} has no column filepath; its columns are {rows.fieldnames or []}.")
-        sites: dict[str, str] = {}
-        for row in rows:
-            if name := (row["filepath"] or "").strip():
-                sites.setdefault(name, (row.get("site") or "").strip())
-        has_sites = "site" in (rows.fieldnames or [])
+    text = read_text(path, key="data.videos")
+    header, *rows = parse_cells(text, separator_in(text), path, key="data.videos") or [[]]
+    if "filepath" not in header:
+        raise InputError(
+            f"data.videos: {path} has no column filepath; its columns are {header}. Call the column with the clips so."
+        )
+    has_sites = "site" in header
+    sites: dict[str, str] = {}
+    for row in rows:
+        values = dict(zip(header, row, strict=False))  # a row may end early
+        if name := values.get("filepath"):
+            sites.setdefault(name, values.get("site", ""))
     if not sites:
         raise InputError(f"data.videos: {path} names no clip in its column filepath.")
     folder = path.parent if data_dir is None else Path(data_dir)
