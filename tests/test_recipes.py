@@ -40,3 +40,11 @@ def test_one_step(recipe, clips, folder, capsys):
     torch.manual_seed(0)
     main(["fit", "--config", "printed.yaml", "--trainer.fast_dev_run", "1", "--trainer.accelerator", "cpu"])
     assert "val_loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["demo.yaml", "configs/demo.yaml"])
+def test_recipes_are_found_away_from_the_checkout(folder, capsys, name):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["fit", "--config", name, "--print_config"])
+    assert exit_info.value.code == 0
+    assert "DemoClips" in capsys.readouterr().out

@@ -103,6 +103,16 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
     "folder that is not there": (None, [*FIT, "--data.data_dir", "nix"], ["nix", "data.data_dir"]),
     "checkpoint that is not there": (None, [*FIT, "--ckpt_path", "nix.ckpt"], ["ckpt_path", "nix.ckpt"]),
     "config that is not there": (None, ["fit", "--config", "nix.yaml"], ["nix.yaml"]),
+    "recipe by half its name": (
+        None,
+        ["fit", "--config", "slowfast_finetune"],
+        ["slowfast_finetune.yaml", "demo.yaml"],
+    ),
+    "misspelt recipe": (
+        None,
+        ["fit", "--config", "configs/slowfast_fintune.yaml"],
+        ["Did you mean slowfast_finetune.yaml"],
+    ),
     "no model": (None, ["fit", "--data.labels", "LABELS"], ["model"]),
     "misspelt trainer key": (write("wrong.yaml", "trainer:\n  max_epoch: 3\n"), MORE, ["max_epoch"]),
     "misspelt top key": (write("wrong.yaml", "modle:\n  class_path: SlowFast\n"), MORE, ["modle"]),

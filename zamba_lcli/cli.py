@@ -1,6 +1,7 @@
 """The command line: Lightning's own, with what it gets wrong made right."""
 
 import ctypes
+import difflib
 import errno
 import logging
 import os
@@ -106,14 +107,20 @@ def recipe_path(name: str) -> str:
     """Returns where the recipe ``name`` is: the file itself, or one that comes with the package.
 
     Args:
-        name: What was given to ``--config``; a bare file name that is no file here is looked for in the package.
+        name: What was given to ``--config``; a bare file name, or one in ``configs``, that is no file here is looked for in the
+            package.
     """
-    if Path(name).name == name and not Path(name).exists():
-        package = Path(__file__).parent
-        for folder in (package / "configs", package.parent / "configs"):  # installed; in a checkout
-            if (folder / name).is_file():
-                return str(folder / name)
+    path = Path(name)
+    if str(path.parent) in (".", "configs") and not path.exists():
+        return str(recipes().get(path.name, name))
     return name
+
+
+def recipes() -> dict[str, Path]:
+    """Returns the recipes that come with the package by their names."""
+    package = Path(__file__).parent
+    folders = (package.parent / "configs", package / "configs")  # in a checkout; installed
+    return {path.relative_to(folder).as_posix(): path for folder in folders for path in folder.rglob("*.yaml")}
 
 
 class RecipeFile(ActionConfigFile):
@@ -122,6 +129,11 @@ class RecipeFile(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Reads the file into the configuration."""
         path = recipe_path(values)
+        if not Path(path).is_file() and "\n" not in path and "{" not in path:  # else it is a configuration itself
+            known = sorted(recipes())
+            nearest = difflib.get_close_matches(Path(path).name, known, n=1, cutoff=0.5)
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            parser.error(f"--config: there is no file {path}.{hint} These come with the program: {', '.join(known)}.")
         if Path(path).is_file():
             try:
                 stated = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -529,6 +541,7 @@ class ZambaCLI(LightningCLI):
         callbacks = callbacks_of(self.trainer)
         if not any(isinstance(callback, Evaluation) for callback in callbacks):
             callbacks.append(Evaluation())
+            callbacks.sort(key=_order)
         # Lightning's table has a column for each loader, and in that of the val clips the scores of the holdout again
         self.config_init[self.subcommand].verbose = False
 
@@ -548,6 +561,16 @@ class ZambaCLI(LightningCLI):
         for i, callback in enumerate(callbacks):
             if type(callback) in (TQDMProgressBar, RichProgressBar):  # Lightning's, which count batches
                 callbacks[i] = ClipProgressBar()
+        callbacks.sort(key=_order)
+
+    def after_predict(self) -> None:
+        """Ends with code 1 where nothing could be predicted: what follows in a script has nothing to go by."""
+        for callback in callbacks_of(self.trainer):
+            if isinstance(callback, WritePredictions) and callback.nothing_predicted:
+                print_once(
+                    "error: none of the clips could be predicted; the reasons are in what was written.", file=sys.stderr
+                )
+                raise SystemExit(1)
 
     def after_fit(self) -> None:
         """Says how it went and where everything is."""
@@ -600,8 +623,14 @@ def _check_distinct(callbacks: list[Callback] | Callback) -> None:
 
 
 def _order(callback: Callback) -> int:
-    """Sorts callbacks: what freezes, then what caches the frozen layers' output, then those that train or watch."""
-    return 0 if isinstance(callback, BackboneFinetuning) else 1 if isinstance(callback, FrozenFeatureCache) else 2
+    """Sorts callbacks: what freezes, what caches the frozen layers' output, those that train or watch, what takes the time.
+
+    Last the clock, so that what others do after a batch (such as waiting for a GPU to hand out predictions) is work.
+    """
+    first = (BackboneFinetuning, FrozenFeatureCache)
+    return next(
+        (i for i, kind in enumerate(first) if isinstance(callback, kind)), 3 if isinstance(callback, Speed) else 2
+    )
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:
@@ -741,7 +770,9 @@ def main(args: ArgsType = None) -> None:
         cause = _wrong_input_behind(error)
         if cause is None:
             raise
-        print_once(f"error: {cause}", file=sys.stderr)
+        # torch adds to an error in a process that reads clips where in its code it came up
+        told = str(cause).rpartition("InputError: ")[2].strip() if "DataLoader worker" in str(cause) else cause
+        print_once(f"error: {told}", file=sys.stderr)
         raise SystemExit(2) from error
     except (RuntimeError, MemoryError, OSError) as error:
         trouble = _trouble_of_the_machine(error)

@@ -2,8 +2,9 @@
 
     python tests/benchmarks/startup.py --repeat 5
 
-Each command runs in a process of its own, in turn, and its fastest run counts; the first round, which reads the files from disk,
-does not. Goal: at most 1.15 times ``import pytorch_lightning`` for --help, --version, ``fit --help`` and an error in the YAML.
+Each command runs in a process of its own, in turn, and its fastest run counts; the first round, which reads the files from
+disk, does not. Goal: at most 1.15 times ``import pytorch_lightning`` for --help, --version, ``fit --help`` and an error in
+the YAML.
 """
 
 import argparse

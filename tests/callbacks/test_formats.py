@@ -16,6 +16,7 @@ from frictionless import Package, system
 from megadetector.postprocessing.validate_batch_results import validate_batch_results
 
 from zamba_lcli.callbacks import camtrap_dp
+from zamba_lcli.callbacks.formats import PredictedClip, PredictedPart, PredictionRun
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
 
@@ -300,6 +301,82 @@ def test_a_package_is_made_of_deployments_and_media(videos, write, folder):
     descriptor = json.loads((out / "camtrap_dp/datapackage.json").read_text())
     assert descriptor["spatial"]["coordinates"][0][0] == [4.01, -1.5]
     assert descriptor["temporal"] == {"start": "2020-05-01", "end": "2020-06-01"}
+
+
+ODD_TIMES = ("2020-05-30 12:00:00+02:00", "2020-05-30T12:00:00.500+02:00", "2020-05-30T10:00Z", "20200530T100000Z")
+
+
+def test_times_are_written_as_the_standard_wants_them(videos, write, folder):
+    rows = [
+        {**{k: v for k, v in media(name).items() if k in ("deploymentID", "filePath")}, "timestamp": time}
+        for name, time in zip(FILES, ODD_TIMES, strict=True)
+    ]
+    pd.DataFrame(rows).to_csv(folder / "times.csv", index=False)
+    pd.DataFrame([deployment("d1"), deployment("d2")]).to_csv(folder / "cameras.csv", index=False)
+    arguments = {
+        "deployments": "cameras.csv", "media": "times.csv", "media_dir": str(videos), "title": "Forest",
+        "sampling_design": "opportunistic", "capture_method": ["activityDetection"], "contributors": [{"title": "A. B."}],
+    }  # fmt: skip
+    out = write(videos, ("CamtrapDPPackage", arguments))
+    check_complete(out / "camtrap_dp")
+    written = [row["timestamp"] for row in read_csv(out / "camtrap_dp/media.csv")]
+    assert written == [*["2020-05-30T12:00:00+02:00"] * 2, *["2020-05-30T10:00:00Z"] * 2]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("filePath", "../a.mp4"),
+        ("filePath", "/a.mp4"),
+        ("filePublic", "yes"),
+        ("captureMethod", "motion"),
+        ("favorite", "?"),
+    ],
+)
+def test_values_that_the_standard_does_not_know(videos, write, folder, refused, column, value):
+    rows = [{**media(name), column: value} for name in FILES]
+    pd.DataFrame(rows).to_csv(folder / "times.csv", index=False)
+    pd.DataFrame([deployment("d1"), deployment("d2")]).to_csv(folder / "cameras.csv", index=False)
+    arguments = {
+        "deployments": "cameras.csv", "media": "times.csv", "media_dir": str(videos), "title": "Forest",
+        "sampling_design": "opportunistic", "capture_method": ["activityDetection"], "contributors": [{"title": "A. B."}],
+    }  # fmt: skip
+    refused(lambda: write(videos, ("CamtrapDPPackage", arguments)), "times.csv, row 2", column, value)
+
+
+def test_the_package_given_is_never_written_over(package, write, refused, folder):
+    (folder / "out").mkdir()
+    own = shutil.move(package, folder / "out/camtrap_dp")
+    before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    formats = [("CamtrapDPObservations", {"package": str(own)})]
+    refused(lambda: write(own, *formats, overwrite=True), "package", "output_dir")
+    assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
+
+
+def test_a_package_that_is_not_whole(package, write, refused):
+    (package / "observations.csv").unlink()
+    refused(lambda: write(package, ("CamtrapDPObservations", {"package": str(package)})), "package", "observations.csv")
+
+
+def test_two_classes_of_one_kind_are_two_observations(package, folder):
+    path = package / "a.mp4"
+    clip = PredictedClip(
+        "a.mp4",
+        path,
+        None,
+        "2020-06-01T00:00:00Z",
+        [1.0, 1.0],
+        [PredictedPart([1.0, 1.0], [0.0, 1.0], [0, 9])],
+        9.0,
+        1.0,
+    )
+    run = PredictionRun(["car", "truck"], "multilabel", "a model", False, ["a.mp4"], [path], folder / "out")
+    vehicles = camtrap_dp.CamtrapDPObservations(str(package), observation_types={"car": "vehicle", "truck": "vehicle"})
+    vehicles.check(run)
+    vehicles.write(folder / "written", [clip], run)
+    rows = read_csv(folder / "written/observations.csv")[1:]
+    assert [row["observationType"] for row in rows] == ["vehicle", "vehicle"]
+    assert rows[0]["observationID"] != rows[1]["observationID"]
 
 
 def test_nothing_is_invented_for_a_package(package, videos, write, refused, folder):

@@ -107,6 +107,38 @@ def test_another_checkpoint_does_not_go_on_with_the_first_ones_rows(fitted, many
     assert Path("out/predictions.csv").read_bytes() == Path("alone/predictions.csv").read_bytes()
 
 
+def test_the_rows_of_other_clips_or_crops_are_not_taken(fitted, many, folder, refused):
+    interrupted(fitted, many)
+    shutil.copytree(many, "others", symlinks=True)
+    refused(lambda: main(arguments(fitted, "others", "out")), "not finished", "clips")
+    refused(lambda: main([*arguments(fitted, many, "out"), "--data.width=64", "--data.num_crops=3"]), "crops")
+
+
+@pytest.mark.parametrize(
+    ("option", "rows"), [("--trainer.limit_predict_batches=1", 1), ("--trainer.fast_dev_run=2", 2)]
+)
+def test_so_many_batches_only(fitted, many, folder, option, rows):
+    main([*arguments(fitted, many, "out"), option])
+    assert len(read_csv("out/predictions.csv")) == rows
+
+
+def test_output_that_is_no_number_is_no_prediction(fitted, many, folder, capsys):
+    broken = torch.load(fitted / "checkpoints/last.ckpt", weights_only=True)
+    for key, value in broken["state_dict"].items():
+        if key.startswith("head."):
+            value.fill_(float("nan"))
+    torch.save(broken, "broken.ckpt")
+    args = arguments(fitted, many, "out")
+    args[2] = "broken.ckpt"
+    with pytest.raises(SystemExit) as exit_info:
+        main(args)
+    assert exit_info.value.code == 1
+    assert "none of the clips" in capsys.readouterr().err
+    rows = read_csv("out/predictions.csv")
+    assert {row["status"] for row in rows} == {"failed"}
+    assert sum("not a number" in row["error"] for row in rows) == 90
+
+
 def test_goes_on_and_tries_again_what_failed(fitted, many, folder, capsys):
     left = interrupted(fitted, many)
     lines = b"".join(path.read_bytes() for path in sorted(left.glob("*.jsonl"))).splitlines()
@@ -150,6 +182,16 @@ def test_a_table_brings_its_sites(fitted, clips, folder, predict):
     rows = predict(fitted / "checkpoints/last.ckpt", "list.csv")
     assert [row["site"] for row in rows] == sites
     assert [row["filepath"] for row in rows] == [str(clips / row["filepath"]) for row in source]
+
+
+def test_a_table_as_spreadsheets_save_it(fitted, clips, folder, predict, refused):
+    names = [row["filepath"] for row in read_csv(clips / "labels.csv")[:2]]
+    text = "\n".join(["site;filepath", *(f"Süd;{name}" for name in names)])
+    Path("list.csv").write_bytes(text.encode("cp1252"))
+    refused(lambda: predict(fitted / "checkpoints/last.ckpt", "list.csv"), "data.videos", "list.csv", "UTF-8")
+    Path("list.csv").write_text(text, encoding="utf-8")
+    rows = predict(fitted / "checkpoints/last.ckpt", "list.csv", f"--data.data_dir={clips}")
+    assert [(row["filepath"], row["site"], row["status"]) for row in rows] == [(name, "Süd", "ok") for name in names]
 
 
 def test_terminated_it_keeps_what_is_done(fitted, many, folder):
