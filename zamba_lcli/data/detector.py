@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from zamba_lcli.errors import InputError
 
+REMEDY = "Install it with: pip install 'zamba-lcli[detector]'."
 SIDE = 640  # pixels of the square that the published weights were trained on
 PUBLISHED = Path("object_detection", "yolox", "assets", "yolox_tiny_640_20220528.pth")  # in the package zamba
 
@@ -31,6 +32,23 @@ class YoloxScorer:
 
     weights: str | None = None
     batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuses to be made where something is missing, which else the first clip would find out."""
+        if importlib.util.find_spec("yolox") is None:
+            raise InputError(f"YoloxScorer needs the package yolox. {REMEDY}")
+        if not self._weights().is_file():
+            raise InputError(
+                f"YoloxScorer: there is no file of weights {self._weights()}. {REMEDY} Or state another file."
+            )
+
+    def _weights(self) -> Path:
+        if self.weights is not None:
+            return Path(self.weights)
+        package = importlib.util.find_spec("zamba")
+        if package is None or package.origin is None:
+            raise InputError(f"YoloxScorer: its weights are in the package zamba. {REMEDY} Or state a file as weights.")
+        return Path(package.origin).parent / PUBLISHED
 
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Returns scores between 0 and 1, (N,), of pictures, uint8 (N, H, W, 3) RGB."""
@@ -55,21 +73,10 @@ class YoloxScorer:
     @cached_property
     def _network(self) -> Any:
         """The detector, loaded when it is first needed, in each process that reads clips."""
-        remedy = "Install it with: pip install 'zamba-lcli[detector]'."
-        if importlib.util.find_spec("yolox") is None:
-            raise InputError(f"YoloxScorer needs the package yolox. {remedy}")
         from yolox.config import YoloxConfig
 
-        path = self.weights
-        if path is None:
-            package = importlib.util.find_spec("zamba")
-            if package is None or package.origin is None:
-                raise InputError(
-                    f"YoloxScorer: its weights are in the package zamba. {remedy} Or state a file as weights."
-                )
-            path = str(Path(package.origin).parent / PUBLISHED)
         config = YoloxConfig.get_named_config("yolox-tiny")
         config.num_classes = 1
         network = config.get_model()
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
+        network.load_state_dict(torch.load(self._weights(), map_location="cpu", weights_only=True)["model"])
         return network.eval()
