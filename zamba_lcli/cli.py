@@ -78,7 +78,12 @@ NOISE_OF_PREDICT = (
     r"The dirpath has changed from",  # no checkpoint is written
 )
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-HEAD_ARGUMENTS = ("head_hidden_layer_sizes", "head_dropout_rate", "post_backbone_dropout")  # zamba's names, and ours
+HEAD_ARGUMENTS = (
+    "head_hidden_layer_sizes",
+    "head_dropout_rate",
+    "post_backbone_dropout",
+    "num_frames",
+)  # zamba's names, and ours
 USAGE = "zamba {} [--config FILE]... [--KEY VALUE]..."
 ABOUT = {
     "fit": "Train: the head of a network, then its last blocks as well, as the YAML says.",
@@ -439,6 +444,10 @@ class ZambaCLI(LightningCLI):
         for key in HEAD_ARGUMENTS:
             if key in found and key in config.model.init_args and f"model.init_args.{key}" not in stated:
                 config[f"model.init_args.{key}"] = found[key]
+        frames = config.model.init_args.get("num_frames")
+        if frames is not None and config.data.sampling is None:  # the network takes no other number
+            sampling = {"class_path": "zamba_lcli.data.EvenlySpaced", "init_args": {"num_frames": frames}}
+            config["data.sampling"] = Namespace(sampling)  # type: ignore[no-untyped-call]
 
     # ---- building ----------------------------------------------------------------------------------------------------
 

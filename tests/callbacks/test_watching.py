@@ -1,6 +1,7 @@
 """What there is to look at while a run goes on: pictures and speed in TensorBoard, a line on the console."""
 
 import re
+import shutil
 import time
 
 import numpy as np
@@ -51,6 +52,26 @@ def test_pictures_in_tensorboard(watched, clips):
         found = events.Tensors(f"val/{name}")
         assert [curve.step for curve in found] == [4, 6]
         assert events.SummaryMetadata(f"val/{name}").plugin_data.plugin_name == metadata.PLUGIN_NAME
+
+
+@pytest.mark.parametrize("option", ["--trainer.max_steps=3", "--trainer.callbacks.patience=0"])
+def test_pictures_of_the_last_epoch_however_the_run_ends(zamba, folder, clips, option):
+    """And with names that a typesetter of formulas would not take."""
+    shutil.copytree(clips, folder / "clips")
+    table = folder / "clips/labels.csv"
+    for path in (folder / "clips").glob("*.mp4"):
+        path.rename(path.with_name(f"$R_A_B$_{path.name}"))
+    text = table.read_text().replace("hopper,", "$h_o_p$,")
+    table.write_text(re.sub(r"^(\w+\.mp4)", r"$R_A_B$_\1", text, flags=re.M))
+    config = yaml.safe_load(TINY.read_text())
+    config["trainer"]["callbacks"] += [
+        {"class_path": "TensorBoardFigures", "init_args": {"every_n_epochs": 50}},
+        {"class_path": "EarlyStopping", "init_args": {"monitor": "val_loss", "min_delta": 100.0, "patience": 50}},
+    ]
+    (folder / "watched.yaml").write_text(yaml.safe_dump(config))
+    zamba("fit", "--trainer.max_epochs=9", option, config="watched.yaml", labels=table)
+    events = events_in(folder / "runs/tiny/version_0")
+    assert len(events.Images("val/confusion_matrix")) == len(events.Images("val/worst_mistakes")) == 1
 
 
 def test_curves_are_those_of_the_val_clips(watched, clips):

@@ -4,9 +4,11 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from conftest import read_csv
 from model_checks import check_commands, check_parts, check_training
 from torch import nn
 
+from zamba_lcli.cli import main
 from zamba_lcli.errors import InputError
 from zamba_lcli.models import SingleFrameResnet, TimeDistributedEfficientNet, TimeDistributedTimm
 
@@ -122,6 +124,24 @@ def test_imagenet_weights_come_from_torch_hubs_cache(folder, monkeypatch):
         assert all(torch.equal(value, published.state_dict()[key]) for key, value in base.items())
 
 
+@pytest.mark.parametrize("other", ["test_vit.r160_in1k", "test_resnet2", "cut"])
+def test_a_file_in_the_cache_that_is_another_networks(folder, monkeypatch, other):
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    cached = folder / "hub" / "checkpoints" / "test_resnet.r160_in1k.safetensors"
+    cached.parent.mkdir(parents=True)
+    network = timm.create_model("test_vit" if "vit" in other else "test_resnet")
+    state = network.state_dict()
+    if other == "test_resnet2":  # a part of it only
+        state = {key: value for key, value in state.items() if not key.startswith("layer4")}
+    safetensors.torch.save_file(state, cached)
+    if other == "cut":
+        cached.write_bytes(cached.read_bytes()[:-1000])
+    with pytest.raises(InputError) as error:
+        timm_model("test_resnet", weights="imagenet")
+    assert str(cached) in str(error.value)
+    assert "ownload" in str(error.value)
+
+
 def _no_network(*args, **kwargs):
     raise OSError("no network")
 
@@ -211,6 +231,22 @@ def test_zambas_checkpoint_gives_zambas_logits(zambas, folder, class_names):
         model.base.bn2,
         model.base.global_pool,
     ]
+
+
+def test_predicts_with_as_many_frames_as_zambas_checkpoint(zambas, clips, folder):
+    torch.save(zambas[1], "zamba_time_distributed.ckpt")
+    (folder / "two").mkdir()
+    for path in sorted(clips.glob("*.mp4"))[:2]:
+        (folder / "two" / path.name).symlink_to(path)
+    words = [
+        "--model=TimeDistributedEfficientNet",
+        "--model.weights=zamba_time_distributed.ckpt",
+        "--data.num_workers=0",
+    ]
+    main(["predict", *words, "--data.videos=two", "--data.height=32", "--data.width=32", "--trainer.accelerator=cpu"])
+    rows = read_csv(folder / "two_predictions/predictions.csv")
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert list(rows[0])[1:4] == ["c", "a", "b"]
 
 
 def test_hyperparameters_of_lightnings_class_are_read_as_plain_values(zambas, folder):

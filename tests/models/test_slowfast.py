@@ -59,6 +59,18 @@ def test_kinetics_weights_come_from_torch_hubs_cache(checkpoint, published, fold
     assert torch.equal(model.base.state_dict()[key], published.state_dict()[key])
 
 
+def test_a_file_in_the_cache_that_is_another_networks(published, folder, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    cached = folder / "hub" / "checkpoints" / "SLOWFAST_8x8_R50.pyth"
+    cached.parent.mkdir(parents=True)
+    state = {k: v for k, v in published.state_dict().items() if not k.startswith("blocks.4.")}
+    torch.save({"model_state": state}, cached)
+    with pytest.raises(InputError) as error:
+        SlowFast(["a", "b"])
+    assert str(cached) in str(error.value)
+    assert "Delete it" in str(error.value)
+
+
 def _no_network(*args, **kwargs):
     raise OSError("no network")
 

@@ -51,6 +51,8 @@ def test_predicts_with_all_its_classes(checkpoint, clips):
 def test_never_predicts_with_a_random_head(checkpoint, clips, refused):
     args = ["predict", *NETWORK, "--model.weights=zamba.ckpt", *DATA, "--data.videos", str(clips)]
     refused(lambda: main([*args, "--data.class_names=[a,b]"]), "no weights for", "head.", "random")
+    part = ["--data.class_names=[hopper,b]", "--model.keep_matching_classes=true"]
+    refused(lambda: main([*args, *part]), "no weights for", "head.", "random")
     refused(lambda: main([*args, "--model.head_hidden_layer_sizes=[8]"]), "no weights for", "head.")
 
 
@@ -69,6 +71,29 @@ def test_starts_from_it_with_other_classes(checkpoint, keep, capsys):
     assert same == [keep, keep]
     assert torch.equal(model.base.state_dict()["blocks.0.multipathway_blocks.0.conv.weight"],
                        checkpoint.base.state_dict()["blocks.0.multipathway_blocks.0.conv.weight"])  # fmt: skip
+
+
+@pytest.mark.parametrize(("dropout", "name"), [(None, "proj.2"), (0.0, "proj.2"), (0.1, "proj.3")])
+def test_layers_of_the_head_are_called_as_in_zamba(dropout, name):
+    """There is a layer of dropout only where something is dropped, and names of weights count it."""
+    model = SlowFast(
+        SPECIES,
+        weights=None,
+        model_depth=18,
+        stem_dim_outs=(8, 2),
+        head_hidden_layer_sizes=[16],
+        head_dropout_rate=dropout,
+    )
+    assert {key.rpartition(".")[0] for key in model.head.state_dict()} == {"proj.0", name}
+
+
+def test_a_bias_is_not_kept_without_its_weight(checkpoint):
+    theirs = checkpoint.output_layer().bias
+    model = SlowFast(
+        ["blank", "hopper", "pacer"], weights="zamba.ckpt", model_depth=18, stem_dim_outs=(8, 2),
+        head_hidden_layer_sizes=[8], keep_matching_classes=True,
+    )  # fmt: skip
+    assert not torch.isin(model.output_layer().bias, theirs).any()
 
 
 def test_the_same_classes_in_another_order_are_matched_by_name(checkpoint):

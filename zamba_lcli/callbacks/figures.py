@@ -42,14 +42,13 @@ class TensorBoardFigures(Callback):
         self.every_n_epochs = every_n_epochs
         self.mistakes = mistakes
         self.frames = frames
-        self._seen: list[tuple[int, NDArray[np.float64]]] = []
+        self._seen: list[tuple[int, NDArray[np.float64]]] = []  # of the last validation
+        self._is_drawn = True
         self._previews: dict[int, Preview | None] = {}  # of the clips shown last, most of which are shown again
 
-    def _is_due(self, trainer: Trainer) -> bool:
-        if trainer.sanity_checking or trainer.state.fn != "fit":
-            return False
-        epoch = trainer.current_epoch + 1
-        return epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.should_stop
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins anew."""
+        self._seen, self._is_drawn = [], trainer.sanity_checking or trainer.state.fn != "fit"
 
     def on_validation_batch_end(
         self,
@@ -61,15 +60,25 @@ class TensorBoardFigures(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keeps the probabilities of the batch's clips."""
-        if self._is_due(trainer):
+        if not self._is_drawn:
             module = cast(ZambaVideoClassificationLightningModule, pl_module)
             probabilities = module.probabilities(cast(Tensor, outputs)).double().cpu().numpy()
             self._seen += list(zip(batch["index"], probabilities, strict=True))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws what all processes have seen."""
-        if not self._is_due(trainer):
+        """Draws, every so many epochs."""
+        if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the last validation, however the run came to its end."""
+        self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws what all processes have seen, once."""
+        if self._is_drawn:
             return
+        self._is_drawn = True
         everyone: list[Any] = [self._seen]
         if trainer.world_size > 1:
             everyone = [None] * trainer.world_size
@@ -126,7 +135,7 @@ class TensorBoardFigures(Callback):
                         0.98, 0.03, f"{preview.times[column]:.1f} s", transform=axis.transAxes, ha="right", size=8,
                         color="white", bbox={"color": "black", "alpha": 0.6, "pad": 1.5},
                     )  # fmt: skip
-            line[0].set_title(title, loc="left", size=9)
+            line[0].set_title(title, loc="left", size=9, parse_math=False)  # names may have a $
         return figure
 
 
@@ -152,8 +161,8 @@ def _draw_matrix(matrix: NDArray[np.int64], names: list[str]) -> "Figure":
     axis = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axis.set_xticks(range(len(names)), names, rotation=90)
-    axis.set_yticks(range(len(names)), names)
+    axis.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+    axis.set_yticks(range(len(names)), names, parse_math=False)
     axis.set_xlabel("the model says")
     axis.set_ylabel("label")
     for (i, j), count in np.ndenumerate(matrix):

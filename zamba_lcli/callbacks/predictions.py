@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +33,7 @@ from zamba_lcli.types import Batch, Prediction
 
 SPOOL = "predictions.partial"
 SIGTERM_CODE = 143
+PATIENCE = timedelta(days=365)  # torch ends a run whose processes are half an hour apart, or ten minutes on GPUs
 NOT_FINITE = "the model's output is not a number"
 
 
@@ -44,7 +45,9 @@ class WritePredictions(BasePredictionWriter):
     goes on if it is started again with the same arguments: only clips without a row, and those that could not be read, are
     looked at again. Whether a clip is the same is told by its name, not by its content.
 
-    With several machines the output folder must be on a disk that all of them share.
+    Several processes, on one machine or many, are dealt the clips in turn before the first is read; those that are done first
+    wait for the others, however long that takes. With several machines the output folder must be on a disk that all of them
+    share.
 
     Args:
         output_dir: Folder to write to; null for one beside the input: ``clips_predictions`` for the folder ``clips``,
@@ -85,7 +88,10 @@ class WritePredictions(BasePredictionWriter):
         data.leave_out(lambda: self._done_already(trainer, module, data))
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens this process's file."""
+        """Opens this process's file; makes ready to wait for the others at the end, while all are at the same place."""
+        self._all: Any = None
+        if torch.distributed.is_initialized():
+            self._all = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
         self._file = self.spool.open(self._start, trainer.global_rank)
 
     def write_on_batch_end(
@@ -106,7 +112,8 @@ class WritePredictions(BasePredictionWriter):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merges the rows of all processes and writes the formats."""
         self._file.close()
-        trainer.strategy.barrier()
+        if self._all is not None:
+            torch.distributed.barrier(self._all)  # ends with an error where a process has gone
         if trainer.is_global_zero:
             self._merge(trainer, _data_of(trainer))
 

@@ -1,8 +1,9 @@
 """Which clips to predict."""
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from zamba_lcli.data.tables import parse_cells, read_text, separator_in
 from zamba_lcli.errors import InputError
@@ -31,11 +32,41 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 
+class PathsBelow(Sequence[Path]):
+    """Paths of clips, made when they are asked for: a million of them take four times the memory of their names.
+
+    Args:
+        folder: What the names are relative to.
+        names: Names of the clips.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        """Keeps the arguments."""
+        self.folder = folder
+        self.names = names
+
+    def __len__(self) -> int:
+        """Returns the number of paths."""
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, position: int) -> Path: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> list[Path]: ...
+
+    def __getitem__(self, position: int | slice) -> Path | list[Path]:
+        """Makes a path, or several."""
+        if isinstance(position, slice):
+            return [self.folder / name for name in self.names[position]]
+        return self.folder / self.names[position]
+
+
 class Videos(NamedTuple):
     """Clips to predict."""
 
     filepaths: list[str]  # as found, relative to the folder, or as written in the table
-    paths: list[Path]  # where they are, or should be
+    paths: Sequence[Path]  # where they are, or should be
     sites: list[str] | None  # as in the table; None if it does not tell
 
 
@@ -55,13 +86,13 @@ def find_videos(videos: str, data_dir: str | None = None) -> Videos:
     """
     path = Path(videos)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+        found = sorted(_clips_below(path), key=lambda name: name.replace("/", "\0"))  # a folder at a time
         if not found:
             raise InputError(
                 f"data.videos: no clip in {path.absolute()} or its subfolders; files with these endings count as clips: "
                 f"{' '.join(sorted(VIDEO_SUFFIXES))}."
             )
-        return Videos([p.relative_to(path).as_posix() for p in found], found, None)
+        return Videos(found, PathsBelow(path, found), None)
     if not path.is_file():
         raise InputError(f"data.videos: there is no folder or file {path.absolute()}.")
     if path.suffix.lower() != ".csv":
@@ -81,7 +112,17 @@ def find_videos(videos: str, data_dir: str | None = None) -> Videos:
     if not sites:
         raise InputError(f"data.videos: {path} names no clip in its column filepath.")
     folder = path.parent if data_dir is None else Path(data_dir)
-    return Videos(list(sites), [folder / name for name in sites], list(sites.values()) if has_sites else None)
+    names = list(sites)
+    return Videos(names, PathsBelow(folder, names), list(sites.values()) if has_sites else None)
+
+
+def _clips_below(folder: Path) -> Iterator[str]:
+    """Yields the clips in a folder and its subfolders, relative to it, as they come."""
+    for place, _, names in os.walk(folder):
+        below = Path(place).relative_to(folder)
+        for name in names:
+            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and os.path.isfile(os.path.join(place, name)):
+                yield name if below == Path() else f"{below.as_posix()}/{name}"
 
 
 def folder_beside(videos: str) -> Path:

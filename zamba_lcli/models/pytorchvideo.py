@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, cast
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.models.weights import load_file, load_published, take_what_fits, with_head_for_classes
+from zamba_lcli.models.weights import load_file, take_published, take_what_fits, with_head_for_classes
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 
 with warnings.catch_warnings():
@@ -106,8 +106,7 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
         self._cut = count - backbone_blocks  # the backbone's first block
         self.head = nn.Sequential(nn.Dropout(post_backbone_dropout or 0.0), nn.Linear(features, len(self.class_names)))
         if weights == "kinetics400":
-            state = load_published(URLS[name])
-            self.base.load_state_dict({key: value for key, value in state.items() if key in self.base.state_dict()})
+            take_published(self.base, URLS[name])
         elif weights is not None:
             self._load_file(weights)
         self.freeze_backbone()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.models.weights import load_file, load_published, take_what_fits, with_head_for_classes
+from zamba_lcli.models.weights import load_file, take_published, take_what_fits, with_head_for_classes
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 
 with warnings.catch_warnings():
@@ -41,10 +41,13 @@ class PathwayPool(nn.Module):
 
 
 def _perceptron(inputs: int, hidden_layer_sizes: Sequence[int], outputs: int, dropout: float) -> nn.Module:
-    """Returns linear layers with ReLU and dropout between them; a single one where there are no hidden layers."""
+    """Returns linear layers with ReLU and dropout between them; a single one where there are no hidden layers.
+
+    Without dropout there is no layer for it, as in zamba, whose names of weights count the layers.
+    """
     layers: list[nn.Module] = []
     for size in hidden_layer_sizes:
-        layers += [nn.Linear(inputs, size), nn.ReLU(), nn.Dropout(dropout)]
+        layers += [nn.Linear(inputs, size), nn.ReLU(), *([nn.Dropout(dropout)] if dropout > 0 else [])]
         inputs = size
     output = nn.Linear(inputs, outputs)
     return nn.Sequential(*layers, output) if layers else output
@@ -134,8 +137,7 @@ class SlowFast(ZambaVideoClassificationLightningModule):
                 "model.init_args.weights: kinetics400 exists for model_depth 50 and 101 with stem_dim_outs [64, 8]. Set "
                 "weights to null for a random start, or to a checkpoint file."
             )
-        state = load_published(url)
-        self.base.load_state_dict({key: value for key, value in state.items() if key in self.base.state_dict()})
+        take_published(self.base, url)
 
     @property
     def trunk(self) -> nn.Module:

@@ -48,6 +48,23 @@ def load_published(url: str) -> dict[str, Tensor]:
     return _state_dict(checkpoint)
 
 
+def take_published(network: nn.Module, url: str) -> None:
+    """Gives ``network`` the weights of a checkpoint of pytorchvideo's model zoo; those of layers that it has not are left out.
+
+    Raises:
+        InputError: If the file is not to be had, or holds the weights of another network.
+    """
+    state, wanted = load_published(url), network.state_dict()
+    for key, value in wanted.items():
+        counts = key.endswith("num_batches_tracked")  # old files lack it, and nothing depends on it
+        if not counts and (key not in state or state[key].shape != value.shape):
+            raise InputError(
+                f"model.init_args.weights: {_in_torch_hub(url.rsplit('/', 1)[-1])} is not the file that is published for this "
+                f"network: {key} is not in it, or has another shape. Delete it; it is downloaded again."
+            )
+    network.load_state_dict({key: state[key] for key in wanted if key in state})
+
+
 def build_image_model(name: str, pretrained: bool) -> nn.Module:
     """Builds one of timm's image models without its classifier, for pictures of any size where the network can.
 
@@ -80,10 +97,10 @@ def build_image_model(name: str, pretrained: bool) -> nn.Module:
             "to a checkpoint file."
         )
     cached = _in_torch_hub(f"{published.architecture}.{published.tag}.safetensors")
+    if cached.is_file():
+        return _with_weights_of(cached, name)
     try:
-        return _create_for_any_size(
-            name, pretrained=True, pretrained_cfg_overlay={"file": str(cached)} if cached.is_file() else None
-        )
+        return _create_for_any_size(name, pretrained=True)
     except OSError as error:
         source = (
             f"https://huggingface.co/{published.hf_hub_id}/resolve/main/model.safetensors"
@@ -95,6 +112,31 @@ def build_image_model(name: str, pretrained: bool) -> nn.Module:
             f"a network, download that file and put it at {cached}; or set weights to a checkpoint file, or to null for "
             "a random start."
         ) from error
+
+
+def _with_weights_of(file: Path, name: str) -> nn.Module:
+    """Builds a network with the published weights in ``file``; timm leaves at random, in silence, what is not in it."""
+    _load_safetensors(file)  # says what is wrong if it is damaged
+    models = []
+    for arguments in ({"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}, {}):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            try:
+                models.append(_create_for_any_size(name, **arguments))
+            except RuntimeError as error:
+                raise _of_another_network(file, name) from error
+    loaded, random = models
+    pairs = zip(loaded.named_parameters(), random.parameters(), strict=True)
+    if any(a.ndim > 1 and a.any() and torch.equal(a, b) for (_, a), b in pairs):
+        raise _of_another_network(file, name)
+    return loaded
+
+
+def _of_another_network(file: Path, name: str) -> InputError:
+    return InputError(
+        f"model.init_args.weights: {file} has not all the weights of {name}. Delete it, so that it is downloaded again; or put "
+        "the right file there."
+    )
 
 
 def _create_for_any_size(name: str, **arguments: Any) -> nn.Module:
@@ -160,14 +202,17 @@ def with_head_for_classes(
     if len(shared) < max(len(class_names), len(model.class_names)) and not (shared and model.keep_matching_classes):
         return {key: value for key, value in state.items() if not key.startswith("head.")}
     ours = {id(parameter) for parameter in model.output_layer().parameters()}
+    keys = {key: p for key, p in model.named_parameters(remove_duplicate=False) if id(p) in ours}
+    if any(key not in state or state[key].shape[1:] != parameter.shape[1:] for key, parameter in keys.items()):
+        return {key: value for key, value in state.items() if key not in keys}  # a bias goes with its weight
     here = [model.class_names.index(name) for name in shared]
     there = [list(class_names).index(name) for name in shared]
     fitting = dict(state)
-    for key, parameter in model.named_parameters(remove_duplicate=False):
-        if id(parameter) in ours and key in state and state[key].shape[1:] == parameter.shape[1:]:
-            fitting[key] = parameter.detach().clone()
-            fitting[key][here] = state[key][there].to(parameter.dtype)
+    for key, parameter in keys.items():
+        fitting[key] = parameter.detach().clone()
+        fitting[key][here] = state[key][there].to(parameter.dtype)
     if len(shared) < len(model.class_names):
+        model.untrained += list(keys)  # in part
         others = [name for name in model.class_names if name not in shared]
         rank_zero_info(f"The head knows the classes {shared}; it has to learn {others}.")
     return fitting
@@ -188,7 +233,7 @@ def take_what_fits(model: ZambaVideoClassificationLightningModule, state: dict[s
         )
     model.load_state_dict(taken, strict=False)
     reinitialized = [key for key in wanted if key not in taken]
-    model.untrained = reinitialized
+    model.untrained += reinitialized
     dropped = [key for key in state if key not in taken]
     lines = [f"{source}: {len(taken)} of the model's {len(wanted)} weights taken."]
     lines += [
