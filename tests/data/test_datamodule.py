@@ -3,6 +3,8 @@
 import csv
 import os
 import shutil
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -201,9 +203,34 @@ def test_a_folder_a_table_or_a_clip(clips, folder):
     assert len(names) == 16
     assert find_videos(str(paths[0])) == ([str(paths[0])], [paths[0]], None)
     (folder / "list.csv").write_text("\ufefffilepath,note\nb.mp4,x\na.mp4,\nb.mp4,again\n", encoding="utf-8")
-    assert find_videos("list.csv", str(clips)) == (["b.mp4", "a.mp4"], [clips / "b.mp4", clips / "a.mp4"], None)
+    names, paths, sites = find_videos("list.csv", str(clips))
+    assert (names, list(paths), sites) == (["b.mp4", "a.mp4"], [clips / "b.mp4", clips / "a.mp4"], None)
     (folder / "list.csv").write_text("filepath,site\nb.mp4,S1\na.mp4,\n")
     assert find_videos("list.csv").sites == ["S1", ""]
+
+
+def test_subfolders_are_searched_in_order(folder):
+    names = ["a/b.mp4", "a/c/d.MOV", "a.mp4", "ä/e.mp4"]
+    for name in [*names, "a/notes.txt", "a/.mp4"]:
+        path = folder / "clips" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (folder / "clips/a/folder.mp4").mkdir()
+    (folder / "clips/a/gone.mp4").symlink_to("nowhere.mp4")
+    found = find_videos("clips")
+    assert (found.filepaths, list(found.paths)) == (names, [Path("clips") / name for name in names])
+    assert found.paths[1:3] == [Path("clips/a/c/d.MOV"), Path("clips/a.mp4")]
+
+
+def test_a_clip_takes_little_more_memory_than_its_name(folder):
+    number = 20_000
+    (folder / "list.csv").write_text("filepath\n" + "".join(f"site/100EK113/{i:08d}.mp4\n" for i in range(number)))
+    tracemalloc.start()
+    found = find_videos("list.csv")
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found.paths) == number
+    assert taken / number < 150  # bytes; a path alone takes 300
 
 
 @pytest.mark.parametrize(("make", "text"), [("nix", "no folder"), ("empty/", "no clip"), ("a.csv", "filepath")])
