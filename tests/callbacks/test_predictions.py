@@ -12,8 +12,9 @@ import pytest
 import torch
 from conftest import read_csv
 
+from zamba_lcli.callbacks import ClipProgressBar, Speed, WritePredictions
 from zamba_lcli.callbacks.spool import Spool
-from zamba_lcli.cli import main
+from zamba_lcli.cli import _order, main
 from zamba_lcli.data import DemoClips
 
 DRIVER = Path(__file__).parent.parent / "predict_driver.py"
@@ -192,6 +193,32 @@ def test_a_table_as_spreadsheets_save_it(fitted, clips, folder, predict, refused
     Path("list.csv").write_text(text, encoding="utf-8")
     rows = predict(fitted / "checkpoints/last.ckpt", "list.csv", f"--data.data_dir={clips}")
     assert [(row["filepath"], row["site"], row["status"]) for row in rows] == [(name, "Süd", "ok") for name in names]
+
+
+@pytest.mark.slow
+def test_those_that_are_done_first_wait_for_the_others(fitted, many, folder):
+    """The second process needs longer than torch lets processes be apart, here 10 seconds."""
+    for path in sorted(many.iterdir())[4:]:
+        path.unlink()
+    Path("slow.py").write_text(
+        "import os, time\ndef scores(frames):\n"
+        "    time.sleep(8 * int(os.environ['RANK']))\n"
+        "    return frames.mean(axis=(1, 2, 3))\n"
+    )
+    sampling = ["--data.sampling=HighestScores", "--data.sampling.scorer=slow.scores", "--data.sampling.num_frames=8"]
+    two = ["--trainer.devices=2", "--trainer.strategy=DDPStrategy", "--trainer.strategy.timeout=0:00:10"]
+    script = (
+        f"import sys; sys.path.insert(0, {str(DRIVER.parent)!r}); import predict_driver as d\n"
+        f"print(d.end(d.start(2, {[*arguments(fitted, many, 'out'), *sampling, *two]!r})))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=150)
+    assert ended.stdout.strip() == "[0, 0]", "".join(path.read_text()[-3000:] for path in Path().glob("log*.txt"))
+    assert [row["status"] for row in read_csv("out/predictions.csv")] == ["ok"] * 4
+
+
+def test_the_clock_comes_last():
+    callbacks = sorted([Speed(), WritePredictions(), ClipProgressBar()], key=_order)
+    assert isinstance(callbacks[-1], Speed)  # what the others do after a batch is work, not waiting for clips
 
 
 def test_terminated_it_keeps_what_is_done(fitted, many, folder):
