@@ -147,6 +147,13 @@ def test_a_model_that_is_never_wrong_has_a_temperature():
     assert 0.01 <= ev.fit_temperature(targets, np.eye(3), "multiclass") < 0.1
 
 
+def test_one_site_tells_no_interval():
+    targets = np.eye(2, dtype=bool)[[0, 1, 1]]
+    overall, by_class = ev.bootstrap(targets, targets, targets.astype(float), ["a"] * 3)
+    assert np.isnan(overall["macro_f1"]).all()
+    assert np.isnan(by_class["f1"]).all()
+
+
 def test_intervals_draw_whole_sites():
     targets, logits = sample("multiclass", 0, clips=60)
     probabilities = probabilities_of(logits, "multiclass")

@@ -5,11 +5,13 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import read_csv
 
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
+from zamba_lcli.evaluation import confusion_matrix
 from zamba_lcli.report import Report, ReportClip, spread
 
 NAMES = list(DemoClips.class_names)
@@ -121,6 +123,39 @@ def test_the_report_of_a_test(reports, opened):
     assert failed[0]["filepath"] in page.inner_text("#failed")
     assert failed[0]["error"] in page.inner_text("#failed")
     assert page.locator("#site b").count() == 0  # names are text
+
+
+@needs_browser
+def test_with_the_keyboard_alone(reports, opened):
+    page = opened(reports["test"] / "report.html")
+    for place in ("#per-class th:nth-child(3) button", "#matrix tbody tr:nth-child(2) button >> nth=1"):
+        page.focus(place)
+        page.keyboard.press("Enter")
+        assert page.evaluate(f"document.activeElement.closest('table').id === '{place[1:].split(' ')[0]}'")
+        page.keyboard.press("Tab")  # on to the next one
+        assert page.evaluate("document.activeElement.tagName") == "BUTTON"
+    assert page.get_attribute("#per-class th:nth-child(3)", "aria-sort") == "descending"
+    assert page.locator("#matrix button[aria-pressed=true]").count() == 1
+    assert "clips labelled" in page.get_attribute("#matrix tbody button >> nth=0", "aria-label")
+
+
+@needs_browser
+def test_cells_show_the_clips_that_they_count_where_clips_have_several_labels(opened, folder):
+    truths = [[0], [0, 1], [1], [0, 1]]
+    said = [[0.9, 0.2], [0.8, 0.7], [0.6, 0.4], [0.1, 0.9]]
+    clips = [ReportClip(f"{i}.mp4", p, truth, None) for i, (p, truth) in enumerate(zip(said, truths, strict=True))]
+    targets = np.array([[i in truth for i in range(2)] for truth in truths])
+    matrix = confusion_matrix(targets, np.array(said)).tolist()
+    assert matrix == [[1, 0], [1, 0]]
+    Report("t", [], ["a", "b"], ["n"], [[3], [3]], clips, 4, confusion=matrix).write(Path("r.html"))
+    page = opened(folder / "r.html")
+    for i in range(2):
+        for j in range(2):
+            page.locator("#matrix tbody tr").nth(i).locator("button").nth(j).click()
+            assert count(page) == matrix[i][j]
+    page.select_option("#truth", label="b")  # a filter, that takes all with the label
+    page.select_option("#top", label="any")
+    assert count(page) == 3
 
 
 @needs_browser

@@ -18,6 +18,7 @@ Bools: TypeAlias = NDArray[np.bool_]
 Floats: TypeAlias = NDArray[np.float64]
 LOST = (0.01, 0.02, 0.05, 0.10, 0.15)  # shares of animals that may be lost
 BINS = 15  # of reliability, as many as Guo et al. 2017 have
+TEMPERATURES = (0.01, 100.0)  # the lowest and the highest that is fitted
 RESAMPLES = 1000  # of the sites
 INTERVAL = (2.5, 97.5)  # percentiles: 95 % lie between
 
@@ -192,10 +193,10 @@ def fit_temperature(targets: Bools, logits: Floats, task: Task) -> float:
             optimizer.zero_grad()
             loss = _cross_entropy(values * inverse, truth, task)
             loss.backward()  # type: ignore[no-untyped-call]
-            return float(loss)
+            return float(loss.detach())
 
         optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return float(1 / np.clip(inverse.item(), 0.01, 100.0))
+    return float(np.clip(1 / max(inverse.item(), 1e-9), *TEMPERATURES))
 
 
 def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, task: Task) -> torch.Tensor:
@@ -230,10 +231,13 @@ def bootstrap(
 
     Returns:
         Of ``accuracy`` (the top class is a label) and ``macro_f1`` the low and high ends; and of ``precision``, ``recall`` and
-        ``f1``, by class, float (classes, 2), NaN where a score is not defined.
+        ``f1``, by class, float (classes, 2), NaN where a score is not defined, and everywhere if there is only one group, which
+        tells nothing of how groups differ.
     """
     _, group_of = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
     number = int(group_of.max()) + 1
+    if number == 1:
+        resamples = 0
     draws = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=resamples)
     top_is_right = targets[np.arange(len(targets)), probabilities.argmax(axis=1)]
 

@@ -111,6 +111,8 @@ def test_the_temperature_is_used_by_predict(tested, fitted, clips, folder, predi
     assert metrics["fitted_temperature"]["temperature"] == temperature
     assert metrics["fitted_temperature"]["val_clips"] == 4
     assert temperature != 1.0
+    assert "fitted on 4 val clips" in (tested / "report.html").read_text()  # too few
+    assert {row["temperature"] for row in read_csv(tested / "operating_points.csv")} == {"1"}
     plain = predict(fitted / "checkpoints/last.ckpt", clips, output_dir="plain")
     cooled = predict(
         fitted / "checkpoints/last.ckpt", clips, "--config", tested / "calibrated.yaml", output_dir="cooled"

@@ -13,6 +13,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from zamba_lcli import evaluation as ev
@@ -23,6 +24,8 @@ from zamba_lcli.errors import InputError
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 from zamba_lcli.report import Report, ReportClip, spread
 from zamba_lcli.types import Batch, Task
+
+ENOUGH_CLIPS = 50  # to fit a temperature on
 
 
 @dataclass
@@ -156,8 +159,12 @@ class Evaluation(Callback):
             **_calibration(holdout, holdout.temperature),
             "temperature": holdout.temperature,
         }
+        notes = [f"Checkpoint: {checkpoint}"] if checkpoint else []
         if val is not None and len(val.targets):
             fitted = ev.fit_temperature(val.targets, val.logits, val.task)
+            if doubt := _doubt(fitted, len(val.targets)):
+                rank_zero_warn(f"calibrated.yaml: {doubt}")
+                notes.append(f"The fitted temperature {fitted:.3g} is not to be relied on: {doubt}")
             metrics["fitted_temperature"] = {
                 "temperature": fitted,
                 "val_clips": len(val.targets),
@@ -172,10 +179,12 @@ class Evaluation(Callback):
                 (folder / "calibrated.yaml").write_text(head + text, encoding="utf-8")
         (folder / "metrics.json").write_text(json.dumps(_finite(metrics), indent=2, ensure_ascii=False), "utf-8")
         self._write_tables(folder, holdout, scores, by_class)
-        self._write_report(folder, holdout, scores, metrics)
+        self._write_report(folder, holdout, scores, metrics, notes)
         return metrics
 
-    def _write_report(self, folder: Path, holdout: Answers, scores: ev.ClassScores, metrics: dict[str, Any]) -> None:
+    def _write_report(
+        self, folder: Path, holdout: Answers, scores: ev.ClassScores, metrics: dict[str, Any], notes: list[str]
+    ) -> None:
         probabilities, highest = holdout.probabilities, holdout.probabilities.max(axis=1)
         right = np.take_along_axis(holdout.targets, probabilities.argmax(axis=1)[:, None], axis=1)[:, 0]
         # mistakes first, those the model is most sure of before others; then some that are right
@@ -187,6 +196,7 @@ class Evaluation(Callback):
         pictures = {i: preview for i, preview in zip(chosen, found, strict=True) if preview is not None}
         low, high = metrics["intervals_95"]["macro_f1"]
         drawn = metrics["intervals_95"]["drawn"]
+        between = f"not known from one of the {drawn}" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
         Report(
             title=f"Test on {len(holdout.targets)} clips",
             summary=[
@@ -194,7 +204,7 @@ class Evaluation(Callback):
                 ("could not be read", str(len(holdout.failed))),
                 ("accuracy", f"{metrics['accuracy']:.3f}"),
                 ("macro F1", f"{metrics['macro_f1']:.3f}"),
-                (f"macro F1, 95 % interval by {drawn}", f"{low:.3f} to {high:.3f}"),
+                (f"macro F1, 95 % interval by {drawn}", between),
                 ("mean average precision", f"{metrics['mean_average_precision']:.3f}"),
                 ("expected calibration error", f"{metrics['expected_calibration_error']:.3f}"),
             ],
@@ -220,7 +230,7 @@ class Evaluation(Callback):
             ],
             total=len(holdout.targets),
             failed=[(printable(filepath), reason) for filepath, reason in holdout.failed.items()],
-            notes=[f"Checkpoint: {metrics['checkpoint']}"] if metrics["checkpoint"] else [],
+            notes=notes,
         ).write(folder / "report.html")
 
     def _write_tables(
@@ -251,7 +261,7 @@ class Evaluation(Callback):
         _write(folder / "confusion_matrix.csv", ["true", *names], rows)
         _write(
             folder / "operating_points.csv",
-            ["class", "may_lose", "sorted_out", "threshold", "lost", "removed"],
+            ["class", "may_lose", "sorted_out", "threshold", "lost", "removed", "temperature"],
             self._operating_rows(holdout),
         )
         found = ev.reliability(holdout.targets, holdout.probabilities, holdout.task)
@@ -275,7 +285,7 @@ class Evaluation(Callback):
             for point in ev.operating_points(wanted, -scores if is_blank else scores):
                 threshold = -point.threshold if is_blank else point.threshold
                 rule = "above" if is_blank else "below"
-                yield [name, point.may_lose, rule, threshold, point.lost, point.removed]
+                yield [name, point.may_lose, rule, threshold, point.lost, point.removed, holdout.temperature]
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------------
@@ -361,6 +371,15 @@ def _cell(value: Any) -> Any:
 def _mean(values: NDArray[np.float64]) -> float:
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else math.nan
+
+
+def _doubt(temperature: float, clips: int) -> str:
+    """Returns why a temperature fitted on so many clips is not to be relied on; empty if it is."""
+    if clips < ENOUGH_CLIPS:
+        return f"it is fitted on {clips} val clips; {ENOUGH_CLIPS} or more are needed."
+    if not ev.TEMPERATURES[0] < temperature < ev.TEMPERATURES[1]:
+        return "no temperature fits best: the val clips are all right, or no better than chance."
+    return ""
 
 
 def _finite(value: Any) -> Any:

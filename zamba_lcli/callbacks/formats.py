@@ -10,7 +10,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -322,8 +322,9 @@ class HTMLReport(PredictionFormat):
             by_class[clip.probabilities.index(max(clip.probabilities))].append(i)
         seen = [group for group in by_class if group]
         number = -(-self.previews // max(len(seen), 1))
-        chosen = [group[i] for group in seen for i in spread([max(clips[j].probabilities) for j in group], number)]
-        return chosen[: self.previews]
+        chosen = [[group[i] for i in spread([max(clips[j].probabilities) for j in group], number)] for group in seen]
+        in_turn = [i for turn in zip_longest(*chosen) for i in turn if i is not None]  # each class before any has two
+        return in_turn[: self.previews]
 
 
 def printable(filepath: str) -> str:
