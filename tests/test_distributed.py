@@ -74,17 +74,16 @@ def test_ddp_equals_one_process_with_the_joint_batch(one_process, clips, folder)
     assert largest_difference(state(folder / "runs/two/version_0"), resumed) == 0
 
 
-@pytest.mark.slow
-def test_two_nodes_with_torchrun(one_process, clips, folder):
+def run_on_two_nodes(*args):
+    """Runs a command by torchrun on two nodes that are one machine, with a process each."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    two = ["--trainer.strategy=ddp", "--trainer.devices=1", "--trainer.num_nodes=2", "--data.batch_size=2"]
     launch = ["--nnodes=2", "--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={port}"]
-    fit = command(clips, "--trainer.logger.name=nodes", *two)[2:]
+    two = ["--trainer.strategy=ddp", "--trainer.devices=1", "--trainer.num_nodes=2"]
     nodes = [
         subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", f"--node_rank={rank}", *launch, "-m", *fit],
+            [sys.executable, "-m", "torch.distributed.run", f"--node_rank={rank}", *launch, *args, *two],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -92,7 +91,29 @@ def test_two_nodes_with_torchrun(one_process, clips, folder):
     ]
     errors = [node.communicate(timeout=200)[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], errors
+
+
+@pytest.mark.slow
+def test_two_nodes_with_torchrun(one_process, clips, folder):
+    run_on_two_nodes(*command(clips, "--trainer.logger.name=nodes", "--data.batch_size=2")[1:])
     assert close(state(one_process)["state_dict"], state(folder / "runs/nodes/version_0")["state_dict"]) < 1e-5
+
+
+@pytest.mark.slow
+def test_two_nodes_predict_each_clip_once(fitted, clips, folder):
+    expected = {path.name for path in clips.iterdir() if path.suffix in (".avi", ".mp4")}
+    (folder / "list.csv").write_text("\n".join(["filepath", *sorted(expected), "gone.mp4"]))
+    checkpoint = ["--ckpt_path", str(fitted / "checkpoints/last.ckpt")]
+    data = ["--data.videos=list.csv", f"--data.data_dir={clips}", "--data.num_workers=0", "--trainer.accelerator=cpu"]
+    tables = []
+    for launch in (run_on_two_nodes, lambda *args: run(sys.executable, *args)):
+        launch("-m", "zamba_lcli", "predict", *checkpoint, *data)
+        tables.append(read_csv(folder / "list_predictions/predictions.csv"))
+        shutil.rmtree(folder / "list_predictions")
+    two, one = tables
+    assert [row["filepath"] for row in two] == [*sorted(expected), "gone.mp4"]
+    assert [row["status"] for row in two] == [*["ok"] * len(expected), "failed"]
+    assert torch.allclose(*(torch.tensor([float(r["walker"] or 0) for r in t]) for t in (one, two)), atol=1e-5)
 
 
 def test_predictions_and_metrics_count_each_clip_once(fitted, clips, folder):
