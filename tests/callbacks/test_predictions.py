@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from zamba_lcli.callbacks import ClipProgressBar, Speed, WritePredictions
 from zamba_lcli.callbacks.spool import Spool
 from zamba_lcli.cli import _order, main
 from zamba_lcli.data import DemoClips
+from zamba_lcli.errors import InputError
 
 DRIVER = Path(__file__).parent.parent / "predict_driver.py"
 
@@ -173,6 +175,32 @@ def test_does_not_overwrite_unless_told_to(fitted, clips, folder, refused):
     assert Path("out/predictions.csv").read_text() == "mine"
     main([*args, "--trainer.callbacks.overwrite=true"])
     assert len(read_csv("out/predictions.csv")) == 16
+
+
+def test_the_input_is_never_written_over(fitted, clips, folder, refused):
+    Path("out").mkdir()
+    table = "filepath\n" + "\n".join(row["filepath"] for row in read_csv(clips / "labels.csv"))
+    Path("out/predictions.csv").write_text(table)
+    overwrite = [f"--data.data_dir={clips}", "--trainer.callbacks.overwrite=true"]
+    refused(
+        lambda: main([*arguments(fitted, "out/predictions.csv", "out"), *overwrite]), "predictions.csv", "output_dir"
+    )
+    assert Path("out/predictions.csv").read_text() == table
+    writer = WritePredictions("out", overwrite=True)
+    writer.run = SimpleNamespace(paths=[Path("out/package/a.mp4")])
+    with pytest.raises(InputError, match="another output_dir"):
+        writer._spare_input(Path("out/package"), "out")
+
+
+def test_wrong_input_in_a_process_that_reads_clips_is_one_message(fitted, clips, folder, capsys):
+    Path("odd.py").write_text("def scores(frames):\n    return frames\n")
+    more = ["--data.sampling=HighestScores", "--data.sampling.scorer=odd.scores", "--data.sampling.num_frames=8"]
+    with pytest.raises(SystemExit) as exit_info:
+        main([*arguments(fitted, clips, "out"), *more, "--data.num_workers=1"])
+    message = capsys.readouterr().err.partition("error: ")[2]
+    assert exit_info.value.code == 2
+    assert message.startswith("data.sampling.init_args.scorer: it gave scores of the shape")
+    assert len(message.splitlines()) == 1
 
 
 def test_a_table_brings_its_sites(fitted, clips, folder, predict):

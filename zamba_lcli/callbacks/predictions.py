@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -155,6 +156,8 @@ class WritePredictions(BasePredictionWriter):
             )
         for prediction_format in self.formats:
             prediction_format.check(self.run)
+        for path in there:
+            self._spare_input(path, str(data.videos))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             start = self.spool.begin(_header(trainer, module, data), discard=self.overwrite)
@@ -164,6 +167,15 @@ class WritePredictions(BasePredictionWriter):
             ) from None
         found = self.spool.find(self.run.filepaths)
         return start, found.there & ~found.failed
+
+    def _spare_input(self, path: Path, videos: str) -> None:
+        """Refuses to write over the clips or their table."""
+        target = os.path.abspath(path)
+        for place in chain([videos], map(str, self.run.paths)):
+            if f"{os.path.abspath(place)}{os.sep}".startswith(f"{target}{os.sep}"):
+                raise InputError(
+                    f"{target} would be written over, and {place} with it. Give WritePredictions another output_dir."
+                )
 
     def _merge(self, trainer: Trainer, data: ZambaVideoDataModule) -> None:
         found = self.spool.find(self.run.filepaths)

@@ -97,8 +97,8 @@ class Spool:
 
     def find(self, filepaths: Sequence[str]) -> FoundRows:
         """Looks where the row of each clip is; a clip with several rows has that which could be read, or else the last."""
-        position_of = {filepath: position for position, filepath in enumerate(filepaths)}
         files, clips = self._files(), len(filepaths)
+        position_of = {filepath: position for position, filepath in enumerate(filepaths if files else ())}
         found = FoundRows(files, np.full(clips, -1, np.int32), np.zeros(clips, np.int64), np.zeros(clips, np.bool_))
         for number, path in enumerate(files):
             offset = 0
