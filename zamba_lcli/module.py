@@ -408,6 +408,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         each call (a sixth of SlowFast's time on two cores). And lets all processes go by the seed of the first one: a seed
         that is drawn is another in each of them.
         """
+        if stage == "fit":
+            self._watch_bfloat16()
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d):
                 layer.to(memory_format=torch.channels_last_3d)
@@ -427,13 +429,14 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             rank_zero_info("class_weights: " + ", ".join(f"{name} {weight:.4g}" for name, weight in weights.items()))
             self._weigh_classes(weights)
 
-    def on_fit_start(self) -> None:
+    def _watch_bfloat16(self) -> None:
         """Refuses to train in bfloat16 what the CPU computes wrongly."""
         callbacks = cast(list[Callback], self.trainer.callbacks)  # type: ignore[attr-defined]
         epochs = self.trainer.max_epochs
         end = float("inf") if epochs is None or epochs < 0 else epochs
         unfreezes = any(isinstance(c, BackboneFinetuning) and c.unfreeze_backbone_at_epoch < end for c in callbacks)
-        if self.device.type == "cpu" and "bf16" in str(self.trainer.precision) and unfreezes:
+        on_cpu = self.trainer.strategy.root_device.type == "cpu"
+        if on_cpu and "bf16" in str(self.trainer.precision) and unfreezes:
             for layer in self.backbone.modules():
                 if isinstance(layer, nn.Conv3d):
                     self._guards.append(layer.register_forward_pre_hook(_refuse_too_few_frames))

@@ -14,6 +14,7 @@ from test_cli import scalars
 from test_resume import cls, largest_difference, state
 from video_files import damage
 
+from zamba_lcli.callbacks.features import FeatureStore
 from zamba_lcli.data import dataset
 from zamba_lcli.data.video import read_clip
 from zamba_lcli.models import SlowFast
@@ -109,6 +110,7 @@ def test_a_resumed_run_uses_it(zamba, folder, counted):
         ("--model.init_args.loss=SoftmaxFocalLoss", 0),
         ("--model.init_args.class_weights=balanced", 0),
         ("--data.clip_weights=ClassBalanced", 0),
+        ("--model.init_args.temperature=2", 0),
         ("--data.num_crops=1", 12),
         ("--seed_everything=2", 12),  # other random weights
         ("--data.height=40", 12),
@@ -163,6 +165,67 @@ def test_augmentation_is_refused_or_cached_in_views(zamba, folder, refused, coun
     zamba("fit", *recipe(folder, "plain", None, augmentation=FLIP), "--trainer.max_epochs=2")
     ours, theirs = (scalars(folder / f"runs/{name}/version_0")["train_loss"] for name in ("views", "plain"))
     assert [v for _, v in ours][:4] == pytest.approx([v for _, v in theirs], rel=1e-5)  # the views of epochs 0 and 1
+
+
+def test_views_are_those_of_the_seed_and_of_the_transforms_arguments(zamba, folder, counted, fitted, monkeypatch):
+    (folder / "own_transforms.py").write_text(
+        "from torch import nn\n\nclass Darken(nn.Module):\n    def __init__(self, factor: float):\n"
+        "        super().__init__()\n        self.factor = factor\n\n"
+        "    def forward(self, video):\n        return (video * self.factor).to(video.dtype)\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    weights = f"--model.init_args.weights={fitted / 'checkpoints/last.ckpt'}"  # the same with each seed
+    for factor, seed, computed in ((0.5, 1, 20), (0.5, 1, 0), (0.5, 2, 16), (0.1, 2, 16)):
+        inner = [
+            cls("torchvision.transforms.v2.RandomChoice", transforms=[cls("own_transforms.Darken", factor=factor)])
+        ]
+        counted.update(read=0)
+        config = recipe(folder, "views", {"views": 2}, augmentation=inner)
+        zamba("fit", *config, weights, f"--seed_everything={seed}", "--trainer.max_epochs=1")
+        assert counted["read"] == computed
+
+
+def test_damage_anywhere_in_an_entry_is_seen(folder):
+    store = FeatureStore(folder, torch.float32)
+    features = [torch.arange(24.0).reshape(1, 2, 3, 2, 2), torch.ones(1, 4)]
+    store.put_trunk("entry", features)
+    path = next(folder.rglob("*.trunk"))
+    content = path.read_bytes()
+    assert store.is_whole("entry")
+    for position in range(0, len(content), 3):
+        for flip in (1, 128, 255):
+            damaged = bytearray(content)
+            damaged[position] ^= flip
+            path.write_bytes(damaged)
+            if (kept := store._load(path)) is not None:  # it was of no consequence
+                assert all(torch.equal(a, b) for a, b in zip(kept, features, strict=True))
+
+
+@pytest.mark.parametrize("cache", [{}, {"dtype": "bfloat16"}])
+def test_the_frozen_backbone_runs_once_a_clip(zamba, folder, monkeypatch, cache):
+    clips, forward = [], SlowFast.forward_backbone
+
+    def backbone(self, features):
+        clips.append(0 if self.training else len(features[0]))
+        return forward(self, features)
+
+    monkeypatch.setattr(SlowFast, "forward_backbone", backbone)
+    zamba("fit", *recipe(folder, "cached", cache), "--trainer.max_epochs=2")  # the backbone is frozen in both
+    assert sum(clips) == 12
+
+
+def test_double_precision(zamba, folder):
+    for name, cache in (("plain", None), ("cached", {})):
+        zamba("fit", *recipe(folder, name, cache), "--trainer.precision=64-true")
+    close(folder, "cached", "plain")
+
+
+def test_bfloat16_that_the_cpu_computes_wrongly_is_refused_before_the_pass(zamba, folder, refused, counted):
+    frames = "--data.sampling.init_args.num_frames=4"
+    refused(
+        lambda: zamba("fit", *recipe(folder, "a", {}), "--trainer.precision=bf16-mixed", frames), "trainer.precision"
+    )
+    assert not list((folder / "feature_cache").rglob("*.trunk"))
 
 
 def test_a_limit_is_compared_before_the_pass(zamba, folder, refused, counted):

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.dataset import ClipDataset, Drawn
 from zamba_lcli.errors import InputError
 from zamba_lcli.module import Features, ZambaVideoClassificationLightningModule
-from zamba_lcli.types import Batch
+from zamba_lcli.types import Batch, run_seed
 
 GB = 10**9
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -36,7 +37,19 @@ ELSEWHERE = (
     "class_weights",
     "weights",
     "post_backbone_dropout",
+    "pooling",
+    "temperature",
+    "keep_matching_classes",
 )
+FORMAT = 1  # of entries; another one where what they hold changes
+DAMAGE = (  # what reading a file whose bytes are wrong ends in
+    OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError,
+    AssertionError, pickle.UnpicklingError,
+)  # fmt: skip
+
+
+Work: TypeAlias = tuple[ClipDataset, int, int, str]  # dataset, position, view, entry
+T = TypeVar("T")
 
 
 class FeatureStore:
@@ -62,19 +75,19 @@ class FeatureStore:
 
     def is_whole(self, entry: str) -> bool:
         """Returns whether the trunk's output of ``entry`` is there, undamaged."""
-        kept = self._load(self._path(entry, "trunk"))
-        return kept is not None and kept["crc"] == _checksum(kept["features"])
+        return self._load(self._path(entry, "trunk")) is not None
 
     def put_trunk(self, entry: str, features: Features) -> None:
         """Keeps a trunk's output, with a batch dimension."""
         features = _map(features, lambda x: x.detach().to("cpu", self.dtype).clone())
         self._save(self._path(entry, "trunk"), {"features": features, "crc": _checksum(features)})
 
-    def put_backbone(self, entry: str, features: Tensor) -> None:
-        """Keeps the frozen backbone's output, with a batch dimension."""
+    def put_backbone(self, entry: str, features: Tensor) -> Tensor:
+        """Keeps the frozen backbone's output, with a batch dimension, and returns what is kept."""
         features = features.detach().float().cpu().clone()
         name = f"{self.backbone_key}.backbone"
         self._save(self._path(entry, name), {"features": features, "crc": _checksum(features)})
+        return features
 
     def trunk(self, module: ZambaVideoClassificationLightningModule, entries: Sequence[str]) -> Features:
         """Returns the trunk's outputs as a batch on the module's device; only what is used is read from the disk."""
@@ -86,8 +99,8 @@ class FeatureStore:
                     f"FrozenFeatureCache: an entry in {self.folder.absolute()} was deleted or damaged while it was in use. "
                     "Resume from the last checkpoint: it is computed again."
                 )
-            parts.append(kept["features"])
-        return _map(_cat(parts), lambda x: x.to(module.device, torch.float32))
+            parts.append(kept)
+        return _map(_cat(parts), lambda x: x.to(module.device, _dtype(module)))
 
     def backbone(self, module: ZambaVideoClassificationLightningModule, entries: Sequence[str]) -> Tensor:
         """Returns the frozen backbone's outputs as a batch on the module's device, those that are missing computed now."""
@@ -95,18 +108,20 @@ class FeatureStore:
         for entry in entries:
             path = self._path(entry, f"{self.backbone_key}.backbone")
             kept = self._load(path)
-            if kept is None or kept["crc"] != _checksum(kept["features"]):
+            if kept is None:
                 with torch.no_grad():
-                    self.put_backbone(entry, module.forward_backbone(self.trunk(module, [entry])))
-                kept = cast(dict[str, Any], self._load(path))
-            parts.append(kept["features"])
-        return torch.cat(parts).to(module.device)
+                    kept = self.put_backbone(entry, module.forward_backbone(self.trunk(module, [entry])))
+            parts.append(cast(Tensor, kept))
+        return torch.cat(parts).to(module.device, _dtype(module))
 
     @staticmethod
-    def _load(path: Path) -> dict[str, Any] | None:
+    def _load(path: Path) -> Features | None:
+        """Returns the features in a file; None if it is not there or damaged."""
         try:
-            return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True, mmap=True))
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError):  # not there, or damaged
+            kept = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            features: Features = kept["features"]
+            return features if kept["crc"] == _checksum(features) else None
+        except DAMAGE:
             return None
 
     @staticmethod
@@ -162,39 +177,38 @@ class FrozenFeatureCache(Callback):
         store = FeatureStore(Path(self.dir), DTYPES[self.dtype])
         store.backbone_key = fingerprint(module.backbone)[:16]
         trunk_key = "|".join([_arguments(module), fingerprint(module.trunk), str(trainer.precision), self.dtype])
-        work: list[tuple[ClipDataset, int, int, str]] = []  # dataset, position, view, entry
+        work: list[Work] = []
         plans = []
         for split in ("train", "val"):
             dataset = data.dataset(split)
             views = (self.views or 1) if split == "train" and _varies(data) else 1
-            augmentation = repr([data.temporal_jitter, *data.augmentation]) if split == "train" else ""
+            varying = (
+                [run_seed(), data.temporal_jitter, *data.augmentation] if _varies(data) and split == "train" else None
+            )
+            augmentation = None if varying is None else _described(varying)
             crops = data.num_crops if split == "val" else data.num_crops and 1
             entries: dict[int, list[str]] = {}
             for position, path in enumerate(dataset.paths):
                 identity = _identity(path)
                 entries[position] = [
                     hashlib.sha256(
-                        json.dumps(
-                            [identity, data.loading(), crops, trunk_key, augmentation, view if augmentation else 0]
-                        ).encode()
+                        json.dumps([FORMAT, identity, data.loading(), crops, trunk_key, augmentation, view]).encode()
                     ).hexdigest()
                     for view in range(views)
                 ]
             plans.append((dataset, entries))
             work += [(dataset, p, view, entry) for p, names in entries.items() for view, entry in enumerate(names)]
-        missing = [item for item in work[trainer.global_rank :: trainer.world_size] if not store.is_whole(item[3])]
-        if missing:
-            val = sum(item[0] is data.dataset("val") for item in missing)
-            parts = data.sampling.num_clips * (len(missing) - val + val * (data.num_crops or 1))
-            self._check_size(store, module, data, len(missing) * trainer.world_size, parts * trainer.world_size)
-        errors = self._compute(trainer, module, data, store, missing)
-        if trainer.world_size > 1:
-            gathered: list[dict[str, str]] = [{} for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(gathered, errors)
-            errors = {entry: reason for part in gathered for entry, reason in part.items()}
+        ours = range(trainer.global_rank, len(work), trainer.world_size)
+        positions = _from_all(trainer, [i for i in ours if not store.is_whole(work[i][3])])
+        missing = [work[i] for i in sorted(i for part in positions for i in part)]
+        self._check_size(trainer, store, module, data, missing, work)
+        share = missing[trainer.global_rank :: trainer.world_size]
+        found = _from_all(trainer, self._compute(trainer, module, data, store, share))
+        errors = {entry: reason for part in found for entry, reason in part.items()}
         for dataset, entries in plans:
             dataset.features = entries
-            dataset.errors = {p: errors[names[0]] for p, names in entries.items() if names[0] in errors}
+            unreadable = {p: next((n for n in names if n in errors), None) for p, names in entries.items()}
+            dataset.errors = {p: errors[name] for p, name in unreadable.items() if name is not None}
         module.features = store
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -224,21 +238,43 @@ class FrozenFeatureCache(Callback):
             raise InputError("model: BatchNorm of the trunk is in training mode. Leave out FrozenFeatureCache.")
 
     def _check_size(
-        self, store: FeatureStore, module: ZambaVideoClassificationLightningModule, data: Any, clips: int, parts: int
+        self,
+        trainer: Trainer,
+        store: FeatureStore,
+        module: ZambaVideoClassificationLightningModule,
+        data: ZambaVideoDataModule,
+        missing: Sequence[Work],
+        work: Sequence[Work],
     ) -> None:
-        """Compares what the missing entries, of so many clips with so many parts, need with the limit and the free space."""
+        """Compares what this run's entries need with the limit, and those that are missing with the free space.
+
+        Raises:
+            InputError: In all processes, if there is not as much.
+        """
+        if not missing:
+            return
         with torch.no_grad():
             shape = (1, 3, data.sampling.num_frames, *data.input_size)
             example = module.forward_trunk(torch.zeros(shape, dtype=torch.uint8, device=module.device))
         part_bytes = sum(tensor.numel() * store.dtype.itemsize for tensor in _tensors(example))
-        needed, free = parts * part_bytes, shutil.disk_usage(store.folder).free
-        text = f"{clips} clips of {needed / clips / 1e6:.1f} MB need {needed / GB:.2f} GB in {store.folder.absolute()}"
-        if self.max_gb is not None and needed > self.max_gb * GB:
-            raise InputError(
-                f"FrozenFeatureCache: max_gb: {text}, more than {self.max_gb} GB. Raise it, or use bfloat16."
-            )
-        if needed > free:
-            raise InputError(f"FrozenFeatureCache: {text}, but {free / GB:.2f} GB are free. Set dir to another disk.")
+
+        def size(items: Sequence[Work]) -> int:
+            val = sum(item[0] is data.dataset("val") for item in items)
+            return part_bytes * data.sampling.num_clips * (len(items) - val + val * (data.num_crops or 1))
+
+        whole, needed, free = size(work), size(missing), shutil.disk_usage(store.folder).free
+        text = (
+            f"{len(work)} clips of {whole / len(work) / 1e6:.1f} MB need {whole / GB:.2f} GB in {store.folder.absolute()}, of "
+            f"which {needed / GB:.2f} GB are to be computed"
+        )
+        refusal = ""
+        if self.max_gb is not None and whole > self.max_gb * GB:
+            refusal = f"FrozenFeatureCache: max_gb: {text}, more than {self.max_gb} GB. Raise it, or use bfloat16."
+        elif needed > free:
+            refusal = f"FrozenFeatureCache: {text}, but {free / GB:.2f} GB are free. Set dir to another disk."
+        refusal = trainer.strategy.broadcast(refusal)  # other machines may see other space
+        if refusal:
+            raise InputError(refusal)
         rank_zero_info(f"FrozenFeatureCache: {text}; {free / GB:.2f} GB are free.")
 
     def _compute(
@@ -247,7 +283,7 @@ class FrozenFeatureCache(Callback):
         module: ZambaVideoClassificationLightningModule,
         data: Any,
         store: FeatureStore,
-        missing: Sequence[tuple[ClipDataset, int, int, str]],
+        missing: Sequence[Work],
     ) -> dict[str, str]:
         """Runs trunk and frozen backbone on what is missing.
 
@@ -288,13 +324,13 @@ class FrozenFeatureCache(Callback):
         video = data.augment(video, drawn) if is_train else data.crops(video)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             trunk = module.forward_trunk(video)
-            backbone = module.forward_backbone(trunk)
+            # of what is kept, as later epochs have it
+            backbone = module.forward_backbone(_map(trunk, lambda x: x.to(store.dtype).to(_dtype(module))))
         parts = len(video) // len(batch["index"])
         for row, position in enumerate(batch["index"]):
             rows = slice(row * parts, (row + 1) * parts)
             store.put_trunk(entry_of[position], _map(trunk, lambda x, rows=rows: x[rows]))  # type: ignore[misc]
-            if store.dtype == torch.float32:  # else computed from what is kept, as later epochs do
-                store.put_backbone(entry_of[position], backbone[rows])
+            store.put_backbone(entry_of[position], backbone[rows])
 
 
 def fingerprint(layers: nn.Module) -> str:
@@ -304,6 +340,30 @@ def fingerprint(layers: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _from_all(trainer: Trainer, mine: T) -> list[T]:
+    """Returns what each of the processes has."""
+    everyone: list[Any] = [mine]
+    if trainer.world_size > 1:
+        everyone = [None] * trainer.world_size
+        torch.distributed.all_gather_object(everyone, mine)
+    return everyone
+
+
+def _described(value: Any) -> Any:
+    """Returns plain values that tell what a transform does: what it is printed as need not have all of its arguments."""
+    if isinstance(value, nn.Module):
+        own = {name: _described(v) for name, v in vars(value).items() if not name.startswith("_")}
+        parts = {name: _described(layer) for name, layer in value.named_children()}
+        return [f"{type(value).__module__}.{type(value).__qualname__}", own, parts, fingerprint(value)]
+    if isinstance(value, list | tuple):
+        return [_described(item) for item in value]
+    return repr(value)
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype
 
 
 def _varies(data: Any) -> bool:
