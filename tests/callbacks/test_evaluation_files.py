@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import read_csv
 from sklearn import metrics as sk
 from test_cli import scalars
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
+from zamba_lcli.evaluation import BINS
 
 NAMES = list(DemoClips.class_names)
 FILES = {
@@ -86,6 +89,56 @@ def test_all_files_are_there_and_agree_with_scikit_learn(tested):
         at = [i for i, clip in enumerate(rows) if clip["site"] == row["site"]]
         assert int(row["clips"]) == len(at)
         assert float(row["accuracy"]) == pytest.approx((truth == top)[at].mean(), abs=1e-5)
+        labels = sorted({*truth[at], *top[at]})  # the classes that are there or named
+        f1 = sk.f1_score(truth[at], top[at], labels=labels, average="macro", zero_division=0)
+        assert float(row["macro_f1"]) == pytest.approx(f1, abs=1e-5)
+    average = [sk.average_precision_score(truth == i, probabilities[:, i]) for i in range(4)]
+    assert metrics["mean_average_precision"] == pytest.approx(np.mean(average), abs=1e-5)
+    ece = multiclass_calibration_error(torch.tensor(probabilities), torch.tensor(truth), 4, n_bins=BINS, norm="l1")
+    assert metrics["expected_calibration_error"] == pytest.approx(float(ece), abs=1e-4)
+    bins = read_csv(tested / "calibration.csv")
+    assert len(bins) == BINS
+    for row in bins:
+        inside = (probabilities.max(axis=1) > float(row["from"])) & (probabilities.max(axis=1) <= float(row["to"]))
+        assert int(row["predictions"]) == inside.sum()
+        if inside.any():
+            assert float(row["accuracy"]) == pytest.approx((truth == top)[inside].mean(), abs=1e-5)
+            assert float(row["confidence"]) == pytest.approx(probabilities.max(axis=1)[inside].mean(), abs=1e-5)
+
+
+def test_a_multilabel_model(zamba, clips, folder):
+    """Each class by itself; clips with two labels."""
+    rows = read_csv(clips / "labels.csv")
+    shutil.copytree(clips, folder / "clips")
+    for i, row in enumerate(rows):
+        row["label"] = f"{row['label']};night" if i % 2 else row["label"]
+        row["site"] = ""
+    lines = [",".join(rows[0])] + [",".join(row.values()) for row in rows]
+    (folder / "clips/labels.csv").write_text("\n".join(lines))
+    task = "--model.init_args.task=multilabel"
+    zamba("fit", task, "--trainer.max_epochs=1", labels="clips/labels.csv")
+    zamba("test", task, "--ckpt_path", "runs/tiny/version_0/checkpoints/last.ckpt", labels="clips/labels.csv")
+    found = folder / "runs/tiny/version_1"
+    found_rows = read_csv(found / "predictions.csv")
+    names = [*NAMES, "night"]
+    names.sort()
+    truth = np.array([[name in row["labels"].split(";") for name in names] for row in found_rows])
+    assert (truth.sum(axis=1) == 2).any()
+    probabilities = np.array([[float(row[name]) for name in names] for row in found_rows])
+    metrics = json.loads((found / "metrics.json").read_text())
+    average = []
+    for i, row in enumerate(read_csv(found / "per_class.csv")):
+        assert row["class"] == names[i]
+        named = probabilities[:, i] > 0.5
+        scores = sk.precision_recall_fscore_support(truth[:, i], named, average="binary", zero_division=np.nan)[:3]
+        for name, value in zip(("precision", "recall", "f1"), scores, strict=True):
+            assert (float(row[name]) if row[name] else np.nan) == pytest.approx(value, abs=1e-5, nan_ok=True)
+        average.append(sk.average_precision_score(truth[:, i], probabilities[:, i]))
+        assert float(row["average_precision"]) == pytest.approx(average[-1], abs=1e-5)
+    assert metrics["mean_average_precision"] == pytest.approx(np.mean(average), abs=1e-5)
+    right = truth[np.arange(len(truth)), probabilities.argmax(axis=1)]
+    assert metrics["accuracy"] == pytest.approx(right.mean(), abs=1e-5)
+    assert (found / "report.html").exists()
 
 
 def test_operating_points_say_what_they_do(tested):

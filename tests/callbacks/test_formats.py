@@ -16,7 +16,7 @@ from frictionless import Package, system
 from megadetector.postprocessing.validate_batch_results import validate_batch_results
 
 from zamba_lcli.callbacks import camtrap_dp
-from zamba_lcli.callbacks.formats import PredictedClip, PredictedPart, PredictionRun
+from zamba_lcli.callbacks.formats import HTMLReport, MegaDetectorJSON, PredictedClip, PredictedPart, PredictionRun
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
 
@@ -210,6 +210,18 @@ def check_complete(folder):
             "classificationTimestamp": {"type": "datetime", "format": "%Y-%m-%dT%H:%M:%S%z"},
             "classificationProbability": {"type": "number", "constraints": {"minimum": 0, "maximum": 1}},
             "classificationMethod": {"type": "string", "constraints": {"enum": ["human", "machine"]}},
+            "captureMethod": {"type": "string", "constraints": {"enum": ["activityDetection", "timeLapse"]}},
+            "favorite": {"type": "boolean"},
+            "count": {"type": "integer", "constraints": {"minimum": 1}},
+            **{
+                f"bbox{name}": {"type": "number", "constraints": {"minimum": 0, "maximum": 1}}
+                for name in ("X", "Y", "Width", "Height")
+            },
+            "sex": {"type": "string", "constraints": {"enum": ["female", "male"]}},
+            "lifeStage": {"type": "string", "constraints": {"enum": ["adult", "subadult", "juvenile"]}},
+            "coordinateUncertainty": {"type": "integer", "constraints": {"minimum": 1}},
+            "timestampIssues": {"type": "boolean"},
+            "baitUse": {"type": "boolean"},
         }
         with (folder / resource["path"]).open(newline="") as file:
             columns = next(csv.reader(file))
@@ -356,6 +368,67 @@ def test_the_package_given_is_never_written_over(package, write, refused, folder
 def test_a_package_that_is_not_whole(package, write, refused):
     (package / "observations.csv").unlink()
     refused(lambda: write(package, ("CamtrapDPObservations", {"package": str(package)})), "package", "observations.csv")
+
+
+CLASSES = ["Leopard", "human", "vehicle", "Empty"]
+KINDS = [  # probabilities; the observation types and what MegaDetector calls it, of a multilabel model
+    ([0.9, 0.2, 0.1, 0.1], ["animal"], ["1"]),
+    ([0.1, 0.8, 0.1, 0.1], ["human"], ["2"]),
+    ([0.1, 0.2, 0.7, 0.1], ["vehicle"], ["3"]),
+    ([0.1, 0.2, 0.1, 0.9], ["blank"], []),
+    ([0.4, 0.2, 0.1, 0.3], ["unknown"], ["1"]),
+    ([0.6, 0.7, 0.1, 0.2], ["animal", "human"], ["2"]),
+    ([0.6, 0.2, 0.1, 0.8], ["animal"], []),  # where something is seen it is not blank
+]
+
+
+def test_all_kinds_of_clips_in_all_formats(package, folder):
+    """Blank, people, vehicles, nothing sure and several at once, which the small model's clips happen not to be."""
+    names = [f"{i}.mp4" for i in range(len(KINDS))]
+    paths = [package / name for name in names]
+    clips = [
+        PredictedClip(
+            name, path, None, "2020-06-01T00:00:00Z", list(p), [PredictedPart(list(p), [0.0, 1.0], [0, 9])], 9.0, 1.0
+        )
+        for name, path, (p, _, _) in zip(names, paths, KINDS, strict=True)
+    ]
+    run = PredictionRun(CLASSES, "multilabel", "a model", False, names, paths, folder / "out")
+    table = [{**media("a.mp4"), "mediaID": name, "filePath": name} for name in names]
+    old = {"observationID": "o1", **seen(names[0], "Meles meles")}
+    (package / "media.csv").write_text(csv_text("media", table), newline="")
+    (package / "observations.csv").write_text(csv_text("observations", [old]), newline="")
+    observations = camtrap_dp.CamtrapDPObservations(str(package))
+    observations.check(run)
+    observations.write(folder / "written", clips, run)
+    check_complete(folder / "written")
+    rows = read_csv(folder / "written/observations.csv")[1:]
+    for name, (p, types, _) in zip(names, KINDS, strict=True):
+        found = [row for row in rows if row["mediaID"] == name]
+        assert sorted(row["observationType"] for row in found) == sorted(types)
+        for row in found:
+            assert row["scientificName"] == ("Leopard" if row["observationType"] == "animal" else "")
+            if row["observationType"] not in ("unknown", "animal"):
+                position = ["animal", "human", "vehicle", "blank"].index(row["observationType"])
+                assert float(row["classificationProbability"]) == p[position]
+
+    detector = MegaDetectorJSON(blank="Empty")
+    detector.check(run)
+    detector.write(folder / "md.json", clips, run)
+    result = validate_batch_results(str(folder / "md.json"))["validation_results"]
+    assert result["errors"] == result["warnings"] == []
+    images = json.loads((folder / "md.json").read_text())["images"]
+    assert [[d["category"] for d in image["detections"]] for image in images] == [kinds for _, _, kinds in KINDS]
+
+
+def test_each_class_has_a_preview_before_any_has_two(folder):
+    few = [1, 30, 2, 1, 1]
+    clips = [
+        PredictedClip(f"{i}-{n}.mp4", Path(), None, "", [0.9 if j == i else n / 100 for j in range(5)])
+        for i, number in enumerate(few)
+        for n in range(number)
+    ]
+    chosen = [clips[i].filepath[0] for i in HTMLReport(previews=6)._with_pictures(clips, 5)]
+    assert sorted(chosen[:5]) == list("01234")
 
 
 def test_two_classes_of_one_kind_are_two_observations(package, folder):
