@@ -57,6 +57,31 @@ def other_model(clips, checkpoint):
     torch.save(saved, "headless.ckpt")
 
 
+def of_another_size(clips, checkpoint):
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["hyper_parameters"]["stem_dim_outs"] = [16, 4]
+    torch.save(saved, "other.ckpt")
+
+
+def small(clips, checkpoint):
+    saved = torch.load(checkpoint, weights_only=True)
+    torch.save(
+        {k: v for k, v in saved.items() if k not in ("optimizer_states", "lr_schedulers", "loops", "callbacks")},
+        "small.ckpt",
+    )
+
+
+def weightless(clips, checkpoint):
+    saved = torch.load(checkpoint, weights_only=True)
+    del saved["state_dict"]
+    torch.save(saved, "weightless.ckpt")
+
+
+def callbacks(text):
+    return write("wrong.yaml", f"trainer:\n  callbacks: {text}\n")
+
+
+FLIP, MIXUP = "torchvision.transforms.v2.RandomHorizontalFlip", "torchvision.transforms.v2.MixUp"
 FIT = ["fit", "--config", "TINY", "--data.labels", "LABELS"]
 OWN = ["fit", "--config", "TINY", "--data.labels", "clips/labels.csv"]
 MORE = [*FIT, "--config", "wrong.yaml"]
@@ -196,6 +221,72 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         None,
         ["predict", "--model", "SingleFrameResnet", "--ckpt_path", "CHECKPOINT", "--data.videos", "CLIPS"],
         ["SlowFast", "SingleFrameResnet"],
+    ),
+    "checkpoint of a network of another size": (
+        of_another_size,
+        ["predict", "--ckpt_path", "other.ckpt", "--data.videos", "CLIPS"],
+        ["ckpt_path", "another size", "base.blocks.0"],
+    ),
+    "checkpoint made to pass on": (
+        small,
+        [*FIT, "--ckpt_path", "small.ckpt"],
+        ["ckpt_path", "model.init_args.weights"],
+    ),
+    "checkpoint without weights": (
+        weightless,
+        ["predict", "--ckpt_path", "weightless.ckpt", "--data.videos", "CLIPS"],
+        ["ckpt_path", "state_dict"],
+    ),
+    "checkpoint of another optimizer": (
+        None,
+        [*FIT, "--ckpt_path", "CHECKPOINT", "--optimizer", "torch.optim.RMSprop"],
+        ["optimizer", "RMSprop", "model.init_args.weights"],
+    ),
+    "strategy that does not exist": (None, [*FIT, "--trainer.strategy", "ddpp"], ["ddpp"]),
+    "no machine": (None, [*FIT, "--trainer.num_nodes", "0"], ["trainer.num_nodes", "0"]),
+    "no batch to accumulate": (None, [*FIT, "--trainer.accumulate_grad_batches", "0"], ["accumulate_grad_batches"]),
+    "negative clipping": (None, [*FIT, "--trainer.gradient_clip_val", "-1"], ["gradient_clip_val", "-1"]),
+    "negative seed": (None, [*FIT, "--seed_everything=-3"], ["seed_everything", "-3"]),
+    "more than all damaged": (None, [*FIT, "--data.max_damaged", "5"], ["data.max_damaged", "5"]),
+    "unfreeze before the start": (
+        callbacks("[{class_path: BackboneFinetuning, init_args: {unfreeze_backbone_at_epoch: -1}}]"),
+        MORE,
+        ["unfreeze_backbone_at_epoch", "-1"],
+    ),
+    "backbone that never learns": (
+        callbacks("[{class_path: BackboneFinetuning, init_args: {backbone_initial_ratio_lr: 0.0}}]"),
+        MORE,
+        ["backbone_initial_ratio_lr", "leave BackboneFinetuning out"],
+    ),
+    "two of BackboneFinetuning": (
+        callbacks("[{class_path: BackboneFinetuning}, {class_path: BackboneFinetuning}]"),
+        MORE,
+        ["two BackboneFinetuning"],
+    ),
+    "average that grows": (
+        callbacks("[{class_path: EMAWeightAveraging, init_args: {decay: 2.0}}]"),
+        MORE,
+        ["decay"],
+    ),
+    "probability of two": (
+        write("wrong.yaml", f"data:\n  augmentation: [{{class_path: {FLIP}, init_args: {{p: 2.0}}}}]\n"),
+        MORE,
+        ["RandomHorizontalFlip"],
+    ),
+    "negative mixing": (
+        write("wrong.yaml", f"data:\n  batch_augmentation: [{{class_path: {MIXUP}, init_args: {{alpha: -1.0}}}}]\n"),
+        MORE,
+        ["MixUp"],
+    ),
+    "a key that stands twice": (
+        write("wrong.yaml", "trainer:\n  max_epochs: 3\ndata: {}\ntrainer:\n  precision: 32-true\n"),
+        MORE,
+        ["wrong.yaml", "trainer", "twice"],
+    ),
+    "configuration of zamba": (
+        write("wrong.yaml", "train_config:\n  labels: a.csv\n"),
+        MORE,
+        ["wrong.yaml", "From zamba"],
     ),
     "folder for a checkpoint": (None, ["predict", "--ckpt_path", ".", "--data.videos", "CLIPS"], ["ckpt_path"]),
     "other classes than the checkpoint's": (

@@ -8,6 +8,7 @@ import os
 import pydoc
 import random
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,6 +102,8 @@ HELP_GROUPS = {  # key -> title, in the order of --help; what is not named comes
     "trainer": "trainer: Lightning's, with callbacks and logger",
 }
 FIRST_OF_TRAINER = ("max_epochs", "callbacks", "logger", "precision", "accelerator", "devices", "num_nodes", "strategy")
+LOWEST_OF_TRAINER = {"num_nodes": 1, "accumulate_grad_batches": 1, "gradient_clip_val": 0}
+ZAMBAS_KEYS = {"train_config", "predict_config", "video_loader_config"}
 print_once = rank_zero_only(print)
 SCHEDULER_OPTIONS = ("--lr_scheduler", "--lr_scheduler.class_path")
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
@@ -141,10 +144,20 @@ class RecipeFile(ActionConfigFile):
             parser.error(f"--config: there is no file {path}.{hint} These come with the program: {', '.join(known)}.")
         if Path(path).is_file():
             try:
-                stated = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+                text = Path(path).read_text(encoding="utf-8")
+                stated, twice = yaml.safe_load(text), _repeated_key(yaml.compose(text, Loader=yaml.SafeLoader))
             except (yaml.YAMLError, UnicodeDecodeError) as error:  # jsonargparse's message does not name the file
                 hint = " Indent with spaces; YAML takes no tabs." if "'\\t'" in str(error) else ""
                 parser.error(f"{path} is not valid YAML: {error}{hint}")
+            if twice is not None:
+                parser.error(
+                    f"{path}: the key {twice} stands there twice in one place. Put what is below them under one."
+                )
+            if ZAMBAS_KEYS & set(stated if isinstance(stated, dict) else ()):
+                parser.error(
+                    f"{path} is a configuration of the package zamba. Its keys have other names here: see 'From zamba' in the "
+                    "README, and begin with a recipe such as slowfast_finetune.yaml."
+                )
             if not isinstance(stated, dict):
                 parser.error(f"{path}: keys and values are expected, such as `trainer:` and below it `max_epochs: 3`.")
             forget_lists(cfg, stated)
@@ -379,6 +392,8 @@ class ZambaCLI(LightningCLI):
         super().parse_arguments(parser, args)
         self._args = args
         command = self.config[self.config.subcommand]
+        if type(command.seed_everything) is int and not 0 <= command.seed_everything < 2**32:
+            raise InputError(f"seed_everything: {command.seed_everything} is not between 0 and {2**32 - 1}.")
         if command.seed_everything is True:
             command.seed_everything = random.SystemRandom().randrange(2**32)
 
@@ -461,11 +476,19 @@ class ZambaCLI(LightningCLI):
             self.config = self.config.clone()
             if "weights" in self._get(self.config, "model").init_args:  # a user's own model may have no such argument
                 self._get(self.config, "model").init_args.weights = None
-        super().instantiate_classes()
+        try:
+            super().instantiate_classes()
+        except (ValueError, ModuleNotFoundError) as error:
+            if _wrong_input_behind(error) is not None:
+                raise
+            raise InputError(f"{_made_when(error)}{error}") from error  # a class refused the arguments that are stated
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Builds the trainer; finetuning comes first among its callbacks, so that others see what it freezes."""
         self.config = self._stated_config  # what the run folder records
+        for key, low in LOWEST_OF_TRAINER.items():
+            if isinstance(value := self._get(self.config_init, "trainer")[key], int | float) and value < low:
+                raise InputError(f"trainer.{key}: {value} is less than {low}.")
         plugins = self._get(self.config_init, "trainer").plugins or []
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -623,12 +646,32 @@ def _check_distinct(callbacks: list[Callback] | Callback) -> None:
     """Refuses callbacks that a checkpoint could not tell apart, which Lightning finds out when it saves the first one."""
     seen = set()
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if isinstance(callback, BackboneFinetuning) and callback.state_key in seen:
+            raise InputError("trainer.callbacks: there are two BackboneFinetuning. Take one of them out.")
         if isinstance(callback, ModelCheckpoint) and callback.state_key in seen:
             raise InputError(
                 "trainer.callbacks: two ModelCheckpoint have the same monitor, mode, every_n_train_steps, every_n_epochs and "
                 "train_time_interval. Let them differ in one of these, or take one of them out."
             )
         seen.add(callback.state_key)
+
+
+def _made_when(error: BaseException) -> str:
+    """Returns the name of the class that was being made when an error came up, for the beginning of a message."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "__init__"]
+    names = [type(frame.f_locals["self"]).__name__ for frame in frames if "self" in frame.f_locals]
+    return f"{names[-1]}: " if names else ""
+
+
+def _repeated_key(node: yaml.Node | None) -> str | None:
+    """Returns a key that stands twice in one place of a YAML, of which all but the last would be lost in silence."""
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        return twice or next(filter(None, (_repeated_key(value) for _, value in node.value)), None)
+    if isinstance(node, yaml.SequenceNode):
+        return next(filter(None, map(_repeated_key, node.value)), None)
+    return None
 
 
 def _order(callback: Callback) -> int:

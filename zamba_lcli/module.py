@@ -632,7 +632,14 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             rank_zero_info(
                 "The checkpoint's run trained the backbone; without BackboneFinetuning it is frozen from here on."
             )
+        if not isinstance(checkpoint.get("state_dict"), dict):
+            raise InputError("ckpt_path: there are no weights (state_dict) in the checkpoint. Give another one.")
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            if missing := [key for key in ("loops", "optimizer_states") if key not in checkpoint]:
+                raise InputError(
+                    f"ckpt_path: the checkpoint was made to pass on and cannot be resumed: it has no {missing[0]}. To begin a "
+                    "new run from its weights, set model.init_args.weights to it instead."
+                )
             self._check_same_groups(checkpoint)
         theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
         if theirs is not None and list(theirs) != self.class_names:
@@ -652,6 +659,12 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                 f"ckpt_path: the checkpoint lacks {len(missing)} of the model's weights, such as {missing[0]}. To start from "
                 "those that it has, set model.init_args.weights to it."
             )
+        for name, ours in self.state_dict().items():
+            if (theirs := checkpoint["state_dict"][name]).shape != ours.shape:
+                raise InputError(
+                    f"ckpt_path: the checkpoint is of a network of another size: {name} is {list(theirs.shape)} there and "
+                    f"{list(ours.shape)} here. Leave out the arguments of the model that differ from those it was made with."
+                )
         self._restore_train_metrics(checkpoint.get("train_metrics", {}))
         if self.class_weights == "balanced" and (self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING):
             if "class_weights" not in checkpoint:
@@ -664,7 +677,16 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     def _check_same_groups(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to go on with an optimizer of other parameter groups, whose state could not be told apart."""
         ours = [group["name"] for group in self.parameter_groups()]
+        built = None if self._optimizer is None else self._optimizer(self.parameter_groups())
         for optimizer in checkpoint.get("optimizer_states", []):
+            # numbers that one kind of optimizer has and another has not; flags come and go with torch's versions
+            numbers = {} if built is None else {k: v for k, v in built.defaults.items() if isinstance(v, float | tuple)}
+            if built is not None and (lacking := numbers.keys() - optimizer["param_groups"][0].keys()):
+                raise InputError(
+                    f"optimizer: the checkpoint is of another optimizer than {type(built).__name__}: it has no "
+                    f"{', '.join(sorted(lacking))}. Go on with the one it was made with, or begin a new run from its weights "
+                    "with model.init_args.weights."
+                )
             theirs = [group.get("name") for group in optimizer["param_groups"]]
             if None not in theirs and theirs != ours:
                 raise InputError(

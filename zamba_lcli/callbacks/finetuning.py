@@ -73,6 +73,19 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         rounding: int = 12,
     ) -> None:
         """Keeps the arguments; see the class."""
+        if unfreeze_backbone_at_epoch < 0:
+            raise InputError(
+                f"BackboneFinetuning: unfreeze_backbone_at_epoch: {unfreeze_backbone_at_epoch} is less than 0."
+            )
+        for name, value in (
+            ("backbone_initial_ratio_lr", backbone_initial_ratio_lr),
+            ("backbone_initial_lr", 1.0 if backbone_initial_lr is None else backbone_initial_lr),
+        ):
+            if value <= 0:
+                raise InputError(
+                    f"BackboneFinetuning: {name}: {value} is not above 0, with which the backbone would never train. To keep "
+                    "it frozen, leave BackboneFinetuning out."
+                )
         super().__init__(
             unfreeze_backbone_at_epoch=unfreeze_backbone_at_epoch,
             lambda_func=lambda_func,

@@ -147,6 +147,8 @@ class ZambaVideoDataModule(LightningDataModule):
         ):
             if value < least:
                 raise InputError(f"data.{name}: {value} is less than {least}.")
+        if max_damaged > 1:
+            raise InputError(f"data.max_damaged: {max_damaged} is a share, at most 1.")
         if num_crops is not None and num_crops > 1 and height == width:
             raise InputError(
                 f"data.num_crops: {num_crops} crops of a picture of {height} x {width} pixels would be the same. Make width "
