@@ -292,6 +292,12 @@ def test_what_was_added_reads_as_labels(package, write, folder):
     assert {clip.filepath for clip in table.clips} == set(FILES) - {"broken.avi"}
 
 
+FOREST = {
+    "deployments": "cameras.csv", "media": "times.csv", "title": "Forest", "sampling_design": "opportunistic",
+    "capture_method": ["activityDetection"], "contributors": [{"title": "A. B."}],
+}  # fmt: skip
+
+
 def test_a_package_is_made_of_deployments_and_media(videos, write, folder):
     times = {"deploymentStart": "2020-05-01T00:00:00Z", "deploymentEnd": "2020-06-01T00:00:00Z"}
     deployments = [deployment("d1"), deployment("d2", latitude="-1.5", longitude="30.25", habitat="")]
@@ -299,11 +305,7 @@ def test_a_package_is_made_of_deployments_and_media(videos, write, folder):
     assert times.items() <= deployments[0].items()
     rows = [{k: v for k, v in media(name).items() if k in ("deploymentID", "timestamp", "filePath")} for name in FILES]
     pd.DataFrame(rows).to_csv(folder / "times.csv", index=False)
-    arguments = {
-        "deployments": "cameras.csv", "media": "times.csv", "media_dir": str(videos), "title": "Forest",
-        "sampling_design": "opportunistic", "capture_method": ["activityDetection"], "contributors": [{"title": "A. B."}],
-    }  # fmt: skip
-    out = write(videos, ("CSVPredictions", {}), ("CamtrapDPPackage", arguments))
+    out = write(videos, ("CSVPredictions", {}), ("CamtrapDPPackage", {**FOREST, "media_dir": str(videos)}))
     check_complete(out / "camtrap_dp")
     for name in ("deployments", "media", "observations"):
         with (out / f"camtrap_dp/{name}.csv").open(newline="") as file:
@@ -325,11 +327,7 @@ def test_times_are_written_as_the_standard_wants_them(videos, write, folder):
     ]
     pd.DataFrame(rows).to_csv(folder / "times.csv", index=False)
     pd.DataFrame([deployment("d1"), deployment("d2")]).to_csv(folder / "cameras.csv", index=False)
-    arguments = {
-        "deployments": "cameras.csv", "media": "times.csv", "media_dir": str(videos), "title": "Forest",
-        "sampling_design": "opportunistic", "capture_method": ["activityDetection"], "contributors": [{"title": "A. B."}],
-    }  # fmt: skip
-    out = write(videos, ("CamtrapDPPackage", arguments))
+    out = write(videos, ("CamtrapDPPackage", {**FOREST, "media_dir": str(videos)}))
     check_complete(out / "camtrap_dp")
     written = [row["timestamp"] for row in read_csv(out / "camtrap_dp/media.csv")]
     assert written == [*["2020-05-30T12:00:00+02:00"] * 2, *["2020-05-30T10:00:00Z"] * 2]
@@ -349,11 +347,12 @@ def test_values_that_the_standard_does_not_know(videos, write, folder, refused, 
     rows = [{**media(name), column: value} for name in FILES]
     pd.DataFrame(rows).to_csv(folder / "times.csv", index=False)
     pd.DataFrame([deployment("d1"), deployment("d2")]).to_csv(folder / "cameras.csv", index=False)
-    arguments = {
-        "deployments": "cameras.csv", "media": "times.csv", "media_dir": str(videos), "title": "Forest",
-        "sampling_design": "opportunistic", "capture_method": ["activityDetection"], "contributors": [{"title": "A. B."}],
-    }  # fmt: skip
-    refused(lambda: write(videos, ("CamtrapDPPackage", arguments)), "times.csv, row 2", column, value)
+    refused(
+        lambda: write(videos, ("CamtrapDPPackage", {**FOREST, "media_dir": str(videos)})),
+        "times.csv, row 2",
+        column,
+        value,
+    )
 
 
 def test_the_package_given_is_never_written_over(package, write, refused, folder):
