@@ -1,6 +1,7 @@
 """The cache changes how long a run takes, and nothing else."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,23 +23,25 @@ from zamba_lcli.models import SlowFast
 RUN, FLIP = "runs/tiny", [cls("torchvision.transforms.v2.RandomHorizontalFlip")]
 
 
-def recipe(folder, name, cache=None, dropout=0.5, **data):
+def recipe(folder, name, cache=None, dropout=0.5, more=(), unfreeze=2, model=None, **data):
     callbacks = [
-        cls("BackboneFinetuning", unfreeze_backbone_at_epoch=2, backbone_initial_ratio_lr=0.5),
+        cls("BackboneFinetuning", unfreeze_backbone_at_epoch=unfreeze, backbone_initial_ratio_lr=0.5),
+        *more,
         cls("ModelCheckpoint", save_last=True, enable_version_counter=False),
         cls("ModelCheckpoint", filename="{step}", every_n_train_steps=1, save_top_k=-1),
         *([] if cache is None else [cls("FrozenFeatureCache", **cache)]),
     ]
-    more = {
+    config = {
         "trainer": {
             "callbacks": callbacks,
             "max_epochs": 4,
             "logger": cls("TensorBoardLogger", save_dir="runs", name=name),
         },
         **({} if dropout is None else {"model": {"init_args": {"post_backbone_dropout": dropout}}}),
+        **({} if model is None else {"model": {**yaml.safe_load(TINY.read_text())["model"], "class_path": model}}),
         "data": data,
     }
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(more))
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
     return ["--config", f"{name}.yaml"]
 
 
@@ -225,6 +228,35 @@ def test_bfloat16_that_the_cpu_computes_wrongly_is_refused_before_the_pass(zamba
     assert not list((folder / "feature_cache").rglob("*.trunk"))
 
 
+def test_free_space_is_compared_before_the_pass(zamba, folder, refused, counted, monkeypatch):
+    usage = shutil.disk_usage(folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    refused(lambda: zamba("fit", *recipe(folder, "a", {})), "12 clips of", "0.00 GB are free", "dir to another disk")
+    assert counted["read"] == 0
+
+
+def test_progress_is_shown_with_an_eta(zamba, folder, capfd):
+    zamba("fit", *recipe(folder, "cached", {}), "--trainer.max_epochs=1")
+    assert re.search(
+        r"frozen features: 100%.* 12/12 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+ ?(clip/s|s/clip)\]", capfd.readouterr().err
+    )
+
+
+def test_a_trunk_that_trains_or_whose_statistics_do_is_refused(zamba, folder, refused, monkeypatch, counted):
+    (folder / "own_models.py").write_text(
+        "from zamba_lcli.models import SlowFast\n\n"
+        "class TrainsTrunk(SlowFast):\n    def freeze_backbone(self):\n"
+        "        super().freeze_backbone()\n        self.trunk.requires_grad_(True)\n\n"
+        "class UpdatesStatistics(SlowFast):\n    def train(self, mode=True):\n"
+        "        super().train(mode)\n        self.trunk.train(True)\n        return self\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    for name, told in (("TrainsTrunk", "a trunk that trains"), ("UpdatesStatistics", "BatchNorm of the trunk")):
+        own = recipe(folder, "a", {}, model=f"own_models.{name}")
+        refused(lambda own=own: zamba("fit", *own), "model:", told)
+    assert counted["read"] == 0
+
+
 def test_a_limit_is_compared_before_the_pass(zamba, folder, refused, counted):
     message = refused(lambda: zamba("fit", *recipe(folder, "a", {"max_gb": 1e-6})), "max_gb", "12 clips of", "GB")
     assert "more than 1e-06 GB" in message
@@ -271,6 +303,51 @@ def test_a_killed_pass_goes_on(zamba, folder, clips, counted):
     close(folder, "cached", "plain")
 
 
+def test_runs_that_begin_together_share_the_work(zamba, folder, monkeypatch, counted):
+    """Another run has claimed half of the clips: it finishes four of these and is killed before the other two."""
+    zamba("fit", *recipe(folder, "other", {}), "--trainer.max_epochs=1")
+    entries = sorted((folder / "feature_cache").rglob("*.trunk"))
+    claimed, kept = entries[::2], {path: path.read_bytes() for path in entries[::2][:4]}
+    for path in entries:
+        path.unlink()
+    claimed_by_others = [path.with_suffix(".claim") for path in claimed]
+    for path in claimed_by_others:
+        path.touch()
+    (folder / "feature_cache/00").mkdir(exist_ok=True)
+    old, young = (folder / f"feature_cache/00/.{name}.part" for name in ("old", "young"))
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
+    put, missing = FeatureStore.put_trunk, []
+
+    def watch(self, entry, values):
+        put(self, entry, values)
+        missing.append(entry)
+        for path, content in kept.items():
+            path.write_bytes(content)
+
+    monkeypatch.setattr(FeatureStore, "put_trunk", watch)
+    counted.update(read=0)
+    zamba("fit", *recipe(folder, "ours", {}), "--trainer.max_epochs=1")
+    assert counted["read"] == 12 - 4
+    assert set(missing[-2:]) == {path.stem for path in claimed[4:]}  # last: their run may yet have finished them
+    assert len(list((folder / "feature_cache").rglob("*.trunk"))) == 12
+    ours = [path for path in (folder / "feature_cache").rglob("*.claim") if path not in claimed_by_others]
+    assert not ours
+    assert young.exists()
+    assert not old.exists()
+
+
+def test_validation_sees_the_average_of_a_backbone_that_trained(zamba, folder):
+    """It trains in the third epoch; the run is resumed with it frozen again, its average being another one."""
+    settings = {"dropout": None, "more": [cls("EMAWeightAveraging", decay=0.5)]}
+    zamba("fit", *recipe(folder, "first", None, **settings), "--trainer.max_epochs=3")
+    resumed = ["--ckpt_path", folder / "runs/first/version_0/checkpoints/last.ckpt"]
+    for name, cache in (("plain", None), ("cached", {})):
+        zamba("fit", *recipe(folder, name, cache, unfreeze=9, **settings), *resumed)
+    close(folder, "cached", "plain")
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_pass_and_the_cache(zamba, folder, clips, counted):
     config = recipe(folder, "two", {})
@@ -290,4 +367,4 @@ def test_the_same_experiment_with_every_model(zamba, folder, config):
     for name, cache in (("plain", None), ("cached", {})):
         more = ["--config", config, *recipe(folder, name, cache, dropout=None), "--trainer.max_epochs=3"]
         zamba("fit", *more)
-    close(folder, "cached", "plain", 1e-4)
+    close(folder, "cached", "plain")

@@ -5,18 +5,20 @@ import json
 import os
 import pickle
 import shutil
+import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
 from zamba_lcli.data import ZambaVideoDataModule
@@ -26,6 +28,7 @@ from zamba_lcli.module import Features, ZambaVideoClassificationLightningModule
 from zamba_lcli.types import Batch, run_seed
 
 GB = 10**9
+DAY = 24 * 3600  # seconds
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # arguments of models that do not change what trunk and backbone compute
 ELSEWHERE = (
@@ -56,7 +59,7 @@ class FeatureStore:
     """Files with features: a trunk's output in each, and beside it the frozen backbone's.
 
     Args:
-        folder: Where the files are; safe to delete.
+        folder: Where the files are; safe to delete while no run uses it.
         dtype: In which the trunk's output is kept.
     """
 
@@ -65,6 +68,7 @@ class FeatureStore:
         self.folder = folder
         self.dtype = dtype
         self.backbone_key = ""  # tells the weights of the frozen backbone
+        self._claimed: list[str] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -74,8 +78,38 @@ class FeatureStore:
         return self.folder / entry[:2] / f"{entry}.{kind}"
 
     def is_whole(self, entry: str) -> bool:
-        """Returns whether the trunk's output of ``entry`` is there, undamaged."""
-        return self._load(self._path(entry, "trunk")) is not None
+        """Returns whether the trunk's output of ``entry`` is there, undamaged; a damaged one is deleted."""
+        path = self._path(entry, "trunk")
+        if self._load(path) is not None:
+            return True
+        path.unlink(missing_ok=True)
+        return False
+
+    def claim(self, entry: str) -> bool:
+        """Tells other runs that this one computes ``entry``; returns False if another does so or has done so."""
+        path = self._path(entry, "claim")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        self._claimed.append(entry)
+        return not self._path(entry, "trunk").exists()
+
+    def release(self, entries: Sequence[str] = ()) -> None:
+        """Takes back all claims of this run, and others' on ``entries``, for example of a run that was killed."""
+        for entry in (*self._claimed, *entries):
+            self._path(entry, "claim").unlink(missing_ok=True)
+        self._claimed.clear()
+
+    def sweep(self) -> None:
+        """Deletes what killed runs left, half-written or claimed: it is a day old by then."""
+        for path in (*self.folder.glob("??/.*.part"), *self.folder.glob("??/*.claim")):
+            try:
+                if path.stat().st_mtime < time.time() - DAY:
+                    path.unlink()
+            except FileNotFoundError:  # another process sweeps too
+                continue
 
     def put_trunk(self, entry: str, features: Features) -> None:
         """Keeps a trunk's output, with a batch dimension."""
@@ -137,16 +171,47 @@ class FeatureStore:
         partial.replace(path)
 
 
+class Unclaimed(Sampler[Drawn]):
+    """Draws what no other run computes; decided when it is drawn, shortly before it is read.
+
+    Args:
+        entries: Names of entries by what is drawn.
+        claim: Claims an entry, or returns False.
+        passed_over: Called with what another run computes.
+    """
+
+    def __init__(
+        self, entries: dict[Drawn, str], claim: Callable[[str], bool], passed_over: Callable[[Drawn], None]
+    ) -> None:
+        """Keeps the arguments."""
+        self.entries = entries
+        self.claim = claim
+        self.passed_over = passed_over
+
+    def __len__(self) -> int:
+        """Returns the largest number that can be drawn."""
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Drawn]:
+        """Yields what is not passed over."""
+        for drawn, entry in self.entries.items():
+            if self.claim(entry):
+                yield drawn
+            else:
+                self.passed_over(drawn)
+
+
 class FrozenFeatureCache(Callback):
     """Computes what the frozen layers make of each clip once, before the first epoch, and trains on that.
 
     While the backbone is frozen, epochs train the head on the backbone's output; from the unfreeze on, the backbone and the
     head on the trunk's. No clip is decoded and no frozen layer runs a second time. The same YAML without the callback is the
     same experiment. Entries belong to the clip's file as it is, to the way it is loaded and to the weights; they are used by
-    later runs, too, and by the resumption of an interrupted pass.
+    later runs, too, and by the resumption of an interrupted pass. Runs that begin at the same time share the work. Entries of
+    clips, weights or settings that are no longer used stay until the folder is deleted.
 
     Args:
-        dir: Folder of the cache; safe to delete.
+        dir: Folder of the cache; safe to delete while no run uses it.
         dtype: In which the trunk's output is kept: ``float32`` (exact), or ``bfloat16`` for half the size.
         max_gb: Size that this run's part may have, in GB (10^9 bytes); a larger one is refused before the pass. Null for what
             the disk has.
@@ -176,6 +241,7 @@ class FrozenFeatureCache(Callback):
         self._refuse(module, data)
         store = FeatureStore(Path(self.dir), DTYPES[self.dtype])
         store.backbone_key = fingerprint(module.backbone)[:16]
+        store.sweep()
         trunk_key = "|".join([_arguments(module), fingerprint(module.trunk), str(trainer.precision), self.dtype])
         work: list[Work] = []
         plans = []
@@ -210,6 +276,25 @@ class FrozenFeatureCache(Callback):
             unreadable = {p: next((n for n in names if n in errors), None) for p, names in entries.items()}
             dataset.errors = {p: errors[name] for p, name in unreadable.items() if name is not None}
         module.features = store
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Looks which backbone is there: averaged weights, if any, have taken their place by now."""
+        if batch_idx == 0:
+            self._look_at_backbone(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks again: averaged weights have left."""
+        self._look_at_backbone(trainer, pl_module)
+
+    @staticmethod
+    def _look_at_backbone(trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tells the store whose output to hand out; the average is another one if the backbone trained before."""
+        module = cast(ZambaVideoClassificationLightningModule, pl_module)
+        averages = any(isinstance(callback, WeightAveraging) for callback in _callbacks(trainer))
+        if isinstance(module.features, FeatureStore) and module.backbone_is_frozen and averages:
+            module.features.backbone_key = fingerprint(module.backbone)[:16]
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gives the model back as it was."""
@@ -285,7 +370,7 @@ class FrozenFeatureCache(Callback):
         store: FeatureStore,
         missing: Sequence[Work],
     ) -> dict[str, str]:
-        """Runs trunk and frozen backbone on what is missing.
+        """Runs trunk and frozen backbone on what is missing, first on what no other run has claimed.
 
         Returns:
             The reasons why clips could not be read, by entry.
@@ -294,17 +379,47 @@ class FrozenFeatureCache(Callback):
         was_training = module.training
         module.eval()
         bar = tqdm(total=len(missing), desc="frozen features", unit="clip", disable=not trainer.is_global_zero)
+        left_to_others: list[Work] = []
+        try:
+            errors |= self._pass(trainer, module, data, store, missing, bar, store.claim, left_to_others)
+            # what the others have not finished by now is computed here too: they may have been killed
+            rest = [item for item in left_to_others if not store.is_whole(item[3])]
+            bar.update(len(left_to_others) - len(rest))
+            errors |= self._pass(trainer, module, data, store, rest, bar, lambda entry: True, [])
+            store.release([entry for *_, entry in rest])
+        finally:
+            store.release()
+            bar.close()
+            module.train(was_training)
+        return errors
+
+    def _pass(
+        self,
+        trainer: Trainer,
+        module: ZambaVideoClassificationLightningModule,
+        data: Any,
+        store: FeatureStore,
+        missing: Sequence[Work],
+        bar: Any,
+        claim: Callable[[str], bool],
+        left_to_others: list[Work],
+    ) -> dict[str, str]:
+        """Computes what can be claimed; the rest is added to ``left_to_others``."""
+        errors: dict[str, str] = {}
         for dataset in dict.fromkeys(item[0] for item in missing):
-            views = sorted({view for d, _, view, _ in missing if d is dataset})
-            for view in views:
-                entry_of = {p: entry for d, p, v, entry in missing if d is dataset and v == view}
-                drawn = [Drawn(position, view) for position in sorted(entry_of)]
-                for batch in data.loader(dataset, drawn):
-                    self._compute_batch(trainer, module, data, store, batch, entry_of, dataset is data.dataset("train"))
+            is_train = dataset is data.dataset("train")
+            for view in sorted({view for d, _, view, _ in missing if d is dataset}):
+                items = {Drawn(p, view): (d, p, v, entry) for d, p, v, entry in missing if d is dataset and v == view}
+                entry_of = {drawn.position: items[drawn][3] for drawn in sorted(items)}
+                sampler = Unclaimed(
+                    {drawn: items[drawn][3] for drawn in sorted(items)},
+                    claim,
+                    lambda drawn, items=items: left_to_others.append(items[drawn]),  # type: ignore[misc]
+                )
+                for batch in data.loader(dataset, sampler):
+                    self._compute_batch(trainer, module, data, store, batch, entry_of, is_train)
                     errors |= {entry_of[position]: reason for position, _, reason in batch["failed"]}
                     bar.update(len(batch["index"]) + len(batch["failed"]))
-        bar.close()
-        module.train(was_training)
         return errors
 
     @staticmethod
@@ -360,6 +475,10 @@ def _described(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_described(item) for item in value]
     return repr(value)
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    return cast(list[Callback], trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def _dtype(module: nn.Module) -> torch.dtype:

@@ -3,7 +3,7 @@
 import csv
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from pytorch_lightning import LightningDataModule
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Sampler
 from torchvision import tv_tensors
 
 from zamba_lcli.data.cache import FrameCache
@@ -537,10 +537,10 @@ class ZambaVideoDataModule(LightningDataModule):
         dataset = self._datasets[split]
         return self.loader(dataset, EachClipOnceSampler(dataset, **self._process(), left_out=left_out))
 
-    def loader(self, dataset: ClipDataset, sampler: DistributedSampler[Any] | Sequence[Any]) -> DataLoader[ClipItem]:
+    def loader(self, dataset: ClipDataset, sampler: Sampler[Any] | Sequence[Any]) -> DataLoader[ClipItem]:
         """Returns the loader that reads the clips of a dataset in the order of a sampler."""
         # cached features need no one to read clips
-        num_workers = 0 if dataset.features else self.workers(math.ceil(len(sampler) / self.batch_size))
+        num_workers = 0 if dataset.features else self.workers(math.ceil(len(cast(Sized, sampler)) / self.batch_size))
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
