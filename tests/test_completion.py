@@ -100,3 +100,24 @@ def test_version_and_help(capsys):
         assert "<class" not in text
         assert len(text.split("options:")[0].splitlines()) < 6  # no screen full of all options before the help
     assert "in pixels" in text
+
+
+HEAVY = {"av", "matplotlib", "pandas", "pyarrow", "onnx", "sklearn", "tensorboard", "timm", "transformers"}
+
+
+def test_what_takes_long_to_import_is_not_imported_before_it_is_used(folder):
+    Path("wrong.yaml").write_text("trainer: {max_epoch: 3}")
+    commands = [["--help"], ["--version"], ["fit", "--help"], ["fit", "--config", "wrong.yaml"]]
+    code = f"""
+import contextlib, sys
+import pytorch_lightning.cli
+lightnings = set(sys.modules)  # such as matplotlib, for torchmetrics
+from zamba_lcli.cli import main
+for words in {commands}:
+    with contextlib.suppress(SystemExit):
+        main(words)
+print("imported:", sorted({HEAVY} & (set(sys.modules) - lightnings)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "imported: []"
+    assert "max_epoch" in done.stderr

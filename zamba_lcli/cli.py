@@ -318,6 +318,7 @@ class ZambaCLI(LightningCLI):
 
     def __init__(self, args: ArgsType = None) -> None:
         """Parses ``args`` (those of the process if None) and runs the subcommand."""
+        self._args = args
         super().__init__(
             ZambaVideoClassificationLightningModule,
             data.ZambaVideoDataModule,
@@ -348,11 +349,24 @@ class ZambaCLI(LightningCLI):
     # ---- the parser --------------------------------------------------------------------------------------------------
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """Notes for which subcommand ``add_arguments_to_parser`` is called, which Lightning does not tell."""
-        self._preparing = subcommand
+        """Makes the parser of a subcommand, of which the arguments are only added if it is asked for: that takes long."""
+        if subcommand not in self._asked_for():
+            return self.init_parser(**kwargs)
+        self._preparing = subcommand  # for add_arguments_to_parser, which Lightning does not tell
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         arrange_help(parser)
         return parser
+
+    def _asked_for(self) -> set[str]:
+        """Returns the subcommands that the command line names; all of them if it may mean any, as ``--config`` may."""
+        known = set(self.subcommands())
+        if isinstance(self._args, dict | Namespace):
+            return known
+        words = set(sys.argv[1:] if self._args is None else map(str, self._args))
+        if "--print_completion" in words:
+            return known
+        options = any(word.startswith("-") for word in words - {"-h", "--help", "--version"})
+        return known & words or (known if options else set())
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         """Adds the subcommands; in the list of them, the first lines of Lightning's docstrings end in mid-sentence."""
@@ -390,7 +404,6 @@ class ZambaCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses the arguments, and draws a seed if ``seed_everything: true`` asks for one (Lightning takes 0)."""
         super().parse_arguments(parser, args)
-        self._args = args
         command = self.config[self.config.subcommand]
         if type(command.seed_everything) is int and not 0 <= command.seed_everything < 2**32:
             raise InputError(f"seed_everything: {command.seed_everything} is not between 0 and {2**32 - 1}.")

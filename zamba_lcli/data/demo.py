@@ -7,14 +7,15 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import av
 import numpy as np
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from zamba_lcli.errors import InputError
+
+if TYPE_CHECKING:  # imported by the function that needs it: --help renders no clip
+    from av.video.stream import VideoStream
 
 FPS = 8
 SECONDS = 4
@@ -230,9 +231,11 @@ def _draw_bar(frames: NDArray[np.float32], rng: np.random.Generator) -> None:
 
 def encode(path: Path, frames: NDArray[np.uint8], number: int) -> None:
     """Writes a clip, uint8 (T, H, W, 3), in one of the formats of camera traps, chosen by ``number``."""
+    import av
+
     ending, encoder, pixels, options = FORMATS[number % len(FORMATS)]
     with av.open(str(path), "w", format=ending[1:]) as container:
-        stream = cast(VideoStream, container.add_stream(encoder, rate=Fraction(FPS), options=options))
+        stream = cast("VideoStream", container.add_stream(encoder, rate=Fraction(FPS), options=options))
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], pixels
         stream.codec_context.thread_count = 1  # the same file whatever the machine
         for frame in frames:

@@ -4,25 +4,26 @@ What counts are the presentation times of what is really in the file. Headers (n
 or absent in many files of camera traps and are not read.
 """
 
+from __future__ import annotations  # PyAV's classes are named before it is imported
+
 import bisect
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
-from av.container import InputContainer
-from av.packet import Packet
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from zamba_lcli.data.sampling import ContentSampling, FrameSampling, Timeline, TooShortError
 
-# FFmpeg prints what it thinks of each damaged packet; what matters becomes the reason of an UnreadableClipError.
-av.logging.set_level(av.logging.PANIC)
+if TYPE_CHECKING:  # imported by the functions that need it: --help reads no clip
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 
 class UnreadableClipError(Exception):
@@ -89,6 +90,10 @@ def _open(path: Path, deadline: _Deadline) -> tuple[InputContainer, VideoStream]
 
     The loader's processes each read a clip of their own; threads inside them would only compete.
     """
+    import av
+
+    # FFmpeg prints what it thinks of each damaged packet; what matters becomes the reason of an UnreadableClipError.
+    av.logging.set_level(av.logging.PANIC)
     try:
         if os.stat(path).st_size == 0:
             raise UnreadableClipError("the file is empty")
@@ -251,13 +256,15 @@ def _frames_at(
 
 def _index(container: InputContainer, stream: VideoStream, deadline: _Deadline) -> _Index:
     """Lists the stream's packets, up to where the file is cut off."""
+    from av.error import FFmpegError
+
     found: dict[int, bool] = {}
     try:
         for packet in _packets(container, stream, deadline):
             shown = packet.pts if packet.pts is not None else packet.dts
             if shown is not None and packet.size:
                 found[shown] = packet.is_keyframe
-    except (av.error.FFmpegError, OSError):
+    except (FFmpegError, OSError):
         pass  # what was found so far can be read
     if not found:
         raise UnreadableClipError("no frame in the file")
@@ -267,7 +274,7 @@ def _index(container: InputContainer, stream: VideoStream, deadline: _Deadline) 
     return _Index(ticks, seconds_per_tick, Timeline((ticks - ticks[0]) * seconds_per_tick, keyframes))
 
 
-def _packets(container: InputContainer, stream: VideoStream, deadline: _Deadline) -> Iterator["Packet[VideoStream]"]:
+def _packets(container: InputContainer, stream: VideoStream, deadline: _Deadline) -> Iterator[Packet[VideoStream]]:
     """Yields the stream's packets, up to where the file is cut off."""
     try:
         for packet in container.demux(stream):
@@ -304,6 +311,7 @@ def _decode(
     Returns:
         For each position the ticks of the frame delivered and its picture, uint8 (height, width, 3).
     """
+    from av.error import FFmpegError
 
     def picture(frame: VideoFrame) -> NDArray[np.uint8]:
         return _picture(frame, height, width, crop_bottom_pixels)
@@ -320,7 +328,7 @@ def _decode(
             if seek and key > (index.ticks[0] if held is None else _ticks(held)):
                 try:
                     container.seek(key, stream=stream)
-                except av.error.FFmpegError:
+                except FFmpegError:
                     raise _SeekMissedError from None
                 landed = False
             else:
@@ -363,6 +371,8 @@ def _frames(
         deadline: When to give up.
         whole: Ticks of the frames that are wanted; of the others only those are decoded that others refer to. None for all.
     """
+    from av.error import FFmpegError
+
     decoder = stream.codec_context
     decoder.skip_frame = "DEFAULT"
     skipping = False
@@ -373,13 +383,13 @@ def _frames(
                 decoder.skip_frame = "NONREF" if skipping else "DEFAULT"
             try:
                 frames = packet.decode()
-            except (av.error.FFmpegError, OSError):
+            except (FFmpegError, OSError):
                 continue
             yield from (f for f in frames if not f.is_corrupt and (f.pts is not None or f.dts is not None))
-    except (av.error.FFmpegError, OSError):  # cut off: what the decoder still holds is good
+    except (FFmpegError, OSError):  # cut off: what the decoder still holds is good
         try:
             yield from (f for f in decoder.decode(None) if not f.is_corrupt)
-        except (av.error.FFmpegError, OSError):
+        except (FFmpegError, OSError):
             return
 
 
