@@ -60,6 +60,7 @@ from zamba_lcli.callbacks import (
 from zamba_lcli.callbacks.interruption import checkpoint_folder
 from zamba_lcli.data.datamodule import POSITION
 from zamba_lcli.errors import InputError
+from zamba_lcli.help import ABOUT, USAGE, PlainHelpFormatter, arrange_help
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential, statable_name, with_statable_names
@@ -85,23 +86,6 @@ HEAD_ARGUMENTS = (
     "post_backbone_dropout",
     "num_frames",
 )  # zamba's names, and ours
-USAGE = "zamba {} [--config FILE]... [--KEY VALUE]..."
-ABOUT = {
-    "fit": "Train: the head of a network, then its last blocks as well, as the YAML says.",
-    "validate": "Score a checkpoint on the val clips.",
-    "test": "Score a checkpoint on the holdout clips; writes tables and a report to look at.",
-    "predict": "Classify clips; writes a table and a report to look at.",
-    "check": "Check labels and try every clip, without training.",
-    "export": "Write the model of a checkpoint as an ONNX file.",
-}
-HELP_GROUPS = {  # key -> title, in the order of --help; what is not named comes where it was, before the trainer
-    "data": "data: labels and clips, and how they are looked at",
-    "model": "model: the network, its head and its loss (SlowFast, PytorchVideo, TimeDistributedEfficientNet, ...)",
-    "optimizer": "optimizer: any of torch.optim",
-    "lr_scheduler": "lr_scheduler: any of torch.optim.lr_scheduler",
-    "trainer": "trainer: Lightning's, with callbacks and logger",
-}
-FIRST_OF_TRAINER = ("max_epochs", "callbacks", "logger", "precision", "accelerator", "devices", "num_nodes", "strategy")
 LOWEST_OF_TRAINER = {"num_nodes": 1, "accumulate_grad_batches": 1, "gradient_clip_val": 0}
 ZAMBAS_KEYS = {"train_config", "predict_config", "video_loader_config"}
 print_once = rank_zero_only(print)
@@ -333,6 +317,7 @@ class ZambaCLI(LightningCLI):
                 "description": "Fine-tune, test and run video classifiers on camera-trap clips.",
                 "version": __version__,
                 "allow_abbrev": False,
+                "formatter_class": PlainHelpFormatter,
                 **{
                     name: {"allow_abbrev": False, "usage": USAGE.format(name), "description": text}
                     for name, text in ABOUT.items()
@@ -354,7 +339,7 @@ class ZambaCLI(LightningCLI):
             return self.init_parser(**kwargs)
         self._preparing = subcommand  # for add_arguments_to_parser, which Lightning does not tell
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        arrange_help(parser)
+        arrange_help(parser, subcommand)
         return parser
 
     def _asked_for(self) -> set[str]:
@@ -630,29 +615,6 @@ class ZambaCLI(LightningCLI):
             if isinstance(logger, TensorBoardLogger):
                 lines.append(f"to look at it: tensorboard --logdir {logger.root_dir}")
         print_once("\n".join(["", *lines]))
-
-
-def arrange_help(parser: LightningArgumentParser) -> None:
-    """Puts what is most often stated first in ``--help``: the run's own options, data and model; Lightning's trainer last."""
-    groups = parser.groups
-    assert groups is not None
-    for key, title in HELP_GROUPS.items():
-        groups[key].title = title
-    last = [groups[key] for key in HELP_GROUPS]
-    links = [group for group in parser._action_groups if group.title == "Linked arguments"]
-    first = [group for group in parser._action_groups if group not in last + links]
-    first[-1].title = "of this subcommand"  # added last; its title is Lightning's docstring
-    parser._action_groups = first + last + links
-
-    def rank(action: Any) -> int:
-        name = action.dest.removeprefix("trainer.").removesuffix(".help")
-        return FIRST_OF_TRAINER.index(name) if name in FIRST_OF_TRAINER else len(FIRST_OF_TRAINER)
-
-    groups["trainer"]._group_actions.sort(key=rank)
-    for action in first[-1]._group_actions:
-        if action.dest == "ckpt_path":  # Lightning's text is about calls from Python
-            action.help = "Checkpoint to go on from (fit) or to use; for fit also 'last', the newest of the run folder."
-    first[-1]._group_actions.sort(key=lambda action: action.dest != "ckpt_path")
 
 
 def _check_distinct(callbacks: list[Callback] | Callback) -> None:
