@@ -5,7 +5,7 @@ import safetensors.torch
 import timm
 import torch
 from conftest import read_csv
-from model_checks import check_commands, check_parts, check_training
+from model_checks import CONFIGS, check_commands, check_parts, check_training
 from torch import nn
 
 from zamba_lcli.cli import main
@@ -150,12 +150,11 @@ def _no_network(*args, **kwargs):
     ("wrong", "texts"),
     [
         ({"network": "resnet500"}, ["model.init_args.network", "resnet50"]),
-        ({"network": "eva02_tiny_patch14_224"}, ["model.init_args.network", "cannot be split", "rope"]),
+        ({"network": "eva02_tiny_patch14_224", "backbone_blocks": 14}, ["between 1 and 13"]),
         ({"network": "test_resnet", "backbone_blocks": 5}, ["between 1 and 4", "layer1, layer2, layer3, layer4"]),
         ({"network": "test_resnet", "weights": "no.ckpt"}, ["no.ckpt"]),
         ({"network": "test_resnet", "weights": "broken.safetensors"}, ["broken.safetensors"]),
         ({"network": "test_resnet", "weights": "other.ckpt"}, ["other.ckpt", "no weight"]),
-        ({"network": "xcit_nano_12_p16_224"}, ["cannot be split"]),
         ({"network": "test_resnet.nix", "weights": "imagenet"}, ["test_resnet.nix", "test_resnet.r160_in1k"]),
         ({"network": "botnet50ts_256", "weights": "imagenet"}, ["model.init_args.weights", "botnet50ts_256"]),
     ],
@@ -168,9 +167,115 @@ def test_what_does_not_fit_is_refused(folder, wrong, texts):
     assert all(text in str(error.value) for text in texts)
 
 
-def test_sizes_that_the_network_cannot_take_are_refused():
-    with pytest.raises(InputError, match=r"data\.height"):
-        timm_model("test_vit")(clip(1, 40, 48))  # patches of 16
+@pytest.mark.parametrize(
+    ("network", "size", "takes"),
+    [
+        ("test_vit", (40, 50), "32 x 48 or 160 x 160"),  # patches of 16
+        ("test_coatnet", (64, 96), "160 x 160"),  # a table of relative positions
+        ("test_maxvit", (160, 310), "160 x 320 or 160 x 160"),  # windows
+        ("hrnet_w18_small", (50, 50), "64 x 64 or 224 x 224"),  # run as a whole
+        ("efficientformerv2_s0", (64, 64), "224 x 224"),  # its trunk would take them
+    ],
+)
+def test_sizes_that_the_network_cannot_take_are_refused(network, size, takes):
+    model = timm_model(network).eval()
+    for _ in range(2):  # not only the first time
+        with pytest.raises(InputError) as error:
+            model(clip(1, *size))
+    text = str(error.value)
+    assert f"does not take frames of {size[0]} x {size[1]} pixels. It takes, for example, {takes} (height" in text
+    assert "data.height" in text
+    for other in takes.split(" or "):
+        with torch.no_grad():
+            assert model(clip(1, *map(int, other.split(" x ")))).shape == (2, 3)
+
+
+def test_a_size_that_only_computing_tells_is_refused():
+    """Positions are looked up in a table that is too small, of which the shapes say nothing."""
+    with pytest.raises(
+        InputError, match=r"mvitv2_tiny does not take frames of 64 x 512 pixels\. It takes, for example, 224"
+    ):
+        timm_model("mvitv2_tiny").eval()(clip(1, 64, 512))
+
+
+def test_looking_at_the_size_leaves_the_network_as_it_is():
+    model = timm_model("coat_tiny")  # keeps positions that it computed
+    before = {key: value.clone() for key, value in model.base.state_dict().items()}
+    check_training(model, clip(1, 224, 224))
+    assert all(value.device.type == "cpu" for value in model.base.state_dict().values())
+    assert before.keys() == model.base.state_dict().keys()
+
+
+# ---- networks that do more than to run their layers one after the other ----------------------------------------------
+
+WHOLE = {  # network, height and width: what comes before and after the cut
+    "rexnet_100": 64,
+    "hrnet_w18_small": 64,
+    "efficientvim_m1": 64,
+    "dla46x_c": 64,
+    "levit_128s": 224,
+    "eva02_tiny_patch14_224": 224,
+    "xcit_nano_12_p16_224": 224,
+    "cait_xxs24_224": 224,  # groups by a function
+    "rdnet_tiny": 64,  # no coarse groups
+    "pit_ti_224": 224,  # no groups
+}
+QUICK_WHOLE = ("rexnet_100", "levit_128s", "eva02_tiny_patch14_224", "pit_ti_224")
+
+
+@pytest.mark.parametrize(
+    "network", [name if name in QUICK_WHOLE else pytest.param(name, marks=pytest.mark.slow) for name in WHOLE]
+)
+def test_a_network_that_is_run_as_a_whole(network):
+    size = WHOLE[network]
+    model = timm_model(network).eval()
+    check_parts(model)
+    assert len(list(model.trunk.parameters())) or network == "pit_ti_224"
+    video = clip(2, size, size)
+    config = model.base.pretrained_cfg
+    mean, std = (torch.tensor(config[key]).reshape(3, 1, 1) for key in ("mean", "std"))
+    frames = model.forward_trunk(video)
+    assert frames.dtype == torch.uint8
+    assert torch.equal(frames, video.transpose(1, 2))
+    with torch.no_grad():
+        found = model.forward_backbone(frames)
+        for t in range(2):
+            expected = model.base((video[:, :, t].float() / 255 - mean) / std)
+            torch.testing.assert_close(found[:, t], expected, rtol=1e-4, atol=1e-5)
+    check_training(model, video)
+
+
+def test_its_trunk_grows_and_shrinks_with_backbone_blocks():
+    def trained(blocks):
+        model = timm_model("eva02_tiny_patch14_224", backbone_blocks=blocks)
+        check_parts(model)
+        backbone = {id(p) for p in model.backbone.parameters()}
+        return {name for name, p in model.base.named_parameters() if id(p) in backbone}
+
+    one, two, everything = trained(1), trained(2), trained(13)
+    assert {name.split(".")[1] for name in one if name.startswith("blocks.")} == {"11"}
+    assert not any(name.startswith(("patch_embed", "cls_token", "pos_embed")) for name in two)
+    assert {name for name in two - one if not name.startswith("blocks.10.")} == set()
+    assert everything == {name for name, _ in timm_model("eva02_tiny_patch14_224").base.named_parameters()}
+
+
+def test_it_is_told(caplog):
+    with caplog.at_level("INFO"):
+        timm_model("rexnet_100", backbone_blocks=3)
+    assert "rexnet_100 does more than run its layers one after the other" in caplog.text
+    assert "The last 3 of its 18 blocks train" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        timm_model("test_resnet")
+    assert not caplog.text
+
+
+def test_a_network_that_makes_no_features_is_refused(monkeypatch):
+    monkeypatch.setattr("timm.models.ResNet.forward", lambda self, x: (x, x))
+    with pytest.raises(
+        InputError, match=r"model\.init_args\.network: test_resnet does not turn a picture of 160 x 160"
+    ):
+        timm_model("test_resnet")
 
 
 # ---- zamba's model ---------------------------------------------------------------------------------------------------
@@ -290,7 +395,22 @@ def test_single_frame():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["timm_efficientnet", "timm_convnext", "timm_vit", "time_distributed", "single_frame_resnet"],
+    ["timm_efficientnet", "timm_convnext", "timm_vit", "timm_whole", "time_distributed", "single_frame_resnet"],
 )
 def test_fit_resume_test_and_predict(name, clips, folder):
     check_commands(name, clips, folder)
+
+
+@pytest.mark.slow
+def test_the_feature_cache_of_a_network_that_is_run_as_a_whole(clips, folder):
+    """The frames are kept, and the frozen network's features: weights are those without it, before and after the unfreeze."""
+    configs = ["--config", str(CONFIGS / "tiny.yaml"), "--config", str(CONFIGS / "models" / "timm_whole.yaml")]
+    words = ["fit", *configs, "--data.labels", str(clips / "labels.csv"), "--trainer.max_epochs=3"]
+    states = []
+    for more in ([], ["--trainer.callbacks+=FrozenFeatureCache", "--trainer.callbacks.dtype=bfloat16"]):
+        main([*words, *more])
+        (checkpoint,) = folder.glob(f"runs/timm_whole/version_{len(states)}/checkpoints/last.ckpt")
+        states.append(torch.load(checkpoint, weights_only=True)["state_dict"])
+    assert any(folder.glob("feature_cache/*/*.trunk"))
+    for key, value in states[0].items():  # pixels are whole numbers that bfloat16 has
+        torch.testing.assert_close(states[1][key], value, rtol=1e-3, atol=1e-5)
