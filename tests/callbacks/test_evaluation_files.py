@@ -164,7 +164,10 @@ def test_the_temperature_is_used_by_predict(tested, fitted, clips, folder, predi
     assert metrics["fitted_temperature"]["temperature"] == temperature
     assert metrics["fitted_temperature"]["val_clips"] == 4
     assert temperature != 1.0
-    assert "fitted on 4 val clips" in (tested / "report.html").read_text()  # too few
+    report = (tested / "report.html").read_text()
+    assert "fitted on 4 val clips" in report  # too few
+    assert "fitted on 4 val clips" in metrics["fitted_temperature"]["doubt"]
+    assert "drawn from 3 sites are too narrow" in report
     assert {row["temperature"] for row in read_csv(tested / "operating_points.csv")} == {"1"}
     plain = predict(fitted / "checkpoints/last.ckpt", clips, output_dir="plain")
     cooled = predict(

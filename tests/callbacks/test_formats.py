@@ -147,7 +147,7 @@ def test_megadetectors_own_validator_accepts_its_format(videos, write, args):
 
 
 def test_people_and_vehicles_have_their_categories(videos, write):
-    arguments = {"blank": None, "people": [NAMES[0], NAMES[1]], "vehicles": [NAMES[2], NAMES[3]]}
+    arguments = {"blank": [], "people": [NAMES[0], NAMES[1]], "vehicles": [NAMES[2], NAMES[3]]}
     out = write(videos, ("MegaDetectorJSON", arguments))
     images = json.loads((out / "megadetector.json").read_text())["images"]
     for detection in (d for image in images for d in image["detections"] or []):
@@ -364,6 +364,18 @@ def test_the_package_given_is_never_written_over(package, write, refused, folder
     assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("argument", ["deployments", "media"])
+def test_tables_where_the_package_goes_are_not_lost(videos, write, folder, refused, argument):
+    (folder / "out/camtrap_dp").mkdir(parents=True)
+    tables = {"deployments": folder / "cameras.csv", "media": folder / "times.csv"}
+    tables[argument] = folder / f"out/camtrap_dp/{argument}.csv"
+    pd.DataFrame([media(name) for name in FILES]).to_csv(tables["media"], index=False)
+    pd.DataFrame([deployment("d1"), deployment("d2")]).to_csv(tables["deployments"], index=False)
+    arguments = {**FOREST, **{name: str(path) for name, path in tables.items()}, "media_dir": str(videos)}
+    refused(lambda: write(videos, ("CamtrapDPPackage", arguments), overwrite=True), argument, "output_dir")
+    assert tables[argument].is_file()
+
+
 def test_a_package_that_is_not_whole(package, write, refused):
     (package / "observations.csv").unlink()
     refused(lambda: write(package, ("CamtrapDPObservations", {"package": str(package)})), "package", "observations.csv")
@@ -410,7 +422,7 @@ def test_all_kinds_of_clips_in_all_formats(package, folder):
                 position = ["animal", "human", "vehicle", "blank"].index(row["observationType"])
                 assert float(row["classificationProbability"]) == p[position]
 
-    detector = MegaDetectorJSON(blank="Empty")
+    detector = MegaDetectorJSON()
     detector.check(run)
     detector.write(folder / "md.json", clips, run)
     result = validate_batch_results(str(folder / "md.json"))["validation_results"]

@@ -13,7 +13,16 @@ from math import ceil, floor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from zamba_lcli.callbacks.formats import PredictedClip, PredictionFormat, PredictionRun, check_thresholds
+from zamba_lcli.callbacks.formats import (
+    BLANK,
+    PEOPLE,
+    VEHICLES,
+    PredictedClip,
+    PredictionFormat,
+    PredictionRun,
+    check_thresholds,
+    is_called,
+)
 from zamba_lcli.data.camtrap_dp import DESCRIPTOR, MISSING_VALUES
 from zamba_lcli.errors import InputError
 
@@ -24,7 +33,7 @@ ObservationType: TypeAlias = Literal["animal", "human", "vehicle", "blank"]
 SamplingDesign: TypeAlias = Literal[
     "simpleRandom", "systematicRandom", "clusteredRandom", "experimental", "targeted", "opportunistic"
 ]
-TYPE_OF = {"blank": "blank", "empty": "blank", "human": "human", "person": "human", "vehicle": "vehicle"}
+TYPES: dict[ObservationType, tuple[str, ...]] = {"blank": BLANK, "human": PEOPLE, "vehicle": VEHICLES}
 SCHEMAS = "https://raw.githubusercontent.com/tdwg/camtrap-dp/1.0.2"
 COLUMNS = {  # all must be there, https://camtrap-dp.tdwg.org/data
     "deployments": (
@@ -140,6 +149,14 @@ class CamtrapDP(PredictionFormat):
     def _descriptor(self, scientific_names: Sequence[str]) -> dict[str, Any]:
         """Returns the datapackage.json."""
 
+    def _refuse_to_lose(self, argument: str, path: Path, run: PredictionRun) -> None:
+        """Refuses input that lies where the output goes, which takes the place of what is there."""
+        if path.resolve().is_relative_to((run.folder / self.filename).resolve()):
+            raise InputError(
+                f"{argument}: {path.resolve()} is where the package with the predictions goes, and would be lost. Give "
+                "WritePredictions another output_dir, or move it."
+            )
+
     def _observations(self, clip: PredictedClip, media: _Media, run: PredictionRun) -> Iterator[dict[str, str]]:
         """Yields the rows of a clip."""
         base = {
@@ -194,7 +211,8 @@ class CamtrapDP(PredictionFormat):
         return seen
 
     def _type(self, class_name: str) -> str:
-        return (self.observation_types or {}).get(class_name) or TYPE_OF.get(class_name.lower(), "animal")
+        usual = next((kind for kind, names in TYPES.items() if is_called(class_name, names)), "animal")
+        return (self.observation_types or {}).get(class_name, usual)
 
 
 @dataclass(frozen=True)
@@ -215,12 +233,7 @@ class CamtrapDPObservations(CamtrapDP):
 
     def check(self, run: PredictionRun) -> None:
         """Refuses a package that is not whole, and one that the package written would take the place of."""
-        target, package = (run.folder / self.filename).resolve(), self._source().parent.resolve()
-        if package.is_relative_to(target):
-            raise InputError(
-                f"package: {package} is where the package with the predictions goes, and would be lost. Give WritePredictions "
-                "another output_dir, or move the package."
-            )
+        self._refuse_to_lose("package", self._source().parent, run)
         self._table("observations")
         super().check(run)
 
@@ -325,6 +338,8 @@ class CamtrapDPPackage(CamtrapDP):
 
     def check(self, run: PredictionRun) -> None:
         """Refuses tables that do not tell what the standard requires."""
+        for argument, path in (("deployments", self.deployments), ("media", self.media)):
+            self._refuse_to_lose(argument, Path(path), run)
         self._deployments()
         if not self.contributors or any(not person.get("title") for person in self.contributors):
             raise InputError("contributors: give at least one, each with a title, the name.")

@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from zamba_lcli import evaluation as ev
-from zamba_lcli.callbacks.formats import printable
+from zamba_lcli.callbacks.formats import BLANK, is_called, printable
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.previews import read_previews
 from zamba_lcli.errors import InputError
@@ -26,6 +26,7 @@ from zamba_lcli.report import Report, ReportClip, spread
 from zamba_lcli.types import Batch, Task
 
 ENOUGH_CLIPS = 50  # to fit a temperature on
+ENOUGH_SITES = 5  # for intervals to mean something
 
 
 @dataclass
@@ -57,20 +58,21 @@ class Evaluation(Callback):
     - ``per_class.csv``, ``per_site.csv``, ``confusion_matrix.csv`` (clips with one label; rows are the truth).
     - ``predictions.csv``: each clip of the holdout with its labels and probabilities, those that could not be read with why.
     - ``operating_points.csv``: thresholds, and which share of the clips they sort out when 1 to 15 % of those that are wanted
-      may be lost. Of ``blank``: sorted out is what has a higher probability of it, wanted is all that is not blank. Of another
-      class: sorted out is what has a lower probability of it, wanted is what has the class.
+      may be lost, chosen and counted on the holdout itself: on other clips a little more is lost. Of ``blank``: sorted out is
+      what has a higher probability of it, wanted is all that is not blank. Of another class: sorted out is what has a lower
+      probability of it, wanted is what has the class.
     - ``calibration.csv``: how often the model is right where it is so sure.
     - ``calibrated.yaml``: for ``zamba predict --config``, the temperature.
 
     - ``report.html``: all of this to look at, with moving pictures of clips, mistakes first; one file without a network.
 
     Args:
-        blank: The class of clips with nothing to see; null if there is none.
+        blank: The classes of clips with nothing to see, in any case; none of them need be there.
         resamples: How many times sites are drawn.
         previews: How many clips have pictures in the report.
     """
 
-    def __init__(self, blank: str | None = "blank", resamples: int = ev.RESAMPLES, previews: int = 100) -> None:
+    def __init__(self, blank: tuple[str, ...] = BLANK, resamples: int = ev.RESAMPLES, previews: int = 100) -> None:
         """Keeps the arguments; see the class."""
         self.blank = blank
         self.resamples = resamples
@@ -142,6 +144,7 @@ class Evaluation(Callback):
         intervals, by_class = ev.bootstrap(
             holdout.targets, named, holdout.probabilities, groups, resamples=self.resamples
         )
+        drawn = "clips" if holdout.sites is None else "sites"
         metrics: dict[str, Any] = {
             "checkpoint": checkpoint,
             "task": holdout.task,
@@ -153,21 +156,25 @@ class Evaluation(Callback):
             "macro_f1": ev.macro_f1(holdout.targets, named),
             "mean_average_precision": _mean(scores.average_precision),
             "intervals_95": {
-                "drawn": "clips" if holdout.sites is None else "sites",
+                "drawn": drawn,
                 **{name: list(interval) for name, interval in intervals.items()},
             },
             **_calibration(holdout, holdout.temperature),
             "temperature": holdout.temperature,
         }
         notes = [f"Checkpoint: {checkpoint}"] if checkpoint else []
+        if 1 < (number := len(set(groups))) < ENOUGH_SITES:
+            notes.append(f"Intervals drawn from {number} {drawn} are too narrow: {ENOUGH_SITES} or more are needed.")
         if val is not None and len(val.targets):
             fitted = ev.fit_temperature(val.targets, val.logits, val.task)
-            if doubt := _doubt(fitted, len(val.targets)):
+            doubt = _doubt(fitted, len(val.targets))
+            if doubt:
                 rank_zero_warn(f"calibrated.yaml: {doubt}")
                 notes.append(f"The fitted temperature {fitted:.3g} is not to be relied on: {doubt}")
             metrics["fitted_temperature"] = {
                 "temperature": fitted,
                 "val_clips": len(val.targets),
+                "doubt": doubt or None,
                 "with_it": _calibration(holdout, fitted),
             }
             if model is not None:
@@ -279,7 +286,7 @@ class Evaluation(Callback):
 
     def _operating_rows(self, holdout: Answers) -> Iterable[list[Any]]:
         for i, name in enumerate(holdout.class_names):
-            is_blank = name == self.blank
+            is_blank = is_called(name, self.blank)
             wanted = ~holdout.targets[:, i] if is_blank else holdout.targets[:, i]
             scores = holdout.probabilities[:, i]
             for point in ev.operating_points(wanted, -scores if is_blank else scores):

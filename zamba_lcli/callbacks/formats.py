@@ -21,6 +21,10 @@ from zamba_lcli.types import Task
 
 ROWS_AT_ONCE = 10_000  # in memory
 MAX_FAILED = 1000  # files that could not be read, listed on a page
+# what classes that are no animals are usually called, in any case
+BLANK = ("blank", "empty")
+PEOPLE = ("human", "person")
+VEHICLES = ("vehicle",)
 
 
 @dataclass(frozen=True)
@@ -195,24 +199,26 @@ class MegaDetectorJSON(PredictionFormat):
 
     https://lila.science/megadetector-output-format. A clip, or each part of it that was looked at by itself, has a detection
     of the whole picture at its middle frame, whose classifications are the classes and their probabilities, the highest
-    first; none if ``blank`` is the class with the highest. Its confidence is the probability of the best class but blank.
+    first, and whose confidence is the probability of the best one; none if that is one of ``blank``.
 
     Args:
-        blank: Class of clips with nothing to see; null if there is none.
+        blank: Classes of clips with nothing to see, in any case, as with the following; none of them need be there.
         people: Classes whose detections are of the category ``person``.
         vehicles: Classes whose detections are of the category ``vehicle``; all others are of ``animal``.
     """
 
-    blank: str | None = "blank"
-    people: tuple[str, ...] = ("human", "person")
-    vehicles: tuple[str, ...] = ("vehicle",)
+    blank: tuple[str, ...] = BLANK
+    people: tuple[str, ...] = PEOPLE
+    vehicles: tuple[str, ...] = VEHICLES
     filename = "megadetector.json"
 
     def check(self, run: PredictionRun) -> None:
         """Refuses names of files that are not text, and a model of which all that is not blank is not there."""
         _check_text(self.filename, run)
-        if set(run.class_names) <= {self.blank}:
-            raise InputError(f"{self.filename}: the model has no class but {self.blank!r}. Set blank to null.")
+        if all(is_called(name, self.blank) for name in run.class_names):
+            raise InputError(
+                f"{self.filename}: all classes of the model are in blank: {list(self.blank)}. Leave one out."
+            )
 
     def write(self, path: Path, clips: Iterable[PredictedClip], run: PredictionRun) -> None:
         """Writes the file, one clip after the other."""
@@ -241,11 +247,11 @@ class MegaDetectorJSON(PredictionFormat):
 
     def _detection(self, part: PredictedPart, number_of: dict[str, str]) -> dict[str, Any] | None:
         ranked = sorted(zip(part.probabilities, number_of, strict=True), key=lambda pair: -pair[0])
-        if ranked[0][1] == self.blank:
+        if is_called(ranked[0][1], self.blank):
             return None
         confidence, best = ranked[0]
         return {
-            "category": "2" if best in self.people else "3" if best in self.vehicles else "1",
+            "category": "2" if is_called(best, self.people) else "3" if is_called(best, self.vehicles) else "1",
             "conf": float(confidence),
             "bbox": [0.0, 0.0, 1.0, 1.0],
             "frame_number": part.frame_numbers[len(part.frame_numbers) // 2],
@@ -325,6 +331,11 @@ class HTMLReport(PredictionFormat):
         chosen = [[group[i] for i in spread([max(clips[j].probabilities) for j in group], number)] for group in seen]
         in_turn = [i for turn in zip_longest(*chosen) for i in turn if i is not None]  # each class before any has two
         return in_turn[: self.previews]
+
+
+def is_called(class_name: str, names: Sequence[str]) -> bool:
+    """Returns whether a class has one of the names, in any case."""
+    return class_name.casefold() in {name.casefold() for name in names}
 
 
 def printable(filepath: str) -> str:
