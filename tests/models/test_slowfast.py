@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from pytorchvideo.models.hub.slowfast import slowfast_r50
+from pytorchvideo.models.hub.slowfast import slowfast_r50, slowfast_r101
 from torch import nn
 
 from zamba_lcli.errors import InputError
@@ -69,6 +69,16 @@ def test_a_file_in_the_cache_that_is_another_networks(published, folder, monkeyp
         SlowFast(["a", "b"])
     assert str(cached) in str(error.value)
     assert "Delete it" in str(error.value)
+
+
+@pytest.mark.parametrize(("depth", "build"), [(50, slowfast_r50), (101, slowfast_r101)])
+def test_weights_fit_the_published_ones(depth, build):
+    with torch.device("meta"):  # shapes alone
+        published = build().state_dict()
+    base = SlowFast(["a", "b"], weights=None, model_depth=depth).base.state_dict()
+    assert {key: value.shape for key, value in base.items()} == {
+        key: value.shape for key, value in published.items() if not key.startswith("blocks.6.")
+    }
 
 
 def _no_network(*args, **kwargs):

@@ -104,7 +104,7 @@ class SlowFast(ZambaVideoClassificationLightningModule):
             model_depth=model_depth,
             stem_dim_outs=tuple(stem_dim_outs),
             slowfast_channel_reduction_ratio=(slow // fast,),
-            slowfast_fusion_conv_kernel_size=(7, 1, 1),
+            slowfast_fusion_conv_kernel_size=(5 if model_depth == 101 else 7, 1, 1),  # as published
         )
         features = self.base.blocks[-1].proj.in_features
         self.base.blocks = self.base.blocks[:-1]  # the head for Kinetics' 400 classes
