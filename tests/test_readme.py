@@ -1,5 +1,6 @@
 """What the README shows, run."""
 
+import inspect
 import re
 import shutil
 import sys
@@ -11,6 +12,7 @@ import yaml
 from conftest import TINY, read_csv
 
 from zamba_lcli.cli import main
+from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.models import SlowFast
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -59,6 +61,22 @@ def test_yaml_examples(zamba, folder, block):
     assert exit_info.value.code == 0
 
 
+def test_it_is_read_in_ten_minutes():
+    """At 250 words a minute; what is folded is looked up, not read."""
+    read = re.sub(r"<details>.*?</details>|```.*?```", "", README, flags=re.S)
+    assert len(re.findall(r"[A-Za-z][\w'.-]*", read)) < 2500
+
+
+def test_all_keys_of_data_are_named():
+    table = re.search(r"<summary>All keys of `data`</summary>(.*?)</details>", README, re.S)
+    named = [
+        name
+        for row in table[1].splitlines()
+        for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
+    ]
+    assert sorted(named) == sorted(set(inspect.signature(ZambaVideoDataModule).parameters))
+
+
 BETTER = re.findall(r"```yaml\n(.*?)```", README.split("## Train better")[1].split("\n## ")[0], re.S)
 
 
@@ -82,7 +100,7 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
         if line.strip().startswith("zamba ")
     ]
     commands = [command.strip() for command in commands]
-    assert len(commands) == 10
+    assert len(commands) == 11
     model = SlowFast(["deer", "blank"], weights=None)
     torch.save(
         {"state_dict": model.state_dict(), "hyper_parameters": {"species": ["deer", "blank"]}}, "zamba_slowfast.ckpt"
@@ -96,7 +114,7 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
                 main(words)
             assert exit_info.value.code == 0
             continue
-        if "slowfast_finetune.yaml" in words:  # downloads weights
+        if {"slowfast_head.yaml", "slowfast_finetune.yaml"} & set(words):  # download weights
             words.append("--print_config")
             with pytest.raises(SystemExit) as exit_info:
                 main(words)

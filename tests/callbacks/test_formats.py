@@ -14,6 +14,7 @@ from conftest import read_csv
 from data.test_camtrap_dp import TABLES, check_valid, csv_text, deployment, seen, write_descriptor
 from frictionless import Package, system
 from megadetector.postprocessing.validate_batch_results import validate_batch_results
+from test_readme import BLOCKS
 
 from zamba_lcli.callbacks import camtrap_dp
 from zamba_lcli.callbacks.formats import HTMLReport, MegaDetectorJSON, PredictedClip, PredictedPart, PredictionRun
@@ -277,6 +278,25 @@ def test_observations_are_added_to_a_package(package, write):
     times = {row["mediaID"]: (row["eventStart"], row["eventEnd"]) for row in rows[1:]}
     assert times["m-a.mp4"] == ("2020-05-30T12:00:00+02:00", "2020-05-30T12:00:04+02:00")  # its zone is kept
     assert times["m-d.MP4"] == ("2020-05-30T23:59:58Z", "2020-05-31T00:00:02Z")
+
+
+def test_all_formats_at_once_as_the_readme_shows(package, fitted, folder):
+    (block,) = (block for block in BLOCKS["yaml"] if "CamtrapDPObservations" in block)
+    (folder / "formats.yaml").write_text(block)
+    package.rename(folder / "camtrap_package")
+    arguments = ["--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.videos", "camtrap_package"]
+    main(["predict", "--config", "formats.yaml", *arguments, "--trainer.accelerator=cpu"])
+    written = {path.name for path in (folder / "out").iterdir()}
+    named = {
+        "predictions.csv",
+        "predictions.parquet",
+        "megadetector.json",
+        "timelines.csv",
+        "camtrap_dp",
+        "report.html",
+    }
+    assert written >= named
+    check_complete(folder / "out/camtrap_dp")
 
 
 def test_what_was_added_reads_as_labels(package, write, folder):
