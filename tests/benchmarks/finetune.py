@@ -9,10 +9,14 @@ its frame cache on and the number of workers that suits it best (``--zamba-worke
 All caches start empty. Times are those at which TensorBoard got each epoch's val metrics; the first epoch has what goes
 before it in it (imports, the pass that fills the cache). Memory is the largest sum, over a process and its workers, of what
 is not backed by files.
+
+After the table comes what each phase cannot go below: its floating-point operations over the rate at which this machine
+multiplies matrices, and what it reads over the rate at which this disk hands over a file.
 """
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -103,6 +107,99 @@ def epochs_in(folder, epochs):
     return [event.wall_time for event in ordered["val_macro_f1"]], {tag: v[-1].value for tag, v in ordered.items()}
 
 
+def matrix_rate(size=2048, repeat=10):
+    """Returns the floating-point operations a second of float32 matrix products."""
+    import torch
+
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    seconds = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds)
+
+
+def disk_rate(folder, size=10**9):
+    """Returns the bytes a second that a file is read with, its pages having been dropped from memory."""
+    path = folder / "for_disk_rate"
+    with path.open("wb") as file:
+        for _ in range(size // 10**7):
+            file.write(os.urandom(10**7))
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    start = time.perf_counter()
+    with path.open("rb", buffering=0) as file:
+        while file.read(10**7):
+            pass
+    seconds = time.perf_counter() - start
+    path.unlink()
+    return size / seconds
+
+
+def operations():
+    """Returns the floating-point operations of a clip by part, and the bytes of its trunk's and its backbone's output."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from zamba_lcli.models import SlowFast
+
+    def count(run):
+        with FlopCounterMode(display=False) as counter:
+            value = run()
+        return counter.get_total_flops(), value
+
+    model = SlowFast(peers.CLASSES, weights=None).eval()
+    video = torch.zeros(1, 3, peers.FRAMES, peers.SIZE, peers.SIZE, dtype=torch.uint8)
+    with torch.no_grad():
+        trunk, features = count(lambda: model.forward_trunk(video))
+        backbone, pooled = count(lambda: model.forward_backbone(features))
+    model.backbone.requires_grad_(True)
+    both, _ = count(lambda: model.forward_backbone(features).sum().backward())
+    return {
+        "trunk": trunk,
+        "backbone": backbone,
+        "backbone and its gradients": both,
+        "trunk bytes": 4 * sum(x.numel() for x in features),
+        "pooled bytes": 4 * pooled.numel(),
+    }
+
+
+def print_floors(folder, phases, train=24, val=8):
+    """Prints measured times over what they cannot go below.
+
+    Args:
+        folder: On the disk with the cache.
+        phases: Seconds of the first epoch, a frozen and an unfrozen one.
+        train: Number of train clips.
+        val: Number of val clips.
+    """
+    rate, disk, of = matrix_rate(), disk_rate(folder), operations()
+    clips = train + val
+    work = {  # operations, bytes
+        "the pass, in the first epoch": (clips * (of["trunk"] + of["backbone"]), clips * of["pooled bytes"]),
+        "a frozen epoch": (0, clips * of["pooled bytes"]),
+        "an unfrozen epoch": (
+            train * of["backbone and its gradients"] + val * of["backbone"],
+            clips * of["trunk bytes"],
+        ),
+    }
+    print(f"\nMatrices {rate / 1e9:.0f} GFLOP/s, disk {disk / 1e9:.2f} GB/s\n")
+    print("| phase | GFLOP | s at that rate | MB read | s at that rate | measured, s | over the floor |")
+    print("|---" * 7 + "|")
+    for (name, (flops, size)), seconds in zip(work.items(), phases, strict=True):
+        floor = max(flops / rate, size / disk)
+        cells = [
+            f"{flops / 1e9:.0f}",
+            f"{flops / rate:.2f}",
+            f"{size / 1e6:.1f}",
+            f"{size / disk:.3f}",
+            f"{seconds:.2f}",
+        ]
+        print(f"| {name} |", " | ".join([*cells, f"{seconds / floor:.1f} x"]), "|")
+
+
 def main():
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -136,7 +233,7 @@ def main():
     titles = ("run", "whole, s", "first epoch", "a frozen epoch", "first unfrozen", "an unfrozen epoch", "peak MB")
     print("|", " | ".join([*titles, "val macro F1", "val loss"]), "|")
     print("|---" * (len(titles) + 2) + "|")
-    reference = None
+    reference, phases = None, []
     for name, settings in runs.items():
         if args.only and name not in args.only.split(","):
             continue
@@ -160,6 +257,11 @@ def main():
         ]  # fmt: skip
         print(f"| {name} |", " | ".join(cells), "|", flush=True)
         (folder / "result.json").write_text(json.dumps({"seconds": seconds, "MB": memory, **last}))
+        if name == "fp32":
+            unfrozen = (times[-1] - times[frozen]) / (epochs - frozen - 1)
+            phases = [times[0] - start, (times[frozen - 1] - times[0]) / (frozen - 1), unfrozen]
+    if phases:
+        print_floors(base, phases)
 
 
 if __name__ == "__main__":
