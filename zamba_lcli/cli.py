@@ -12,7 +12,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import jsonargparse._typehints
 import torch
@@ -61,6 +61,7 @@ from zamba_lcli.callbacks.interruption import checkpoint_folder
 from zamba_lcli.data.datamodule import POSITION
 from zamba_lcli.errors import InputError
 from zamba_lcli.help import ABOUT, USAGE, PlainHelpFormatter, arrange_help
+from zamba_lcli.messages import of_subcommand, plain_message
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential, statable_name, with_statable_names
@@ -197,6 +198,7 @@ class ZambaArgumentParser(LightningArgumentParser):
             from zamba_lcli.completion import mend_completion
 
             mend_completion()
+        self._words = words
         for i, word in enumerate(words):
             key, equals, value = word.partition("=")
             if equals and key in SCHEDULER_OPTIONS:
@@ -204,6 +206,16 @@ class ZambaArgumentParser(LightningArgumentParser):
             elif i and words[i - 1] in SCHEDULER_OPTIONS:
                 words[i] = statable_name(word)
         return super().parse_args(words, *more, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Ends the program with the message in plain words."""
+        parser = getattr(ex, "subcommand_parser", None) or self  # whose options there are
+        commands = [] if self._subcommands_action is None else list(self._subcommands_action.choices)
+        told = of_subcommand(message, getattr(self, "_words", []), commands) if commands else None
+        no_keys = ("h", "help", "version", "c", "print_config")
+        options = [name.lstrip("-") for name in parser._option_string_actions if not name.endswith((".help", "+"))]
+        options = [name for name in options if name not in no_keys]
+        super().error(told or plain_message(message, options, getattr(parser, "subcommand", None)), ex)
 
     def print_usage(self, file: Any = None) -> None:
         """Writes what the command is, to be followed by the error."""
@@ -479,7 +491,9 @@ class ZambaCLI(LightningCLI):
         except (ValueError, ModuleNotFoundError) as error:
             if _wrong_input_behind(error) is not None:
                 raise
-            raise InputError(f"{_made_when(error)}{error}") from error  # a class refused the arguments that are stated
+            raise InputError(
+                f"{_made_when(error)}{plain_message(str(error))}"
+            ) from error  # a class refused the arguments that are stated
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Builds the trainer; finetuning comes first among its callbacks, so that others see what it freezes."""
@@ -632,10 +646,12 @@ def _check_distinct(callbacks: list[Callback] | Callback) -> None:
 
 
 def _made_when(error: BaseException) -> str:
-    """Returns the name of the class that was being made when an error came up, for the beginning of a message."""
+    """Returns the name of the stated class that was being made when an error came up, for the beginning of a message."""
+    while error.__cause__ is not None:  # jsonargparse wraps what a constructor raises
+        error = error.__cause__
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "__init__"]
     names = [type(frame.f_locals["self"]).__name__ for frame in frames if "self" in frame.f_locals]
-    return f"{names[-1]}: " if names else ""
+    return f"{names[0].replace(ZambaTrainer.__name__, 'trainer')}: " if names else ""
 
 
 def _repeated_key(node: yaml.Node | None) -> str | None:
