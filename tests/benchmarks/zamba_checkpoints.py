@@ -3,8 +3,9 @@
     python tests/benchmarks/zamba_checkpoints.py --zamba ~/zamba-env/bin/python
 
 zamba 2.7.2 lives in an environment of its own. It builds each of its models with the number of classes that the published one
-has, gives them random weights and statistics that fit them, saves a checkpoint as it does after training, and looks at a clip
-of noise. What is published cannot be told from these but by its weights.
+has, gives them random weights and statistics that fit them, and heads with weights large enough for logits as trained networks
+have them; saves a checkpoint as it does after training, and looks at a clip of noise. What is published cannot be told from
+these but by its weights. Ends with an error where a logit differs by more than 1e-5 or a weight was not found.
 """
 
 import argparse
@@ -18,9 +19,16 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 import peers
 
+TOLERANCE = 1e-5
 CASES = {  # class in zamba and here, classes, arguments, frames
     "slowfast": ("SlowFast", 32, {}, 32),
-    "slowfast, hidden layers": ("SlowFast", 4, {"head_hidden_layer_sizes": [64], "head_dropout_rate": 0.1}, 32),
+    "slowfast, hidden layers": ("SlowFast", 4, {"head_hidden_layer_sizes": [64, 32]}, 32),
+    "slowfast, hidden layers with dropout": (
+        "SlowFast",
+        4,
+        {"head_hidden_layer_sizes": [64, 32], "head_dropout_rate": 0.1},
+        32,
+    ),
     "time_distributed": ("TimeDistributedEfficientNet", 32, {}, 16),
     "european": ("TimeDistributedEfficientNet", 11, {}, 16),
     "blank_nonblank": ("TimeDistributedEfficientNet", 1, {}, 16),
@@ -55,7 +63,10 @@ def make(folder):
                 layer.momentum = None
                 layer.train()
         again = [x.clone() for x in batch] if isinstance(batch, list) else batch.clone()
+        head = model.head if class_name == "SlowFast" else model.classifier
         with torch.no_grad():
+            for parameter in head.parameters():
+                parameter *= 16
             (model.base if class_name == "SlowFast" else model.base.module)(
                 again if class_name == "SlowFast" else again[0]
             )
@@ -68,7 +79,7 @@ def make(folder):
 
 
 def main():
-    """Prints the table."""
+    """Prints the table; exits with an error if a checkpoint is not taken as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zamba", required=True, help="python of an environment with zamba")
     parser.add_argument("--make", help=argparse.SUPPRESS)
@@ -83,6 +94,7 @@ def main():
 
     folder = tempfile.mkdtemp()
     subprocess.run([args.zamba, __file__, "--zamba", args.zamba, "--make", folder], check=True)
+    wrong = []
     print("| checkpoint | classes | missing weights | largest logit | largest difference |\n|---|---|---|---|---|")
     for name, (class_name, _, arguments, frames) in CASES.items():
         path = Path(folder) / f"{name}.ckpt"
@@ -99,6 +111,10 @@ def main():
             f"| {name} | {len(class_names)} | {len(model.untrained)} | {np.abs(logits).max():.2f} | {difference:.1e} |",
             flush=True,
         )
+        if difference > TOLERANCE or model.untrained:
+            wrong.append(name)
+    if wrong:
+        sys.exit(f"not the same: {', '.join(wrong)}")
 
 
 if __name__ == "__main__":
