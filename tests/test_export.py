@@ -13,6 +13,7 @@ from torch import nn
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips, EvenlySpaced
 from zamba_lcli.data.video import read_clip
+from zamba_lcli.errors import InputError
 from zamba_lcli.export import export_onnx
 from zamba_lcli.models import (
     PytorchVideo,
@@ -26,16 +27,35 @@ NAMES = ["a", "b", "c"]
 MODELS = {  # model, frames, height and width
     "slowfast": (lambda: SlowFast(NAMES, weights=None, model_depth=18, stem_dim_outs=(8, 2)), 8, 32, 48),
     "time_distributed": (lambda: TimeDistributedEfficientNet(NAMES, weights=None, num_frames=2), 2, 64, 64),
-    "resnet18 over frames": (lambda: TimeDistributedTimm(NAMES, network="resnet18", weights=None), 2, 64, 64),
-    "vit over frames": (lambda: TimeDistributedTimm(NAMES, network="vit_tiny_patch16_224", weights=None), 2, 64, 64),
+    "slowfast r101, narrow": (
+        lambda: SlowFast(NAMES, weights=None, model_depth=101, stem_dim_outs=(8, 2)),
+        8,
+        32,
+        48,
+    ),
+    "slowfast r101": (lambda: SlowFast(NAMES, weights=None, model_depth=101), 8, 64, 64),
+    "mean over frames": (lambda: over_frames("resnet18"), 2, 64, 64),
+    "max over frames": (lambda: over_frames("test_resnet", pooling="max"), 3, 64, 64),
+    "attention over frames": (lambda: over_frames("test_convnext", pooling="attention"), 3, 64, 64),
+    "vit over frames": (lambda: over_frames("vit_tiny_patch16_224", pooling="attention"), 2, 64, 64),
+    "a network run as a whole": (lambda: over_frames("rexnet_100"), 2, 64, 64),
+    "eva over frames": (lambda: over_frames("eva02_tiny_patch14_224", pooling="max"), 2, 224, 224),
     "single_frame": (lambda: SingleFrameResnet(NAMES, weights=None, task="multiclass"), 1, 64, 64),
-    "x3d": (lambda: PytorchVideo(NAMES, name="x3d_xs", weights=None), 4, 160, 160),
+    "x3d_xs": (lambda: PytorchVideo(NAMES, name="x3d_xs", weights=None), 4, 160, 160),
+    "x3d_s": (lambda: PytorchVideo(NAMES, name="x3d_s", weights=None), 13, 160, 160),
+    "x3d_m": (lambda: PytorchVideo(NAMES, name="x3d_m", weights=None), 16, 96, 96),
+    "x3d_l": (lambda: PytorchVideo(NAMES, name="x3d_l", weights=None), 16, 96, 96),
     "slow": (lambda: PytorchVideo(NAMES, name="slow_r50", weights=None), 4, 64, 64),
     "r2plus1d": (lambda: PytorchVideo(NAMES, name="r2plus1d_r50", weights=None), 4, 64, 64),
     "csn": (lambda: PytorchVideo(NAMES, name="csn_r101", weights=None), 4, 64, 64),
-    "mvit": (lambda: PytorchVideo(NAMES, name="mvit_base_16x4", weights=None), 16, 224, 224),
+    "mvit_base_16x4": (lambda: PytorchVideo(NAMES, name="mvit_base_16x4", weights=None), 16, 224, 224),
+    "mvit_base_32x3": (lambda: PytorchVideo(NAMES, name="mvit_base_32x3", weights=None), 32, 224, 224),
 }
-QUICK = ("slowfast", "resnet18 over frames", "single_frame")
+QUICK = ("slowfast", "max over frames", "attention over frames", "single_frame")
+
+
+def over_frames(network, **arguments):
+    return TimeDistributedTimm(NAMES, network=network, weights=None, **arguments)
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in MODELS])
@@ -47,19 +67,31 @@ def test_onnxruntime_gives_the_same(name, folder):
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.momentum = None
             layer.train()
-    video = torch.randint(0, 256, (4, 3, *size), dtype=torch.uint8)
-    with torch.no_grad():
-        model(video)
+    video = torch.randint(0, 256, (3, 3, *size), dtype=torch.uint8)
+    if any(layer.training for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)):
+        with torch.no_grad():
+            model(video)
     path = Path("model.onnx")
     export_onnx(model, path, num_frames=size[0], height=size[1], width=size[2])
     session = onnxruntime.InferenceSession(path)
     assert json.loads(session.get_modelmeta().custom_metadata_map["class_names"]) == NAMES
-    for batch in (1, 4):
+    for batch in (1, 3):
         with torch.no_grad():
-            expected = model.probabilities(model(video[:batch])).numpy()
+            logits = model(video[:batch]).double()
         (found,) = session.run(None, {"video": video[:batch].numpy()})
         assert found.shape == (batch, 3)
+        probabilities = model.probabilities(logits).numpy()
+        assert np.abs(found - probabilities).max() < 1e-4
+        expected = (logits if model.task == "multilabel" else logits.log_softmax(dim=1)).numpy()
+        found = np.log(found.astype(float))  # logits again: for sigmoid p / (1 - p), for softmax up to their sum
+        found -= np.log1p(-np.exp(found)) if model.task == "multilabel" else 0
         assert np.abs(found - expected).max() < 1e-4
+
+
+def test_a_size_that_the_model_cannot_take(folder):
+    with pytest.raises(InputError, match="test_vit does not take frames of 40 x 48 pixels"):
+        export_onnx(over_frames("test_vit"), Path("model.onnx"), num_frames=2, height=40, width=48)
+    assert not list(folder.iterdir())
 
 
 def test_export_on_the_command_line(fitted, clips, folder, refused, predict):

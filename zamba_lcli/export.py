@@ -39,7 +39,7 @@ def export_onnx(
         width: W, in pixels.
 
     Raises:
-        InputError: If the packages for it are missing, or the file exists.
+        InputError: If the packages for it are missing, the file exists, or the model cannot take clips of this size.
     """
     try:
         import onnxscript  # noqa: F401  (torch.onnx needs it)
@@ -51,6 +51,8 @@ def export_onnx(
         raise InputError(f"output: there is no folder {path.absolute().parent} to write to.")
     model.eval()
     video = torch.randint(0, 256, (2, 3, num_frames, height, width), dtype=torch.uint8)
+    with torch.no_grad():
+        model(video[:1])  # says what it cannot take, which the exporter would wrap in a report of its own
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
         program = torch.onnx.export(
