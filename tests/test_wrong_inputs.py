@@ -77,11 +77,16 @@ def weightless(clips, checkpoint):
     torch.save(saved, "weightless.ckpt")
 
 
+def bare_weights(clips, checkpoint):
+    torch.save(torch.load(checkpoint, weights_only=True)["state_dict"], "bare.pt")
+
+
 def callbacks(text):
     return write("wrong.yaml", f"trainer:\n  callbacks: {text}\n")
 
 
-FLIP, MIXUP = "torchvision.transforms.v2.RandomHorizontalFlip", "torchvision.transforms.v2.MixUp"
+V2 = "torchvision.transforms.v2"
+FLIP, MIXUP = f"{V2}.RandomHorizontalFlip", f"{V2}.MixUp"
 FIT = ["fit", "--config", "TINY", "--data.labels", "LABELS"]
 OWN = ["fit", "--config", "TINY", "--data.labels", "clips/labels.csv"]
 MORE = [*FIT, "--config", "wrong.yaml"]
@@ -314,15 +319,139 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         ["export", "--ckpt_path", "CHECKPOINT", "--output", "nix/model.onnx"],
         ["output", "nix"],
     ),
+    # ---- what the parser says
+    "epochs as elsewhere": (None, [*FIT, "--epochs", "3"], ["there is no option --epochs", "--trainer.max_epochs"]),
+    "learning rate as elsewhere": (None, [*FIT, "--lr", "0.1"], ["--lr", "--optimizer.lr"]),
+    "batch size as elsewhere": (None, [*FIT, "--batch_size=3"], ["--batch_size", "--data.batch_size"]),
+    "near an option": (None, [*FIT, "--data.hight", "32"], ["--data.hight", "Did you mean --data.height?"]),
+    "near a key": (
+        write("wrong.yaml", "trainer:\n  max_epoch: 3\n"),
+        MORE,
+        ["trainer.max_epoch: there is no such key", "Did you mean trainer.max_epochs?"],
+    ),
+    "near an argument": (None, [*FIT, "--data.sampling.num_frame=8"], ["data.sampling: EvenlySpaced", "num_frames?"]),
+    "argument as elsewhere": (None, [*FIT, "--optimizer.learning_rate=1"], ["optimizer: SGD", "Did you mean lr?"]),
+    "near a class": (
+        None,
+        [*FIT, "--model", "SlowFats"],
+        ["model: SlowFats", "Did you mean SlowFast?", "PytorchVideo"],
+    ),
+    "near a class of torch": (None, [*FIT, "--optimizer", "torch.optim.Sgd"], ["torch.optim has no Sgd", "SGD?"]),
+    "near a class in a list": (callbacks("[{class_path: EarlyStoping}]"), MORE, ["callbacks", "EarlyStopping?"]),
+    "class of another kind": (None, [*FIT, "--model", "torch.nn.Linear"], ["torch.nn.Linear", "SlowFast"]),
+    "class without class_path": (callbacks("[{BackboneFinetuning: {}}]"), MORE, ["class_path: BackboneFinetuning"]),
+    "arguments beside class_path": (
+        write("wrong.yaml", "optimizer:\n  class_path: torch.optim.Adam\n  lr: 0.1\n"),
+        MORE,
+        ["optimizer: lr belongs below init_args"],
+    ),
+    "word for a number in a list": (
+        callbacks("[{class_path: BackboneFinetuning, init_args: {unfreeze_backbone_at_epoch: three}}]"),
+        MORE,
+        ["BackboneFinetuning: unfreeze_backbone_at_epoch: three is not a whole number"],
+    ),
+    "name for a list": (None, [*FIT, "--data.class_names", "blank"], ["data.class_names: blank is not a list"]),
+    "none of the choices": (None, [*FIT, "--trainer.precision", "fp16"], ["fp16 is not one of", "bf16-mixed"]),
+    "number for a section": (write("wrong.yaml", "trainer: 3\n"), MORE, ["trainer: 3"]),
+    "table without an option": (None, ["fit", "labels.csv"], ["--data.labels labels.csv"]),
+    "clips without an option": (None, ["predict", "CLIPS"], ["has no option before it", "--data.videos"]),
+    "options before the subcommand": (None, ["--config", "TINY", "fit"], ["zamba fit --config"]),
+    "training by another name": (None, ["train"], ["Did you mean fit?"]),
+    # ---- checkpoints
+    "best without a run": (
+        None,
+        ["predict", "--ckpt_path", "best", "--data.videos", "CLIPS"],
+        ["ckpt_path: best", "path"],
+    ),
+    "last without a run": (None, ["test", "--config", "TINY", "--ckpt_path", "last"], ["ckpt_path: last", "path"]),
+    "best of a run to go on with": (None, [*FIT, "--ckpt_path", "best"], ["ckpt_path: best", "last"]),
+    "bare predict": (None, ["predict"], ["ckpt_path is missing", "--ckpt_path", "--data.videos"]),
+    "bare test": (None, ["test"], ["ckpt_path is missing", "--ckpt_path"]),
+    "empty checkpoint": (write("e.ckpt", ""), ["predict", "--ckpt_path", "e.ckpt"], ["ckpt_path: e.ckpt is empty"]),
+    "table for a checkpoint": (None, ["predict", "--ckpt_path", "LABELS"], ["labels.csv is not a checkpoint"]),
+    "weights without names of classes": (
+        bare_weights,
+        ["predict", "--model", "SlowFast", "--model.weights", "bare.pt", "--data.videos", "CLIPS"],
+        ["data.class_names is missing", "bare.pt"],
+    ),
+    # ---- what makes no sense together
+    "stopping by what is not logged": (
+        callbacks("[{class_path: EarlyStopping, init_args: {monitor: val_acc}}]"),
+        MORE,
+        ["EarlyStopping: monitor: val_acc is not logged", "val_top_1_accuracy"],
+    ),
+    "scheduler by what is not logged": (
+        None,
+        [*FIT, "--lr_scheduler=pytorch_lightning.cli.ReduceLROnPlateau", "--lr_scheduler.monitor=val_f1"],
+        ["lr_scheduler: monitor: val_f1", "Did you mean val_macro_f1?"],
+    ),
+    "worst for best": (
+        callbacks("[{class_path: ModelCheckpoint, init_args: {monitor: val_macro_f1}}]"),
+        MORE,
+        ["ModelCheckpoint: with mode min", "State mode: max"],
+    ),
+    "validation after more batches than there are": (
+        None,
+        [*FIT, "--trainer.val_check_interval", "50"],
+        ["val_check_interval", "50", "check_val_every_n_epoch"],
+    ),
+    "validation after no batches": (
+        None,
+        [*FIT, "--trainer.val_check_interval", "0"],
+        ["trainer.val_check_interval: 0"],
+    ),
+    "steps of no length": (None, [*FIT, "--lr_scheduler=StepLR", "--lr_scheduler.step_size=0"], ["step_size: 0"]),
+    "steps of no length, nested": (
+        write(
+            "wrong.yaml",
+            "lr_scheduler: {class_path: SequentialLR, init_args: {milestones: [1], schedulers: [{class_path: "
+            "StepLR, init_args: {step_size: 1}}, {class_path: StepLR, init_args: {step_size: 0}}]}}\n",
+        ),
+        MORE,
+        ["step_size: 0"],
+    ),
+    "optimizer of sparse gradients": (None, [*FIT, "--optimizer", "SparseAdam"], ["SparseAdam", "AdamW"]),
+    "optimizer without groups": (None, [*FIT, "--optimizer", "LBFGS"], ["LBFGS", "AdamW"]),
+    "devices by name": (None, [*FIT, "--trainer.devices", "[a]"], ["devices"]),
+    "normalization of bytes": (
+        write(
+            "wrong.yaml",
+            f"data: {{augmentation: [{{class_path: {V2}.Normalize, init_args: {{mean: [1], std: [1]}}}}]}}",
+        ),
+        MORE,
+        ["data.augmentation: Normalize", "the model normalizes"],
+    ),
+    "crop larger than the frames": (
+        write("wrong.yaml", f"data: {{augmentation: [{{class_path: {V2}.RandomCrop, init_args: {{size: 500}}}}]}}"),
+        MORE,
+        ["data.augmentation: RandomCrop", "32, 32"],
+    ),
+    "data_dir that is a file": (None, [*FIT, "--data.data_dir", "LABELS"], ["data.data_dir", "is a file"]),
+    "nothing left of the pictures": (
+        None,
+        [*FIT, "--data.crop_bottom_pixels", "5000"],
+        ["crop_bottom_pixels is 5000", "120 rows"],
+    ),
 }
 
 
 def check(message, texts):
     assert message.count("error: ") == 1, message
-    assert "Traceback" not in message
+    for noise in ("Traceback", "Namespace(", "Union", "<class", "NestedArg", "litmodels", "Given value"):
+        assert noise not in message
     assert len(message[message.index("error: ") :].splitlines()) <= SCREEN, message
     for text in texts:
         assert text in message
+
+
+def contents(folder):
+    """Returns what each file holds, but for those of a run folder that tell what was tried."""
+    tells = ("config.yaml", "hparams.yaml", "splits.csv", "failed.csv")
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not ("version_0" in path.parts and (path.name in tells or "tfevents" in path.name))
+    }
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -332,13 +461,13 @@ def test_one_message(case, clips, fitted, folder, capsys):
     if make is not None:
         make(clips, checkpoint)
     places = {"TINY": TINY, "LABELS": clips / "labels.csv", "CLIPS": clips, "CHECKPOINT": checkpoint}
-    before = sorted(folder.rglob("*"))
+    before, given = contents(folder), contents(clips)
     with pytest.raises(SystemExit) as exit_info:
         main([str(places.get(word, word)) for word in command])
     assert exit_info.value.code == 2
     check(capsys.readouterr().err, texts)
-    new = [path for path in folder.rglob("*") if path not in before and path.name != "splits.csv"]
-    assert [path for path in new if path.suffix in (".ckpt", ".csv", ".onnx", ".html", ".part")] == []
+    assert contents(folder) == before
+    assert contents(clips) == given
 
 
 def run_in(folder, setup, *words):

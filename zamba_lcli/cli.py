@@ -58,6 +58,13 @@ from zamba_lcli.callbacks import (
     ZambaLearningRateFinder,
 )
 from zamba_lcli.callbacks.interruption import checkpoint_folder
+from zamba_lcli.checks import (
+    check_checkpoint_file,
+    check_lengths,
+    check_monitors,
+    check_optimizer,
+    is_refusal_of_lightning,
+)
 from zamba_lcli.data.datamodule import POSITION
 from zamba_lcli.errors import InputError
 from zamba_lcli.help import ABOUT, USAGE, PlainHelpFormatter, arrange_help
@@ -404,6 +411,9 @@ class ZambaCLI(LightningCLI):
         command = self.config[self.config.subcommand]
         if type(command.seed_everything) is int and not 0 <= command.seed_everything < 2**32:
             raise InputError(f"seed_everything: {command.seed_everything} is not between 0 and {2**32 - 1}.")
+        for key in ("trainer", "data"):
+            if not isinstance(command[key], Namespace):
+                raise InputError(f"{key}: {command[key]} stands where keys below {key} are expected.")
         if command.seed_everything is True:
             command.seed_everything = random.SystemRandom().randrange(2**32)
 
@@ -417,9 +427,16 @@ class ZambaCLI(LightningCLI):
         """
         name = self.config.subcommand
         ckpt_path = self.config[name].get("ckpt_path")
+        if ckpt_path == "best" or (ckpt_path == "last" and name != "fit"):
+            newest = "last, for the newest of the run folder, or " if name == "fit" else ""
+            raise InputError(
+                f"ckpt_path: {ckpt_path} stands for no file here. Give {newest}its path, such as "
+                "runs/slowfast/version_0/checkpoints/last.ckpt."
+            )
         if ckpt_path is not None and ckpt_path not in CHECKPOINT_KEYWORDS:
             if not Path(ckpt_path).is_file():
                 raise InputError(f"ckpt_path: there is no file {Path(ckpt_path).absolute()}.")
+            check_checkpoint_file(Path(ckpt_path))
             found = _configuration_in(load_checkpoint(Path(ckpt_path), mmap=True), ckpt_path)
             stated = self.parser.parse_args(cast(list[str] | None, self._args), defaults=False)[name]
             _check_same_model(stated.get("model.class_path"), found["model"]["class_path"], ckpt_path)
@@ -441,17 +458,17 @@ class ZambaCLI(LightningCLI):
                     print_once(f"{key}: {ours} as you state; the checkpoint has {theirs}.")
         if name == "check":
             return
+        untrained = self.config[name].get("model.init_args.weights") in (None, *PUBLISHED)
+        if name != "fit" and ckpt_path is None and untrained:
+            videos = name == "predict" and self.config[name].get("data.videos") is None
+            raise InputError(
+                f"ckpt_path is missing: without it {name} would use a model that has not been trained on your classes. Give "
+                "e.g. --ckpt_path runs/slowfast/version_0/checkpoints/last.ckpt"
+                + (", and what to look at, e.g. --data.videos FOLDER" if videos else "")
+            )
         if self.config[name].get("model") is None:
             raise InputError(
-                "model is missing: give a recipe (--config), or a class (--model SlowFast), or a checkpoint (--ckpt_path)."
-            )
-        if (
-            name != "fit"
-            and ckpt_path is None
-            and self.config[name].get("model.init_args.weights") in (None, *PUBLISHED)
-        ):
-            raise InputError(
-                f"ckpt_path is missing: without it {name} would use a model that has not been trained on your classes."
+                "model is missing: give a recipe (--config slowfast_finetune.yaml), or a class (--model SlowFast)."
             )
         if name != "fit" and ckpt_path is None:
             self._take_from_weights(Path(self.config[name].model.init_args.weights))
@@ -466,6 +483,11 @@ class ZambaCLI(LightningCLI):
         names = found.get("class_names", found.get("species"))
         if names is not None and config.get("data.class_names") is None:
             config["data.class_names"] = list(names)
+        if names is None and config.get("data.class_names") is None and config.get("data.labels") is None:
+            raise InputError(
+                f"data.class_names is missing: {weights} does not name its classes. State them in the order they were trained "
+                "in, such as --data.class_names '[blank, leopard]'."
+            )
         for key in HEAD_ARGUMENTS:
             if key in found and key in config.model.init_args and f"model.init_args.{key}" not in stated:
                 config[f"model.init_args.{key}"] = found[key]
@@ -501,6 +523,10 @@ class ZambaCLI(LightningCLI):
         for key, low in LOWEST_OF_TRAINER.items():
             if isinstance(value := self._get(self.config_init, "trainer")[key], int | float) and value < low:
                 raise InputError(f"trainer.{key}: {value} is less than {low}.")
+        if self._get(self.config_init, "trainer").val_check_interval == 0:
+            raise InputError(
+                "trainer.val_check_interval: 0 is never. Turn validation off with trainer.limit_val_batches: 0."
+            )
         plugins = self._get(self.config_init, "trainer").plugins or []
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -532,6 +558,9 @@ class ZambaCLI(LightningCLI):
             )
         optimizer = self._get(self.config_init, "optimizer")
         lr_scheduler = self._get(self.config_init, "lr_scheduler")
+        if self.subcommand == "fit":
+            check_optimizer("" if optimizer is None else optimizer["class_path"])
+            check_lengths(self._get(self.config, "lr_scheduler"))  # in which those inside others are not built yet
         interval = self._get(self.config_init, "lr_scheduler_interval")
 
         def build_scheduler(built: Optimizer) -> LRScheduler:
@@ -549,6 +578,8 @@ class ZambaCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Finds the checkpoint that ``ckpt_path: last`` stands for, and goes on with the seed of the run resumed."""
+        assert self.model is not None
+        check_monitors(callbacks_of(self.trainer), self.model, self._get(self.config_init, "lr_scheduler"))
         if self.config_init[self.subcommand].ckpt_path == "last":
             self.config_init[self.subcommand].ckpt_path = self._last_checkpoint()
         ckpt_path = self.config_init[self.subcommand].ckpt_path
@@ -806,16 +837,16 @@ def main(args: ArgsType = None) -> None:
     keep_freed_memory()
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a user's own classes are; last, so that no file there hides a package
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_advertisement)
     try:
         ZambaCLI(args)
-    except (ValueError, MisconfigurationException) as error:
-        cause = _wrong_input_behind(error)
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        cause = _wrong_input_behind(error) or (error if is_refusal_of_lightning(error) else None)
         if cause is None:
             raise
         # torch adds to an error in a process that reads clips where in its code it came up
-        told = str(cause).rpartition("InputError: ")[2].strip() if "DataLoader worker" in str(cause) else cause
-        print_once(f"error: {told}", file=sys.stderr)
+        told = str(cause).rpartition("InputError: ")[2] if "DataLoader worker" in str(cause) else str(cause)
+        print_once(f"error: {told.strip()}", file=sys.stderr)
         raise SystemExit(2) from error
     except (RuntimeError, MemoryError, OSError) as error:
         trouble = _trouble_of_the_machine(error)
@@ -824,6 +855,11 @@ def main(args: ArgsType = None) -> None:
         message, code = trouble
         print_once(f"error: {message}", file=sys.stderr)
         raise SystemExit(code) from error
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    """Returns whether a message of Lightning's log is no tip to install another of its packages."""
+    return not any(name in str(record.msg) for name in ("litlogger", "litmodels"))
 
 
 def _trouble_of_the_machine(error: BaseException) -> tuple[str, int] | None:
@@ -843,6 +879,8 @@ def _trouble_of_the_machine(error: BaseException) -> tuple[str, int] | None:
             "--shm-size). To go on with a fit, give --ckpt_path.",
             1,
         )
+    if text.startswith("Early stopping conditioned on metric"):
+        return text, 2
     if isinstance(error, OSError) and error.filename is not None and error.errno in UNWRITABLE:
         return f"{error.filename}: {error.strerror}. Give a folder that may be written to.", 2
     if isinstance(error, OSError) and error.errno in FULL:

@@ -115,8 +115,9 @@ def _no_such_class(name: str, typehints: Iterable[Any]) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns a question for the name nearest to ``name``, to be put behind a sentence; empty if none is near."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {nearest[0]}?" if nearest else ""
+    by_small_letters = {word.lower(): word for word in known}
+    nearest = difflib.get_close_matches(name.lower(), by_small_letters, n=1, cutoff=0.6)
+    return f" Did you mean {by_small_letters[nearest[0]]}?" if nearest else ""
 
 
 def plain_message(message: str, options: Iterable[str] = (), command: str | None = None) -> str:

@@ -377,13 +377,23 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             {f"{stage}_metrics": MetricCollection(per_class, compute_groups=False).clone() for stage in ("val", "test")}
         )
 
+    def logged_names(self) -> list[str]:
+        """Returns the names of the values that training logs, which callbacks may monitor."""
+        names = ["train_loss", "train_loss_epoch", "val_loss"]
+        for stage in ("train", "val"):
+            names += [f"{stage}_{name}" for name in cast(MetricCollection, self.overall[f"{stage}_metrics"])]
+        per_class = cast(MetricCollection, self.per_class["val_metrics"])
+        return names + [f"species/val_{name}/{label}" for name in per_class for label in self.class_names]
+
     def _log_metrics(self, stage: str) -> None:
         """Logs what the epoch's batches add up to, over all processes."""
         loss = cast(MeanMetric, self.losses[f"{stage}_loss"])
         overall = cast(MetricCollection, self.overall[f"{stage}_metrics"])
         if not loss.update_called:
+            first = getattr(self.trainer.datamodule, "first_failure", None)  # type: ignore[attr-defined]
             raise InputError(
-                f"None of the {stage} clips could be read. See the reasons in the log and in failed.csv of the run folder."
+                f"None of the {stage} clips could be read{f', such as {first}' if first else ''}. See the reasons in the log "
+                "and in failed.csv of the run folder."
             )
         values = {f"{stage}_{name}": value for name, value in overall.compute().items()}
         if stage != "train":

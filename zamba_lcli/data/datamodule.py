@@ -195,6 +195,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self._leave_out: Callable[[], NDArray[np.bool_]] | None = None
         self._left_out: NDArray[np.bool_] | None = None
         self._failed: set[str] = set()
+        self.first_failure: str | None = None  # a clip that could not be read, and why
         self._failed_csv: Path | None = None
         self._refusal: str | None = None
         self._resumed: dict[str, int] | None = (
@@ -389,6 +390,7 @@ class ZambaVideoDataModule(LightningDataModule):
         for _, filepath, reason in batch["failed"]:
             if filepath not in self._failed:
                 self._failed.add(filepath)
+                self.first_failure = self.first_failure or f"{filepath}: {reason}"
                 self._report_failed(filepath, reason)
         return batch
 
@@ -438,7 +440,15 @@ class ZambaVideoDataModule(LightningDataModule):
         # not tv_tensors.Video, which torchvision leaves as it is where it has no such function (greyscale), in silence
         frames = tv_tensors.Image(clip.transpose(0, 1))
         for change in self.augmentation:
-            frames = change(frames)
+            try:
+                frames = change(frames)
+            except (TypeError, ValueError, RuntimeError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                raise InputError(
+                    f"data.augmentation: {type(change).__name__}: {error} Clips are uint8, {tuple(frames.shape)} (frames, 3, "
+                    "height, width); the model normalizes them."
+                ) from error
         changed = torch.as_tensor(frames).transpose(0, 1)
         whole = changed.dtype == clip.dtype and changed.shape == clip.shape
         if whole and self.num_crops is not None:

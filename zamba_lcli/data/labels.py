@@ -396,6 +396,10 @@ def check_files(clips: Iterable[LabelledClip], source: Path, *, data_dir: str | 
     if not wrong:
         return
     folder = (source.parent if data_dir is None else Path(data_dir)).absolute()
+    if folder.is_file() and data_dir is not None:
+        raise InputError(
+            f"data.data_dir: {folder} is a file. Give the folder that the filepaths in the table start from."
+        )
     remedy = f"Filepaths start from data.data_dir, which is {folder}: check it, or correct the table or the files."
     if len(wrong) == len(clips) and all(what.startswith("missing") for _, what in wrong):
         first = clips[0].path.absolute()

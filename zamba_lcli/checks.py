@@ -1,0 +1,131 @@
+"""What makes no sense together, told before anything is trained: Lightning and torch find it out in the midst of a run."""
+
+import difflib
+import linecache
+import traceback
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+
+from zamba_lcli.errors import InputError
+from zamba_lcli.module import ZambaVideoClassificationLightningModule
+
+UNFIT = {  # by name: not every torch has them all
+    "torch.optim.LBFGS": "takes no parameter groups, and head and backbone are two",
+    "torch.optim.Muon": "takes matrices only, and convolutions are none",
+    "torch.optim.SparseAdam": "takes sparse gradients only, and those of networks here are dense",
+}
+LENGTHS = (
+    "step_size",
+    "T_max",
+    "T_0",
+    "T_mult",
+    "step_size_up",
+    "step_size_down",
+    "total_steps",
+    "epochs",
+    "steps_per_epoch",
+)
+LIGHTNINGS = ("pytorch_lightning.", "lightning_fabric.")
+
+
+def check_optimizer(class_path: str) -> None:
+    """Refuses an optimizer that cannot train the networks here.
+
+    Raises:
+        InputError: Says why.
+    """
+    if class_path in UNFIT:
+        why = UNFIT[class_path]
+        raise InputError(
+            f"optimizer: {class_path} {why}. Take another one, such as torch.optim.AdamW or torch.optim.SGD."
+        )
+
+
+def check_lengths(stated: Any) -> None:
+    """Refuses lengths of zero in what is stated as ``lr_scheduler``, at any depth: torch divides by them.
+
+    Raises:
+        InputError: Names the key.
+    """
+    for key, value in _items(stated):
+        name = key.rpartition(".")[2]  # jsonargparse's namespaces give the keys of all that they hold
+        if name in LENGTHS and isinstance(value, int | float) and value <= 0:
+            raise InputError(f"lr_scheduler: {name}: {value} is no length. Give at least 1.")
+
+
+def _items(stated: Any) -> Iterator[tuple[str, Any]]:
+    for value in stated if isinstance(stated, list) else []:
+        yield from _items(value)
+    for key, value in stated.items() if hasattr(stated, "items") else ():
+        yield key, value
+        yield from _items(value)
+
+
+def check_monitors(
+    callbacks: list[Callback], model: ZambaVideoClassificationLightningModule, lr_scheduler: dict[str, Any] | None
+) -> None:
+    """Refuses to wait for a value that is never logged, or to take the worst for the best.
+
+    A user's own model or callbacks may log anything; then nothing is checked here, and Lightning does so after an epoch.
+
+    Args:
+        callbacks: Those of the trainer.
+        model: Knows what is logged.
+        lr_scheduler: As stated, with ``class_path`` and ``init_args``.
+
+    Raises:
+        InputError: Names the value, and those that there are.
+    """
+    if any(not type(part).__module__.startswith(("zamba_lcli.", *LIGHTNINGS)) for part in [*callbacks, model]):
+        return
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor is not None:
+            name = type(callback).__name__
+            _check_monitor(name, callback.monitor, model)
+            best = "min" if "loss" in callback.monitor else "max"
+            if callback.mode != best and not callback.monitor.startswith("lr-"):
+                raise InputError(
+                    f"{name}: with mode {callback.mode}, the worst {callback.monitor} counts as the best. State mode: {best}."
+                )
+    monitor = (lr_scheduler or {}).get("init_args", {}).get("monitor")
+    if monitor is not None:
+        _check_monitor("lr_scheduler", monitor, model)
+
+
+def _check_monitor(where: str, monitor: str, model: ZambaVideoClassificationLightningModule) -> None:
+    known = model.logged_names()
+    if monitor in known or monitor.startswith("lr-"):  # LearningRateMonitor's
+        return
+    nearest = difflib.get_close_matches(monitor, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    overall = [name for name in known if "/" not in name]
+    raise InputError(
+        f"{where}: monitor: {monitor} is not logged.{hint} There are {', '.join(overall)}, and for each class "
+        f"species/val_f1/{model.class_names[0]} and the like."
+    )
+
+
+def check_checkpoint_file(path: Path) -> None:
+    """Refuses a file that is no checkpoint, of which torch says that mmap cannot be used with it.
+
+    Raises:
+        InputError: Names the file.
+    """
+    if path.stat().st_size == 0:
+        raise InputError(f"ckpt_path: {path} is empty. Copy or download it again.")
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            f"ckpt_path: {path} is not a checkpoint, or it was cut off. Give a .ckpt file, or copy or download it again."
+        )
+
+
+def is_refusal_of_lightning(error: BaseException) -> bool:
+    """Returns whether Lightning raised an error on purpose, as it does for arguments that do not fit together."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    raised = linecache.getline(frame.f_code.co_filename, line).strip().startswith("raise ")
+    return raised and str(frame.f_globals.get("__name__")).startswith(LIGHTNINGS)
