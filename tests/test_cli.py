@@ -60,6 +60,21 @@ def test_fit_ends_with_metrics_checkpoint_and_tensorboard(zamba, capfd):
     assert "tensorboard --logdir runs/tiny" in text
 
 
+def test_validate_and_test_say_nothing_of_the_training_of_a_checkpoint(fitted, clips, recwarn, caplog):
+    checkpoint = str(fitted / "checkpoints" / "last.ckpt")
+    for command in ("validate", "test"):
+        main([command, "--ckpt_path", checkpoint, "--data.labels", str(clips / "labels.csv")])
+    told = [str(warning.message) for warning in recwarn] + [record.message for record in caplog.records]
+    for noise in (
+        "callbacks used to create the checkpoint",
+        "dirpath has changed",
+        "litmodels",
+        "litlogger",
+        "requires_grad",
+    ):
+        assert not [message for message in told if noise in message]
+
+
 def test_validate_test_and_predict_from_a_run_folder(fitted, clips, folder, predict):
     config, checkpoint = fitted / "config.yaml", fitted / "checkpoints" / "last.ckpt"
     for command in ("validate", "test"):

@@ -83,8 +83,8 @@ NOISE = (  # warnings that no user of this program can act on
     r"LightningCLI's args parameter is intended to run from within Python",  # it is
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's call
 )
-NOISE_OF_PREDICT = (
-    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",  # not to predict
+NOISE_WITHOUT_TRAINING = (
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",  # only to train
     r"The dirpath has changed from",  # no checkpoint is written
 )
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -535,6 +535,8 @@ class ZambaCLI(LightningCLI):
         if self.subcommand == "predict" and self._get(self.config_init, "trainer").logger is None:
             kwargs["logger"] = False  # nothing is logged: without a logger stated, no folder for it is made
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        for message in NOISE_WITHOUT_TRAINING if self.subcommand != "fit" else ():
+            warnings.filterwarnings("ignore", message=message)
         if self.subcommand == "fit":
             callbacks_of(trainer).append(SaveOnInterrupt())
         if not any(isinstance(callback, Speed) for callback in callbacks_of(trainer)):
@@ -628,8 +630,6 @@ class ZambaCLI(LightningCLI):
     def before_predict(self) -> None:
         """Makes sure that predictions are written, and does not hold them all in memory."""
         self.config_init[self.subcommand].return_predictions = False
-        for message in NOISE_OF_PREDICT:
-            warnings.filterwarnings("ignore", message=message)
         callbacks = callbacks_of(self.trainer)
         if not any(isinstance(callback, BasePredictionWriter) for callback in callbacks):
             callbacks.append(WritePredictions())
