@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias, cast
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
+from zamba_lcli.models.activations import write_in_place
 from zamba_lcli.models.weights import load_file, take_published, take_what_fits, with_head_for_classes
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 
@@ -100,6 +101,7 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
         else:
             features = self.base.blocks[-1].proj.in_features
             self.base.blocks[-1] = GlobalPool(self.base.blocks[-1])
+        write_in_place(self.base)
         count = len(self._blocks())
         if not 1 <= backbone_blocks <= count:
             raise InputError(f"model.init_args.backbone_blocks: {backbone_blocks} is not between 1 and {count}.")

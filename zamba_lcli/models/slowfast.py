@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
+from zamba_lcli.models.activations import write_in_place
 from zamba_lcli.models.weights import load_file, take_published, take_what_fits, with_head_for_classes
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 
@@ -109,6 +110,7 @@ class SlowFast(ZambaVideoClassificationLightningModule):
         features = self.base.blocks[-1].proj.in_features
         self.base.blocks = self.base.blocks[:-1]  # the head for Kinetics' 400 classes
         self.base.blocks[-1].pool = nn.ModuleList([PathwayPool(), PathwayPool()])
+        write_in_place(self.base)
         blocks = len(self.base.blocks)
         if not 1 <= backbone_blocks <= blocks:
             raise InputError(f"model.init_args.backbone_blocks: {backbone_blocks} is not between 1 and {blocks}.")
