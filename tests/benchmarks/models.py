@@ -1,15 +1,18 @@
-"""What the models cost: parameters, operations and time per clip, each at its recipe's number of frames and size.
+"""What the models cost: parameters, operations, time per clip and memory, each at its recipe's number of frames and size.
 
     python tests/benchmarks/models.py --threads 2 --repeat 2
 
 Weights are random, which costs the same. Operations are counted as in ``torch.utils.flop_counter``: a multiplication and an
 addition are two. Time is that of one clip, forward, in eval mode, the fastest of the repeats, in a process of its own for
-each model; bf16 is autocast, as with ``trainer.precision: bf16-mixed``. A model that takes longer than ``--limit`` seconds
-for all of it is named and left out.
+each model; bf16 is autocast, as with ``trainer.precision: bf16-mixed``, and takes minutes on a CPU that has no instructions for
+it: leave it out with ``--precisions fp32``. Memory is the most that another process has for one training step in fp32 with the
+recipe's batch, its backbone unfrozen and its Adam, all of torch included. One that takes longer than ``--limit`` seconds for
+one of these is named.
 """
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -19,51 +22,55 @@ import torch
 import yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-VARIANTS = [  # recipe, arguments of the model other than there, frames, height, width
-    ("slowfast_finetune", {"model_depth": 101}, 32, 240, 426),
-    ("x3d_m", {"name": "x3d_xs"}, 4, 160, 284),
-    ("x3d_m", {"name": "x3d_s"}, 13, 160, 284),
-    ("x3d_m", {"name": "x3d_l"}, 16, 312, 554),
-    ("mvit_base_16x4", {"name": "mvit_base_32x3"}, 32, 224, 224),
-]
 SAME_MODEL = ("demo", "slowfast_head", "slowfast_train_better", "slowfast_unfreeze")  # as slowfast_finetune
 
 
 def cases():
-    """Returns title, class, arguments, frames, height and width of each model."""
-    recipes = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.glob("*.yaml"))}
+    """Returns title, model, shape of a batch (clips, frames, height, width) of each recipe."""
     found = []
-    for title, recipe in recipes.items():
-        if title not in SAME_MODEL:
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        recipe = yaml.safe_load(path.read_text())
+        if path.stem not in SAME_MODEL:
             data = recipe["data"]
-            size = (data["sampling"]["init_args"]["num_frames"], data["height"], data["width"])
-            found.append((title, recipe["model"], *size))
-    for title, other, *size in VARIANTS:
-        model = recipes[title]["model"]
-        named = f"{title}, {', '.join(f'{key}: {value}' for key, value in other.items())}"
-        found.append((named, {**model, "init_args": {**model["init_args"], **other}}, *size))
+            frames = data["sampling"]["init_args"]["num_frames"]
+            found.append((path.stem, recipe["model"], (data["batch_size"], frames, data["height"], data["width"])))
     return found
 
 
-def measure(model, frames, height, width, repeat, threads):
-    """Returns parameters, operations and seconds of a model for one clip."""
-    from torch.utils.flop_counter import FlopCounterMode
-
+def build(model, threads):
+    """Returns a recipe's model with random weights."""
     from zamba_lcli import models
     from zamba_lcli.cli import keep_freed_memory
 
     keep_freed_memory()  # as the program does
     torch.set_num_threads(threads)
-    arguments = {**model["init_args"], "weights": None}
-    network = getattr(models, model["class_path"])(["a", "b", "c", "d"], **arguments).eval()
-    clip = torch.randint(0, 256, (1, 3, frames, height, width), dtype=torch.uint8)
+    return getattr(models, model["class_path"])(["a", "b", "c", "d"], **{**model["init_args"], "weights": None})
+
+
+def step(network, shape):
+    """Returns the peak of the process's memory, in bytes, after a training step."""
+    network.train()
+    network.unfreeze_backbone(train_bn=False)
+    optimizer = torch.optim.Adam(network.parameter_groups(), lr=1e-6)
+    clips = torch.randint(0, 256, (shape[0], 3, *shape[1:]), dtype=torch.uint8)
+    torch.nn.functional.cross_entropy(network(clips), torch.arange(shape[0]) % 4).backward()
+    optimizer.step()
+    return {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+def measure(network, shape, repeat, precisions):
+    """Returns parameters, operations and seconds of a model for one clip."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network.eval()
+    clip = torch.randint(0, 256, (1, 3, *shape[1:]), dtype=torch.uint8)
     result = {"parameters": sum(p.numel() for p in network.parameters())}
     with torch.inference_mode():
-        for precision, enabled in (("fp32", False), ("bf16", True)):
+        for precision in precisions:
             seconds = []
             for _ in range(repeat):
                 start = time.perf_counter()
-                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
                     network(clip)
                 seconds.append(time.perf_counter() - start)
             result[precision] = min(seconds)
@@ -76,33 +83,46 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--limit", type=int, default=300, help="seconds for each model")
+    parser.add_argument("--precisions", default="fp32,bf16", help="separated by commas")
+    parser.add_argument("--limit", type=int, default=300, help="seconds for each measurement of a model")
     parser.add_argument("--only", help="titles of the models, separated by commas")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    precisions = args.precisions.split(",")
     if args.measure:
-        print(json.dumps(measure(*json.loads(args.measure), args.repeat, args.threads)))
+        what, model, shape = json.loads(args.measure)
+        network = build(model, args.threads)
+        print(json.dumps(step(network, shape) if what == "step" else measure(network, shape, args.repeat, precisions)))
         return
     print(f"{args.threads} threads, torch {torch.__version__}, best of {args.repeat}\n")
-    print("| model | frames, height x width | M parameters | GFLOPs per clip | s per clip, fp32 | s per clip, bf16 |")
-    print("|---|---|---|---|---|---|", flush=True)
-    for title, model, *size in cases():
+    columns = ["recipe", "frames, height x width", "M parameters", "GFLOPs per clip"]
+    columns += [f"s per clip, {precision}" for precision in precisions] + ["batch", "GB, training step"]
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)
+    for title, model, shape in cases():
         if args.only and title not in args.only.split(","):
             continue
-        command = [sys.executable, __file__, "--measure", json.dumps([model, *size])]
-        command += ["--repeat", str(args.repeat), "--threads", str(args.threads)]
-        row = f"| {title} | {size[0]}, {size[1]} x {size[2]} |"
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=args.limit)
-        except subprocess.TimeoutExpired:
-            print(f"{row} over {args.limit} s in all |", flush=True)
-            continue
-        if done.returncode:
-            sys.exit(done.stderr)
-        found = json.loads(done.stdout.splitlines()[-1])
-        cells = [f"{found['parameters'] / 1e6:.1f}", f"{found['operations'] / 1e9:.1f}"]
-        cells += [f"{found[precision]:.2f}" for precision in ("fp32", "bf16")]
-        print(row, " | ".join(cells), "|", flush=True)
+        found = {}
+        for what in ("forward", "step"):
+            command = [sys.executable, __file__, "--measure", json.dumps([what, model, shape])]
+            command += [f"--{key}={getattr(args, key)}" for key in ("repeat", "threads", "precisions")]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=args.limit)
+            except subprocess.TimeoutExpired:
+                continue
+            if done.returncode:
+                sys.exit(done.stderr)
+            found |= json.loads(done.stdout.splitlines()[-1])
+        print("|", " | ".join(cells(title, shape, found, precisions, args.limit)), "|", flush=True)
+
+
+def cells(title, shape, found, precisions, limit):
+    """Returns the row of the table; what took too long is told."""
+    late = f"over {limit} s"
+    row = [title, "{}, {} x {}".format(*shape[1:])]
+    row.append(f"{found['parameters'] / 1e6:.1f}" if "parameters" in found else late)
+    row.append(f"{found['operations'] / 1e9:.1f}" if "operations" in found else late)
+    row += [f"{found[precision]:.2f}" if precision in found else late for precision in precisions]
+    return [*row, str(shape[0]), f"{found['memory'] / 1e9:.1f}" if "memory" in found else late]
 
 
 if __name__ == "__main__":

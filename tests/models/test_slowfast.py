@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from model_checks import check_commands, check_parts, check_training
 from pytorchvideo.models.hub.slowfast import slowfast_r50, slowfast_r101
 from torch import nn
 
@@ -155,3 +156,14 @@ def test_what_does_not_fit_is_refused(folder, wrong, text):
     torch.save({"state_dict": {"fc.weight": torch.zeros(2)}}, "other.ckpt")
     with pytest.raises(InputError, match=text):
         SlowFast(**{**TINY, **wrong})
+
+
+def test_parts_and_training_of_r101():
+    model = SlowFast(**{**TINY, "model_depth": 101})
+    check_parts(model)
+    check_training(model, torch.randint(0, 256, (2, 3, 8, 32, 32), dtype=torch.uint8))
+
+
+@pytest.mark.slow
+def test_fit_resume_test_and_predict(clips, folder):
+    check_commands("slowfast_r101", clips, folder)
