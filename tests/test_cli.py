@@ -12,10 +12,15 @@ import pytest
 import torch
 import yaml
 from conftest import TINY, read_csv
+from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from zamba_lcli.checks import check_monitors
 from zamba_lcli.cli import main, recipe_path
 from zamba_lcli.data import DemoClips
+from zamba_lcli.errors import InputError
+from zamba_lcli.module import ZambaVideoClassificationLightningModule
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -48,6 +53,26 @@ def test_logged_values(fitted):
     # two batches an epoch; the scheduler halves after the first epoch, which is that of the unfreeze
     assert [round(lr, 6) for _, lr in logged["lr-SGD/head"]] == [0.1, 0.1, 0.05, 0.05]
     assert [round(lr, 6) for _, lr in logged["lr-SGD/backbone"]] == [0, 0, 0.0005, 0.0005]
+
+
+def test_what_may_be_monitored_is_what_is_logged(fitted):
+    model = ZambaVideoClassificationLightningModule(DemoClips.class_names, task="multiclass")
+    names = model.logged_names()
+    learning_rates = {"lr-SGD/head", "lr-SGD/backbone", "lr-SGD/head-momentum", "lr-SGD/backbone-momentum"}
+    assert set(names) == set(scalars(fitted)) - learning_rates - {"epoch", "hp_metric"}
+    last = ModelCheckpoint(monitor="epoch", mode="max")
+    check_monitors(
+        [last, EarlyStopping(monitor="val_loss"), ModelCheckpoint(monitor="species/val_f1/blank", mode="max")],
+        model,
+        None,
+    )
+    with pytest.raises(InputError, match="EarlyStopping: monitor: epoch is not logged"):
+        check_monitors([EarlyStopping(monitor="epoch", mode="max")], model, None)
+
+    class Users(Callback):
+        """May log whatever it likes."""
+
+    check_monitors([EarlyStopping(monitor="theirs"), Users()], model, None)
 
 
 def test_fit_ends_with_metrics_checkpoint_and_tensorboard(zamba, capfd):

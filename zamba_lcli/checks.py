@@ -30,6 +30,7 @@ LENGTHS = (
     "epochs",
     "steps_per_epoch",
 )
+COUNTED = ("epoch", "step")  # Lightning's own, which ModelCheckpoint may monitor to keep the newest
 LIGHTNINGS = ("pytorch_lightning.", "lightning_fabric.")
 
 
@@ -84,7 +85,8 @@ def check_monitors(
     if any(not type(part).__module__.startswith(("zamba_lcli.", *LIGHTNINGS)) for part in [*callbacks, model]):
         return
     for callback in callbacks:
-        if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor is not None:
+        counted = COUNTED if isinstance(callback, ModelCheckpoint) else ()
+        if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor not in (None, *counted):
             name = type(callback).__name__
             _check_monitor(name, callback.monitor, model)
             best = "min" if "loss" in callback.monitor else "max"
