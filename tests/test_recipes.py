@@ -11,7 +11,7 @@ from zamba_lcli.cli import main
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 QUICK = ("x3d_m.yaml",)
-ONE_SIZE = {"mvit_base_16x4.yaml": 224}  # networks that take no other
+ONE_SIZE = {"mvit_base_16x4.yaml": 224, "mvit_base_32x3.yaml": 224}  # networks that take no other
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -19,7 +19,7 @@ def test_the_header_says_what_for_what_it_costs_and_how_to_run_it(recipe):
     header = (CONFIGS / recipe).read_text(encoding="utf-8").split("seed_everything")[0]
     assert all(line.startswith("#") for line in header.splitlines())
     assert f"zamba fit --config configs/{recipe}" in header
-    assert "Cost: " in header or "Memory: " in header or "minutes" in header or "goes on" in header
+    assert "# Cost: " in header
 
 
 @pytest.mark.parametrize("recipe", [r if r in QUICK else pytest.param(r, marks=pytest.mark.slow) for r in RECIPES])
