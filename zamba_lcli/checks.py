@@ -85,18 +85,21 @@ def check_monitors(
     if any(not type(part).__module__.startswith(("zamba_lcli.", *LIGHTNINGS)) for part in [*callbacks, model]):
         return
     for callback in callbacks:
-        counted = COUNTED if isinstance(callback, ModelCheckpoint) else ()
-        if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor not in (None, *counted):
-            name = type(callback).__name__
-            _check_monitor(name, callback.monitor, model)
-            best = "min" if "loss" in callback.monitor else "max"
-            if callback.mode != best and not callback.monitor.startswith("lr-"):
-                raise InputError(
-                    f"{name}: with mode {callback.mode}, the worst {callback.monitor} counts as the best. State mode: {best}."
-                )
-    monitor = (lr_scheduler or {}).get("init_args", {}).get("monitor")
-    if monitor is not None:
-        _check_monitor("lr_scheduler", monitor, model)
+        if not isinstance(callback, EarlyStopping | ModelCheckpoint):
+            continue
+        monitor = callback.monitor
+        if monitor is None or (isinstance(callback, ModelCheckpoint) and monitor in COUNTED):
+            continue
+        name = type(callback).__name__
+        _check_monitor(name, monitor, model)
+        best = "min" if "loss" in monitor else "max"
+        if callback.mode != best and not monitor.startswith("lr-"):
+            raise InputError(
+                f"{name}: with mode {callback.mode}, the worst {monitor} counts as the best. State mode: {best}."
+            )
+    waited_for = (lr_scheduler or {}).get("init_args", {}).get("monitor")
+    if waited_for is not None:
+        _check_monitor("lr_scheduler", waited_for, model)
 
 
 def _check_monitor(where: str, monitor: str, model: ZambaVideoClassificationLightningModule) -> None:

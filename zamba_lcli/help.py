@@ -1,15 +1,17 @@
 """What ``--help`` shows: the keys that are stated most often first, in words that fit on a few screens."""
 
+import inspect
 import re
 from argparse import SUPPRESS
 from collections import Counter
-from typing import Any
+from typing import Any, get_args
 
 from jsonargparse import DefaultHelpFormatter
 from jsonargparse._actions import _ActionHelpClassPath
-from jsonargparse._typehints import get_all_subclass_paths, get_class_types
+from jsonargparse._typehints import get_all_subclass_paths
 from jsonargparse._util import get_import_path
 from pytorch_lightning.cli import LightningArgumentParser
+from torch import Tensor
 
 USAGE = "zamba {} [--config FILE]... [--KEY VALUE]..."
 CLASSES = (
@@ -98,12 +100,26 @@ class PlainHelpFormatter(DefaultHelpFormatter):
         return text.replace("``", "")
 
 
+def classes_in(typehint: Any) -> set[type]:
+    """Returns the classes in a type hint that others may be made from, such as ``Callback`` in ``list[Callback] | None``."""
+    parts = get_args(typehint)
+    if parts:
+        return set().union(*map(classes_in, parts))
+    is_base = inspect.isclass(typehint) and typehint.__module__ not in (
+        "builtins",
+        "collections.abc",
+        "datetime",
+        "pathlib",
+    )
+    return {typehint} - {Tensor} if is_base else set()
+
+
 def short_names(typehint: Any) -> list[str]:
     """Returns the names of the classes that may be given, by their paths where two have the same one.
 
     What they are all made from, such as ``Callback``, is left out.
     """
-    bases = {get_import_path(base) for base in get_class_types(typehint)}
+    bases = {get_import_path(base) for base in classes_in(typehint)}
     paths = [path for path in get_all_subclass_paths(typehint) if not path.startswith("pytorch_lightning.core.")]
     paths = [path for path in paths if path not in bases] or paths
     count = Counter(path.rpartition(".")[2] for path in paths)

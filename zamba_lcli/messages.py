@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import jsonargparse._typehints
-from jsonargparse._typehints import get_class_types
 from torch import Tensor
 
-from zamba_lcli.help import short_names
+from zamba_lcli.help import classes_in, short_names
 
 MEANT = {  # what other programs call it -> the option here
     "epochs": "trainer.max_epochs",
@@ -68,7 +67,7 @@ BEFORE_SUBCOMMAND = re.compile(r"is not accepted before subcommand|argument subc
 def raise_the_nearest(subtypes: Sequence[Any], val: Any, exceptions: list[Exception]) -> NoReturn:
     """Raises what is wrong with a value that fits none of several types: that of the type it was most likely meant for."""
     told = {subtype: str(error) for subtype, error in zip(subtypes, exceptions, strict=True)}
-    classes = {subtype: text for subtype, text in told.items() if set(get_class_types(subtype)) - {Tensor}}
+    classes = {subtype: text for subtype, text in told.items() if classes_in(subtype)}
     deep = [text for text in told.values() if "Problem with given class_path" in text or "Parser key" in text]
     lists = [text for t, text in classes.items() if get_origin(t) is list and isinstance(val, list)]
     if (
