@@ -133,7 +133,10 @@ def test_all_that_lightnings_trainer_takes_is_in_the_help(capsys):
     assert "--optimizer.lr LR" in printed(capsys, "fit", "--optimizer.help", "Adam")
 
 
-HEAVY = {"av", "matplotlib", "pandas", "pyarrow", "onnx", "sklearn", "tensorboard", "timm", "transformers"}
+HEAVY = {
+    "av", "fvcore", "iopath", "matplotlib", "onnx", "pandas", "pyarrow", "pytorchvideo", "sklearn", "tensorboard", "timm",
+    "transformers",
+}  # fmt: skip
 
 
 def test_what_takes_long_to_import_is_not_imported_before_it_is_used(folder):

@@ -101,6 +101,7 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
     "no height": (None, [*FIT, "--data.height", "0"], ["data.height", "0"]),
     "no batch": (None, [*FIT, "--data.batch_size", "0"], ["data.batch_size", "0"]),
     "negative workers": (None, [*FIT, "--data.num_workers", "-1"], ["data.num_workers", "-1"]),
+    "thousands of workers": (None, [*FIT, "--data.num_workers", "5000"], ["data.num_workers", "5000", "cores"]),
     "misspelt model": (None, [*FIT, "--model", "SlowSlow"], ["model", "SlowSlow"]),
     "misspelt argument of the model": (None, [*FIT, "--model.init_args.wieghts", "null"], ["wieghts"]),
     "depth that does not exist": (None, [*FIT, "--model.init_args.model_depth", "51"], ["model_depth", "51", "50"]),

@@ -42,6 +42,7 @@ from zamba_lcli.types import Batch, Task, run_seed
 
 LOWER_PRIORITY = 10  # of 19; how much more willingly reading gives way to computing
 MAX_WORKERS = 8  # if not stated; each holds a few batches of frames
+WORKERS_PER_CORE = 16  # at most, where stated
 POSITION = "position"  # key of the checkpoint
 SPLITS_OF = {  # the splits that a command reads
     TrainerFn.FITTING: ("train", "val"),
@@ -147,6 +148,11 @@ class ZambaVideoDataModule(LightningDataModule):
         ):
             if value < least:
                 raise InputError(f"data.{name}: {value} is less than {least}.")
+        if num_workers is not None and num_workers > WORKERS_PER_CORE * (cores := os.cpu_count() or 1):
+            raise InputError(
+                f"data.num_workers: {num_workers} processes on {cores} cores would only fill the memory. Leave it out, for as "
+                "many as the cores can feed."
+            )
         if max_damaged > 1:
             raise InputError(f"data.max_damaged: {max_damaged} is a share, at most 1.")
         if num_crops is not None and num_crops > 1 and height == width:
@@ -568,7 +574,7 @@ class ZambaVideoDataModule(LightningDataModule):
     def workers(self, batches: int) -> int:
         """Returns how many processes read clips for a loader of so many batches."""
         if self.num_workers is not None:
-            return self.num_workers
+            return min(self.num_workers, batches)
         devices = 1 if self.trainer is None else self.trainer.num_devices
         # one for each core: that leaves none for computing, but reading waits more often than it is waited for
         return min(MAX_WORKERS, batches, suggested_max_num_workers(devices) + 1)

@@ -1,35 +1,31 @@
 """pytorchvideo's networks with one pathway: Slow, X3D, R(2+1)D, CSN and MViT, as published for Kinetics-400."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, cast
 
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.models.activations import write_in_place
+from zamba_lcli.models.networks import without_warnings_of_torchscript, write_in_place
 from zamba_lcli.models.weights import load_file, take_published, take_what_fits, with_head_for_classes
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
-
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")  # called by what pytorchvideo imports
-    from pytorchvideo.layers import MultiScaleBlock
-    from pytorchvideo.models import hub
-    from pytorchvideo.models.hub import csn, r2plus1d, resnet, vision_transformers, x3d
-    from pytorchvideo.models.vision_transformers import MultiscaleVisionTransformers
 
 KINETICS_MEAN = 0.45  # of pixels between 0 and 1, the same for the three channels
 KINETICS_STD = 0.225
 Name: TypeAlias = Literal[
     "slow_r50", "x3d_xs", "x3d_s", "x3d_m", "x3d_l", "r2plus1d_r50", "csn_r101", "mvit_base_16x4", "mvit_base_32x3"
 ]
-URLS = {
-    **resnet.checkpoint_paths,
-    **x3d.checkpoint_paths,
-    **r2plus1d.checkpoint_paths,
-    **csn.checkpoint_paths,
-    **vision_transformers.checkpoint_paths,
-}
+
+
+def url_of(name: str) -> str:
+    """Returns where the published weights of a network are."""
+    from pytorchvideo.models.hub import csn, r2plus1d, resnet, vision_transformers, x3d
+
+    parts = (resnet, x3d, r2plus1d, csn, vision_transformers)
+    urls: dict[str, str] = {}
+    for part in parts:
+        urls |= part.checkpoint_paths
+    return urls[name]
 
 
 class GlobalPool(nn.Module):
@@ -90,11 +86,13 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
             InputError: If there are not as many blocks or the weights cannot be loaded.
         """
         super().__init__(class_names=class_names, **common)
+        with without_warnings_of_torchscript():
+            from pytorchvideo.models import hub
         self.name = name
         self.base: Any = getattr(hub, name)()
         self.takes: tuple[int, int, int] | None = None  # frames, height and width, where no others will do
         self._grids: list[list[int]] = []  # what each of MViT's blocks takes: its tokens' frames, rows and columns
-        if isinstance(self.base, MultiscaleVisionTransformers):
+        if name.startswith("mvit"):
             features = self.base.head.proj.in_features
             self.base.head = None
             self._measure_mvit()
@@ -108,7 +106,7 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
         self._cut = count - backbone_blocks  # the backbone's first block
         self.head = nn.Sequential(nn.Dropout(post_backbone_dropout or 0.0), nn.Linear(features, len(self.class_names)))
         if weights == "kinetics400":
-            take_published(self.base, URLS[name])
+            take_published(self.base, url_of(name))
         elif weights is not None:
             self._load_file(weights)
         self.freeze_backbone()
@@ -139,7 +137,7 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
     def _run(self, x: Tensor, first: int, end: int) -> Tensor:
         """Runs the blocks from ``first`` to before ``end``."""
         for i, block in enumerate(self._blocks()[first:end], start=first):
-            x = block(x, self._grids[i - 2])[0] if isinstance(block, MultiScaleBlock) else block(x)
+            x = block(x, self._grids[i - 2])[0] if 0 <= i - 2 < len(self._grids) else block(x)
         return x
 
     @property

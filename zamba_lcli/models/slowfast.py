@@ -4,7 +4,6 @@ Feichtenhofer et al., "SlowFast Networks for Video Recognition", https://arxiv.o
 pytorchvideo's; its names of arguments are kept.
 """
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -13,15 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.models.activations import write_in_place
+from zamba_lcli.models.networks import without_warnings_of_torchscript, write_in_place
 from zamba_lcli.models.weights import load_file, take_published, take_what_fits, with_head_for_classes
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
-
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")  # called by what pytorchvideo imports
-    from pytorchvideo.models.head import ResNetBasicHead
-    from pytorchvideo.models.hub.slowfast import checkpoint_paths
-    from pytorchvideo.models.slowfast import create_slowfast
 
 ALPHA = 4  # the fast pathway sees this many times as many frames as the slow one
 KINETICS_MEAN = 0.45  # of pixels between 0 and 1, the same for the three channels
@@ -89,6 +82,9 @@ class SlowFast(ZambaVideoClassificationLightningModule):
             InputError: If the arguments do not fit each other or the weights cannot be loaded.
         """
         super().__init__(class_names=class_names, **common)
+        with without_warnings_of_torchscript():
+            from pytorchvideo.models.head import ResNetBasicHead
+            from pytorchvideo.models.slowfast import create_slowfast
         slow, fast = stem_dim_outs
         if fast < 1 or slow % fast or slow % 2:
             raise InputError(
@@ -133,6 +129,8 @@ class SlowFast(ZambaVideoClassificationLightningModule):
                 state = {f"base.{key}": value for key, value in state.items()}
             take_what_fits(self, with_head_for_classes(self, state, class_names), weights)
             return
+        from pytorchvideo.models.hub.slowfast import checkpoint_paths
+
         url = checkpoint_paths.get(f"slowfast_r{model_depth}")
         if url is None or stem_dim_outs != (64, 8):
             raise InputError(

@@ -1,6 +1,21 @@
-"""Activations that write over what they are given."""
+"""What is done to published networks, or when they are imported."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import nn
+
+
+@contextmanager
+def without_warnings_of_torchscript() -> Iterator[None]:
+    """Hides that ``torch.jit.script`` is deprecated, which pytorchvideo calls when it is imported.
+
+    It is imported where a network is built: the command line alone does not need it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
+        yield
 
 
 def write_in_place(network: nn.Module) -> None:
