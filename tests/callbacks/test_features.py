@@ -204,6 +204,15 @@ def test_damage_anywhere_in_an_entry_is_seen(folder):
                 assert all(torch.equal(a, b) for a, b in zip(kept, features, strict=True))
 
 
+def test_frames_that_no_layer_has_seen_are_kept_as_they_are(folder):
+    frames = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 1, 16, 16)
+    store = FeatureStore(folder, torch.float32)
+    store.put_trunk("entry", frames)
+    kept = store._load(next(folder.rglob("*.trunk")))
+    assert kept.dtype == torch.uint8
+    assert torch.equal(kept, frames)
+
+
 @pytest.mark.parametrize("cache", [{}, {"dtype": "bfloat16"}])
 def test_the_frozen_backbone_runs_once_a_clip(zamba, folder, monkeypatch, cache):
     clips, forward = [], SlowFast.forward_backbone

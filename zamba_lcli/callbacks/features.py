@@ -113,7 +113,7 @@ class FeatureStore:
 
     def put_trunk(self, entry: str, features: Features) -> None:
         """Keeps a trunk's output, with a batch dimension."""
-        features = _map(features, lambda x: x.detach().to("cpu", self.dtype).clone())
+        features = _map(features, lambda x: _as(self.dtype, x.detach()).cpu().clone())
         self._save(self._path(entry, "trunk"), {"features": features, "crc": _checksum(features)})
 
     def put_backbone(self, entry: str, features: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class FeatureStore:
                     "Resume from the last checkpoint: it is computed again."
                 )
             parts.append(kept)
-        return _map(_cat(parts), lambda x: x.to(module.device, _dtype(module)))
+        return _map(_cat(parts), lambda x: _as(_dtype(module), x.to(module.device)))
 
     def backbone(self, module: ZambaVideoClassificationLightningModule, entries: Sequence[str]) -> Tensor:
         """Returns the frozen backbone's outputs as a batch on the module's device, those that are missing computed now."""
@@ -341,7 +341,7 @@ class FrozenFeatureCache(Callback):
         with torch.no_grad():
             shape = (1, 3, data.sampling.num_frames, *data.input_size)
             example = module.forward_trunk(torch.zeros(shape, dtype=torch.uint8, device=module.device))
-        part_bytes = sum(tensor.numel() * store.dtype.itemsize for tensor in _tensors(example))
+        part_bytes = sum(_as(store.dtype, tensor).nbytes for tensor in _tensors(example))
 
         def size(items: Sequence[Work]) -> int:
             val = sum(item[0] is data.dataset("val") for item in items)
@@ -440,7 +440,7 @@ class FrozenFeatureCache(Callback):
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             trunk = module.forward_trunk(video)
             # of what is kept, as later epochs have it
-            backbone = module.forward_backbone(_map(trunk, lambda x: x.to(store.dtype).to(_dtype(module))))
+            backbone = module.forward_backbone(_map(trunk, lambda x: _as(_dtype(module), _as(store.dtype, x))))
         parts = len(video) // len(batch["index"])
         for row, position in enumerate(batch["index"]):
             rows = slice(row * parts, (row + 1) * parts)
@@ -475,6 +475,11 @@ def _described(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_described(item) for item in value]
     return repr(value)
+
+
+def _as(dtype: torch.dtype, x: Tensor) -> Tensor:
+    """Returns a tensor with such a precision; whole numbers, frames that no layer has seen, as they are."""
+    return x.to(dtype) if x.is_floating_point() else x
 
 
 def _callbacks(trainer: Trainer) -> list[Callback]:
