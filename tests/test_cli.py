@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from zamba_lcli import cli
 from zamba_lcli.checks import check_monitors
 from zamba_lcli.cli import main, recipe_path
 from zamba_lcli.data import DemoClips
@@ -433,6 +435,13 @@ def test_checkpoints_that_do_not_fit_are_refused(zamba, refused, fitted, clips, 
     checkpoint = fitted / "checkpoints/last.ckpt"
     more = ["--data.data_dir", clips, "--ckpt_path", checkpoint]
     refused(lambda: zamba("fit", *more, labels="labels.csv"), "jumper", "walker")
+
+
+def test_warnings_say_what_is_wrong_and_show_no_code():
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert warnings.formatwarning("left out", UserWarning, cli.__file__, 3) == "warning: left out\n"
+    assert warnings.formatwarning("odd", UserWarning, "other.py", 3) == "other.py:3: UserWarning: odd\n"
 
 
 def test_a_users_config_is_not_written_over(zamba, folder):

@@ -834,6 +834,7 @@ def main(args: ArgsType = None) -> None:
     """
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
+    warnings.formatwarning = _format_warning
     keep_freed_memory()
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a user's own classes are; last, so that no file there hides a package
@@ -855,6 +856,15 @@ def main(args: ArgsType = None) -> None:
         message, code = trouble
         print_once(f"error: {message}", file=sys.stderr)
         raise SystemExit(code) from error
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Returns a warning as it is shown: of this program what it says, of others where it comes from too."""
+    if Path(filename).is_relative_to(Path(__file__).parent):
+        return f"warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
