@@ -266,6 +266,7 @@ def test_recipe_is_found_by_its_bare_name(folder):
     assert recipe_path("nix.yaml") == "nix.yaml"
 
 
+@pytest.mark.slow
 def test_slowfast_recipe_runs_on_small_frames(clips, folder):
     small = [
         "--model.init_args.weights=null",
@@ -285,6 +286,7 @@ def test_slowfast_recipe_runs_on_small_frames(clips, folder):
     assert all(rate == 0 for _, rate in frozen)
 
 
+@pytest.mark.slow
 def test_the_recipe_with_everything_runs_on_small_frames(clips, folder):
     recipe = (CONFIGS / "slowfast_train_better.yaml").read_text().replace("240", "32").replace("426", "48")
     (folder / "small.yaml").write_text(recipe)

@@ -58,6 +58,7 @@ def one_process(zamba, clips, folder):
     return folder / "runs/one/version_0"
 
 
+@pytest.mark.slow
 def test_ddp_equals_one_process_with_the_joint_batch(one_process, clips, folder):
     two = ["--trainer.strategy=ddp", "--trainer.devices=2", "--data.batch_size=2"]
     run(*command(clips, "--trainer.logger.name=two", *two))

@@ -44,7 +44,7 @@ MODELS = {  # model, frames, height and width
     "mvit_base_16x4": (lambda: PytorchVideo(NAMES, name="mvit_base_16x4", weights=None), 16, 224, 224),
     "mvit_base_32x3": (lambda: PytorchVideo(NAMES, name="mvit_base_32x3", weights=None), 32, 224, 224),
 }
-QUICK = ("slowfast", "max over frames", "attention over frames", "single_frame")
+QUICK = ("slowfast", "attention over frames")
 
 
 def over_frames(network, **arguments):
@@ -87,6 +87,7 @@ def test_a_size_that_the_model_cannot_take(folder):
     assert not list(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_export_on_the_command_line(fitted, clips, folder, refused, predict):
     checkpoint = fitted / "checkpoints/last.ckpt"
     command = ["export", "--ckpt_path", str(checkpoint), "--output", "out.onnx"]

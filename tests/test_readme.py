@@ -89,6 +89,7 @@ def test_what_trains_better_runs(zamba, folder, block):
     assert (folder / "runs/tiny/version_0/checkpoints/last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_commands_are_complete(clips, folder, capsys, fitted):
     shutil.copytree(fitted, folder / "runs/slowfast/version_0")
     (folder / "more_clips").mkdir()

@@ -90,6 +90,7 @@ def interrupted(fitted, videos, output="out"):
     return Path(output) / "predictions.partial"
 
 
+@pytest.mark.slow
 def test_another_checkpoint_does_not_go_on_with_the_first_ones_rows(fitted, many, folder, refused, capsys):
     left = interrupted(fitted, many)
     kept = {path.name: path.read_bytes() for path in left.iterdir()}

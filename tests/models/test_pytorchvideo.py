@@ -131,8 +131,7 @@ def test_wrong_numbers_of_blocks_are_refused(backbone_blocks):
         PytorchVideo(["a", "b"], name="x3d_xs", weights=None, backbone_blocks=backbone_blocks)
 
 
-@pytest.mark.parametrize(
-    "name", ["x3d", *(pytest.param(name, marks=pytest.mark.slow) for name in ("slow", "r2plus1d", "csn", "mvit"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["x3d", "slow", "r2plus1d", "csn", "mvit"])
 def test_fit_resume_test_and_predict(name, clips, folder):
     check_commands(name, clips, folder)
