@@ -1,6 +1,5 @@
 """What makes no sense together, told before anything is trained: Lightning and torch find it out in the midst of a run."""
 
-import difflib
 import linecache
 import traceback
 import zipfile
@@ -12,6 +11,7 @@ from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from zamba_lcli.errors import InputError
+from zamba_lcli.messages import did_you_mean
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 
 UNFIT = {  # by name: not every torch has them all
@@ -106,8 +106,7 @@ def _check_monitor(where: str, monitor: str, model: ZambaVideoClassificationLigh
     known = model.logged_names()
     if monitor in known or monitor.startswith("lr-"):  # LearningRateMonitor's
         return
-    nearest = difflib.get_close_matches(monitor, known, n=1, cutoff=0.5)
-    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    hint = did_you_mean(monitor, known, cutoff=0.5)
     overall = [name for name in known if "/" not in name]
     raise InputError(
         f"{where}: monitor: {monitor} is not logged.{hint} There are {', '.join(overall)}, and for each class "

@@ -1,7 +1,6 @@
 """The command line: Lightning's own, with what it gets wrong made right."""
 
 import ctypes
-import difflib
 import errno
 import logging
 import os
@@ -68,11 +67,11 @@ from zamba_lcli.checks import (
 from zamba_lcli.data.datamodule import POSITION
 from zamba_lcli.errors import InputError
 from zamba_lcli.help import ABOUT, USAGE, PlainHelpFormatter, arrange_help
-from zamba_lcli.messages import of_subcommand, plain_message
+from zamba_lcli.messages import did_you_mean, of_subcommand, plain_message
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential, statable_name, with_statable_names
-from zamba_lcli.types import Interval
+from zamba_lcli.types import Interval, callbacks_of
 
 # jsonargparse warns of calls that Lightning's command line makes and that version 5, which is excluded, takes away
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -131,8 +130,7 @@ class RecipeFile(ActionConfigFile):
         path = recipe_path(values)
         if not Path(path).is_file() and "\n" not in path and "{" not in path:  # else it is a configuration itself
             known = sorted(recipes())
-            nearest = difflib.get_close_matches(Path(path).name, known, n=1, cutoff=0.5)
-            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            hint = did_you_mean(Path(path).name, known, cutoff=0.5)
             parser.error(f"--config: there is no file {path}.{hint} These come with the program: {', '.join(known)}.")
         if Path(path).is_file():
             try:
@@ -705,11 +703,6 @@ def _order(callback: Callback) -> int:
     return next(
         (i for i, kind in enumerate(first) if isinstance(callback, kind)), 3 if isinstance(callback, Speed) else 2
     )
-
-
-def callbacks_of(trainer: Trainer) -> list[Callback]:
-    """Returns the trainer's callbacks, which Lightning sets without declaring them."""
-    return cast(list[Callback], trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def with_run_length(lr_scheduler: dict[str, Any], interval: Interval | None, trainer: Trainer) -> dict[str, Any]:

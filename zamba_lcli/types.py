@@ -1,8 +1,9 @@
-"""What data modules and models agree on."""
+"""What data modules, models and callbacks agree on."""
 
 import os
-from typing import Literal, TypeAlias, TypedDict
+from typing import Literal, TypeAlias, TypedDict, cast
 
+from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 Task: TypeAlias = Literal["multilabel", "multiclass"]
@@ -35,3 +36,8 @@ class Prediction(TypedDict):
 def run_seed() -> int:
     """Returns the seed that Lightning's ``seed_everything`` was given, 0 if there was none."""
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """Returns the trainer's callbacks, which Lightning sets without declaring them."""
+    return cast(list[Callback], trainer.callbacks)  # type: ignore[attr-defined]

@@ -25,7 +25,7 @@ from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.dataset import ClipDataset, Drawn
 from zamba_lcli.errors import InputError
 from zamba_lcli.module import Features, ZambaVideoClassificationLightningModule
-from zamba_lcli.types import Batch, run_seed
+from zamba_lcli.types import Batch, callbacks_of, run_seed
 
 GB = 10**9
 DAY = 24 * 3600  # seconds
@@ -175,30 +175,27 @@ class Unclaimed(Sampler[Drawn]):
     """Draws what no other run computes; decided when it is drawn, shortly before it is read.
 
     Args:
-        entries: Names of entries by what is drawn.
+        work: What may be drawn, in order.
         claim: Claims an entry, or returns False.
-        passed_over: Called with what another run computes.
     """
 
-    def __init__(
-        self, entries: dict[Drawn, str], claim: Callable[[str], bool], passed_over: Callable[[Drawn], None]
-    ) -> None:
+    def __init__(self, work: dict[Drawn, Work], claim: Callable[[str], bool]) -> None:
         """Keeps the arguments."""
-        self.entries = entries
+        self.work = work
         self.claim = claim
-        self.passed_over = passed_over
+        self.passed_over: list[Work] = []
 
     def __len__(self) -> int:
         """Returns the largest number that can be drawn."""
-        return len(self.entries)
+        return len(self.work)
 
     def __iter__(self) -> Iterator[Drawn]:
         """Yields what is not passed over."""
-        for drawn, entry in self.entries.items():
-            if self.claim(entry):
+        for drawn, item in self.work.items():
+            if self.claim(item[3]):
                 yield drawn
             else:
-                self.passed_over(drawn)
+                self.passed_over.append(item)
 
 
 class FrozenFeatureCache(Callback):
@@ -292,7 +289,7 @@ class FrozenFeatureCache(Callback):
     def _look_at_backbone(trainer: Trainer, pl_module: LightningModule) -> None:
         """Tells the store whose output to hand out; the average is another one if the backbone trained before."""
         module = cast(ZambaVideoClassificationLightningModule, pl_module)
-        averages = any(isinstance(callback, WeightAveraging) for callback in _callbacks(trainer))
+        averages = any(isinstance(callback, WeightAveraging) for callback in callbacks_of(trainer))
         if isinstance(module.features, FeatureStore) and module.backbone_is_frozen and averages:
             module.features.backbone_key = fingerprint(module.backbone)[:16]
 
@@ -379,47 +376,31 @@ class FrozenFeatureCache(Callback):
         was_training = module.training
         module.eval()
         bar = tqdm(total=len(missing), desc="frozen features", unit="clip", disable=not trainer.is_global_zero)
-        left_to_others: list[Work] = []
+
+        def compute(work: Sequence[Work], claim: Callable[[str], bool]) -> list[Work]:
+            """Computes what can be claimed and returns the rest."""
+            passed_over = []
+            for (dataset, _), part in _by_dataset_and_view(work).items():
+                entry_of = {drawn.position: item[3] for drawn, item in part.items()}
+                sampler = Unclaimed(part, claim)
+                for batch in data.loader(dataset, sampler):
+                    self._compute_batch(trainer, module, data, store, batch, entry_of, dataset is data.dataset("train"))
+                    errors.update({entry_of[position]: reason for position, _, reason in batch["failed"]})
+                    bar.update(len(batch["index"]) + len(batch["failed"]))
+                passed_over += sampler.passed_over
+            return passed_over
+
         try:
-            errors |= self._pass(trainer, module, data, store, missing, bar, store.claim, left_to_others)
+            left = compute(missing, store.claim)
             # what the others have not finished by now is computed here too: they may have been killed
-            rest = [item for item in left_to_others if not store.is_whole(item[3])]
-            bar.update(len(left_to_others) - len(rest))
-            errors |= self._pass(trainer, module, data, store, rest, bar, lambda entry: True, [])
+            rest = [item for item in left if not store.is_whole(item[3])]
+            bar.update(len(left) - len(rest))
+            compute(rest, lambda entry: True)
             store.release([entry for *_, entry in rest])
         finally:
             store.release()
             bar.close()
             module.train(was_training)
-        return errors
-
-    def _pass(
-        self,
-        trainer: Trainer,
-        module: ZambaVideoClassificationLightningModule,
-        data: Any,
-        store: FeatureStore,
-        missing: Sequence[Work],
-        bar: Any,
-        claim: Callable[[str], bool],
-        left_to_others: list[Work],
-    ) -> dict[str, str]:
-        """Computes what can be claimed; the rest is added to ``left_to_others``."""
-        errors: dict[str, str] = {}
-        for dataset in dict.fromkeys(item[0] for item in missing):
-            is_train = dataset is data.dataset("train")
-            for view in sorted({view for d, _, view, _ in missing if d is dataset}):
-                items = {Drawn(p, view): (d, p, v, entry) for d, p, v, entry in missing if d is dataset and v == view}
-                entry_of = {drawn.position: items[drawn][3] for drawn in sorted(items)}
-                sampler = Unclaimed(
-                    {drawn: items[drawn][3] for drawn in sorted(items)},
-                    claim,
-                    lambda drawn, items=items: left_to_others.append(items[drawn]),  # type: ignore[misc]
-                )
-                for batch in data.loader(dataset, sampler):
-                    self._compute_batch(trainer, module, data, store, batch, entry_of, is_train)
-                    errors |= {entry_of[position]: reason for position, _, reason in batch["failed"]}
-                    bar.update(len(batch["index"]) + len(batch["failed"]))
         return errors
 
     @staticmethod
@@ -482,8 +463,13 @@ def _as(dtype: torch.dtype, x: Tensor) -> Tensor:
     return x.to(dtype) if x.is_floating_point() else x
 
 
-def _callbacks(trainer: Trainer) -> list[Callback]:
-    return cast(list[Callback], trainer.callbacks)  # type: ignore[attr-defined]
+def _by_dataset_and_view(work: Sequence[Work]) -> dict[tuple[ClipDataset, int], dict[Drawn, Work]]:
+    """Returns what is to be computed in parts, each for one loader, in the order of the clips."""
+    parts: dict[tuple[ClipDataset, int], dict[Drawn, Work]] = {}
+    for item in work:
+        dataset, position, view, _ = item
+        parts.setdefault((dataset, view), {})[Drawn(position, view)] = item
+    return parts
 
 
 def _dtype(module: nn.Module) -> torch.dtype:

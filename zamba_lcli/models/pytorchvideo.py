@@ -21,11 +21,8 @@ def url_of(name: str) -> str:
     """Returns where the published weights of a network are."""
     from pytorchvideo.models.hub import csn, r2plus1d, resnet, vision_transformers, x3d
 
-    parts = (resnet, x3d, r2plus1d, csn, vision_transformers)
-    urls: dict[str, str] = {}
-    for part in parts:
-        urls |= part.checkpoint_paths
-    return urls[name]
+    published = (part.checkpoint_paths for part in (resnet, x3d, r2plus1d, csn, vision_transformers))
+    return next(cast(str, paths[name]) for paths in published if name in paths)
 
 
 class GlobalPool(nn.Module):
