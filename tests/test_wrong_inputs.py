@@ -411,6 +411,28 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         MORE,
         ["step_size: 0"],
     ),
+    "a factor below zero": (
+        None,
+        [*FIT, "--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=-0.5"],
+        ["gamma: -0.5", "negative"],
+    ),
+    "learning rates below zero, nested": (
+        write(
+            "wrong.yaml",
+            "lr_scheduler: {class_path: ChainedScheduler, init_args: {schedulers: [{class_path: "
+            "pytorch_lightning.cli.ReduceLROnPlateau, init_args: {monitor: val_loss, min_lr: [0.1, -0.1]}}]}}\n",
+        ),
+        MORE,
+        ["min_lr", "-0.1", "negative"],
+    ),
+    "no epochs": (None, [*FIT, "--trainer.max_epochs", "0"], ["trainer.max_epochs: 0", "--print_config"]),
+    "no steps": (None, [*FIT, "--trainer.max_steps", "0"], ["trainer.max_steps: 0"]),
+    "no batches": (None, [*FIT, "--trainer.limit_train_batches", "0"], ["trainer.limit_train_batches: 0"]),
+    "no share of the batches": (
+        None,
+        [*FIT, "--trainer.limit_train_batches", "0.0"],
+        ["trainer.limit_train_batches: 0"],
+    ),
     "optimizer of sparse gradients": (None, [*FIT, "--optimizer", "SparseAdam"], ["SparseAdam", "AdamW"]),
     "optimizer without groups": (None, [*FIT, "--optimizer", "LBFGS"], ["LBFGS", "AdamW"]),
     "devices by name": (None, [*FIT, "--trainer.devices", "[a]"], ["devices"]),

@@ -30,6 +30,18 @@ LENGTHS = (
     "epochs",
     "steps_per_epoch",
 )
+FACTORS_AND_RATES = (
+    "gamma",
+    "factor",
+    "start_factor",
+    "end_factor",
+    "base_lr",
+    "max_lr",
+    "eta_min",
+    "min_lr",
+    "div_factor",
+    "final_div_factor",
+)
 COUNTED = ("epoch", "step")  # Lightning's own, which ModelCheckpoint may monitor to keep the newest
 LIGHTNINGS = ("pytorch_lightning.", "lightning_fabric.")
 
@@ -47,8 +59,10 @@ def check_optimizer(class_path: str) -> None:
         )
 
 
-def check_lengths(stated: Any) -> None:
-    """Refuses lengths of zero in what is stated as ``lr_scheduler``, at any depth: torch divides by them.
+def check_scheduler(stated: Any) -> None:
+    """Refuses what torch takes for a schedule and is none, at any depth of what is stated as ``lr_scheduler``.
+
+    Torch divides by lengths of zero; and with a learning rate below zero it trains away from the labels, without a word.
 
     Raises:
         InputError: Names the key.
@@ -57,6 +71,28 @@ def check_lengths(stated: Any) -> None:
         name = key.rpartition(".")[2]  # jsonargparse's namespaces give the keys of all that they hold
         if name in LENGTHS and isinstance(value, int | float) and value <= 0:
             raise InputError(f"lr_scheduler: {name}: {value} is no length. Give at least 1.")
+        numbers = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int | float)]
+        if name in FACTORS_AND_RATES and any(number < 0 for number in numbers):
+            raise InputError(f"lr_scheduler: {name}: {value} would make the learning rate negative. Give 0 or more.")
+
+
+def check_something_trains(max_epochs: int | None, max_steps: int, limit_train_batches: int | float | None) -> None:
+    """Refuses a ``fit`` of no steps, which Lightning ends at once as a success, without a checkpoint.
+
+    Args:
+        max_epochs: The trainer's.
+        max_steps: The trainer's.
+        limit_train_batches: The trainer's.
+
+    Raises:
+        InputError: Names the key.
+    """
+    stated = {"max_epochs": max_epochs, "max_steps": max_steps, "limit_train_batches": limit_train_batches}
+    for name, value in stated.items():
+        if value == 0:
+            raise InputError(
+                f"trainer.{name}: 0 trains nothing. To look at a configuration give --print_config, for scores zamba validate."
+            )
 
 
 def _items(stated: Any) -> Iterator[tuple[str, Any]]:

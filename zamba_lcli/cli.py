@@ -59,9 +59,10 @@ from zamba_lcli.callbacks import (
 from zamba_lcli.callbacks.interruption import checkpoint_folder
 from zamba_lcli.checks import (
     check_checkpoint_file,
-    check_lengths,
     check_monitors,
     check_optimizer,
+    check_scheduler,
+    check_something_trains,
     is_refusal_of_lightning,
 )
 from zamba_lcli.data.datamodule import POSITION
@@ -560,7 +561,7 @@ class ZambaCLI(LightningCLI):
         lr_scheduler = self._get(self.config_init, "lr_scheduler")
         if self.subcommand == "fit":
             check_optimizer("" if optimizer is None else optimizer["class_path"])
-            check_lengths(self._get(self.config, "lr_scheduler"))  # in which those inside others are not built yet
+            check_scheduler(self._get(self.config, "lr_scheduler"))  # in which those inside others are not built yet
         interval = self._get(self.config_init, "lr_scheduler_interval")
 
         def build_scheduler(built: Optimizer) -> LRScheduler:
@@ -579,6 +580,8 @@ class ZambaCLI(LightningCLI):
     def before_fit(self) -> None:
         """Finds the checkpoint that ``ckpt_path: last`` stands for, and goes on with the seed of the run resumed."""
         assert self.model is not None
+        trainer = self.trainer
+        check_something_trains(trainer.max_epochs, trainer.max_steps, trainer.limit_train_batches)
         check_monitors(callbacks_of(self.trainer), self.model, self._get(self.config_init, "lr_scheduler"))
         if self.config_init[self.subcommand].ckpt_path == "last":
             self.config_init[self.subcommand].ckpt_path = self._last_checkpoint()
