@@ -20,6 +20,8 @@ def test_the_header_says_what_for_what_it_costs_and_how_to_run_it(recipe):
     assert all(line.startswith("#") for line in header.splitlines())
     assert f"zamba fit --config configs/{recipe}" in header
     assert "# Cost: " in header
+    assert "# Memory: " in header
+    assert "# Score: " in header or "kinetics400" not in (CONFIGS / recipe).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("recipe", [r if r in QUICK else pytest.param(r, marks=pytest.mark.slow) for r in RECIPES])
