@@ -47,7 +47,6 @@ from zamba_lcli import __version__, data, models  # noqa: F401  (so that a YAML 
 from zamba_lcli.callbacks import (
     ClipProgressBar,
     Evaluation,
-    FoldBatchNorm,
     FrozenFeatureCache,
     SaveOnInterrupt,
     Speed,
@@ -620,8 +619,7 @@ class ZambaCLI(LightningCLI):
         callbacks = callbacks_of(self.trainer)
         if not any(isinstance(callback, Evaluation) for callback in callbacks):
             callbacks.append(Evaluation())
-        callbacks.append(FoldBatchNorm())
-        callbacks.sort(key=_order)
+            callbacks.sort(key=_order)
         # Lightning's table has a column for each loader, and in that of the val clips the scores of the holdout again
         self.config_init[self.subcommand].verbose = False
 
@@ -639,7 +637,6 @@ class ZambaCLI(LightningCLI):
         for i, callback in enumerate(callbacks):
             if type(callback) in (TQDMProgressBar, RichProgressBar):  # Lightning's, which count batches
                 callbacks[i] = ClipProgressBar()
-        callbacks.append(FoldBatchNorm())
         callbacks.sort(key=_order)
 
     def after_predict(self) -> None:

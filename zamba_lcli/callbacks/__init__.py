@@ -6,7 +6,6 @@ from zamba_lcli.callbacks.evaluation import Evaluation
 from zamba_lcli.callbacks.features import FrozenFeatureCache
 from zamba_lcli.callbacks.figures import TensorBoardFigures
 from zamba_lcli.callbacks.finetuning import ConstantFactor, ZambaBackboneFinetuning
-from zamba_lcli.callbacks.folding import FoldBatchNorm
 from zamba_lcli.callbacks.formats import ClipTimelines, CSVPredictions, HTMLReport, MegaDetectorJSON, ParquetPredictions
 from zamba_lcli.callbacks.interruption import SaveOnInterrupt, WholeCheckpointIO
 from zamba_lcli.callbacks.lr_finder import ZambaLearningRateFinder
@@ -22,7 +21,6 @@ __all__ = [
     "ClipTimelines",
     "ConstantFactor",
     "Evaluation",
-    "FoldBatchNorm",
     "FrozenFeatureCache",
     "HTMLReport",
     "MegaDetectorJSON",
