@@ -131,9 +131,9 @@ def fit(zamba, folder, scheduler, *args, finetuning=None):
     return [[value for _, value in logged[f"lr-SGD/{group}"]] for group in ("head", "backbone")]
 
 
-def some_slow(names):
+def some_slow(names, quick=QUICK):
     """All schedulers, of which those that are like a quick one are run on demand."""
-    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

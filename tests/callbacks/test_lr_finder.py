@@ -25,7 +25,7 @@ def rates(run):
     return [[value for _, value in logged[f"lr-SGD/{group}"]] for group in ("head", "backbone")]
 
 
-@pytest.mark.parametrize("name", [None, *some_slow(SCHEDULERS)])
+@pytest.mark.parametrize("name", [None, *some_slow(SCHEDULERS, quick=["SequentialLR"])])
 def test_found_learning_rate_survives_the_scheduler(zamba, folder, name):
     stated = None if name is None else SCHEDULERS[name][0]
     fit(zamba, folder, stated)

@@ -213,6 +213,11 @@ def test_wrong_columns(table, header, parts):
             "row 3: the label 'Lion' differs from 'lion' (row 2) in case or blanks only",
             "Spell each label in one way",
         ),
+        (
+            ["1.mp4,Ape,val,", "2.mp4,Ape;lion,val", "3.mp4,Lion,val"],
+            "row 4: the label 'Lion' differs from 'lion' (row 3)",
+            "Spell",
+        ),
         (["1.mp4,red  fox,val", "2.mp4,red fox,val"], "row 3: the label 'red fox' differs from 'red  fox'", "Spell"),
     ],
 )
@@ -514,8 +519,8 @@ def test_what_is_written_is_read_as_the_same_table(table, tmp_path, sites):
     odd = ['"a, b/é;1.mp4","Löwe;""x"", y",site0', "=1.mp4,NA,"]
     path = table("filepath,label,site", *random_rows(random.Random(1), sites=sites, several=True), *odd)
     drawn = read_labels(path, seed=5)
-    write_labels(drawn, tmp_path / "runs" / "splits.csv")
-    again = read_labels(tmp_path / "runs" / "splits.csv", data_dir=tmp_path)
+    write_labels(drawn, tmp_path / "runs" / "new" / "splits.csv")
+    again = read_labels(tmp_path / "runs" / "new" / "splits.csv", data_dir=tmp_path)
     assert (again.clips, again.class_names) == (drawn.clips, drawn.class_names)
 
 

@@ -1,6 +1,6 @@
 """Which times are chosen, against times worked out by hand; content strategies on clips whose content is known."""
 
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass
 
 import numpy as np
 import pytest
@@ -79,7 +79,8 @@ def test_early_bias():
 def test_given_frames():
     assert data.GivenFrames([0, 3, 3, 9]).times(timeline(8)).tolist() == pytest.approx([0, 0.3, 0.3, 0.7])
     with pytest.raises(TooShortError, match="8 frames, but frame 9"):
-        data.GivenFrames([0, 9], too_short="refuse").times(timeline(8))
+        data.GivenFrames([0, 3, 9], too_short="refuse").times(timeline(8))
+    assert len(data.GivenFrames([0, 3, 7], too_short="refuse").times(timeline(8))) == 3
 
 
 def test_key_frames():
@@ -182,6 +183,30 @@ def test_every_strategy_can_be_stated(sampling):
     assert stated["class_path"].endswith(type(sampling).__name__)
     if not isinstance(sampling, data.HighestScores):
         assert getattr(data, type(sampling).__name__)(**stated["init_args"]) == sampling
+
+
+def test_what_is_not_stated():
+    """What the recipes and users' runs go by, unless they say otherwise."""
+    previews = {"num_frames": 16, "too_short": "repeat_last"}
+    small = {"preview_height": 60, "preview_width": 80}
+    assert data.EvenlySpaced().stated()["init_args"] == {"num_frames": 32}
+    by_rate = {"fps": 8.0, "num_frames": 32, "too_short": "repeat_last"}
+    assert data.FixedRate().stated()["init_args"] == {**by_rate, "start": 0.0}
+    assert data.SeveralClips().stated()["init_args"] == {**by_rate, "num_clips": 3}
+    assert data.KeyFrames().stated()["init_args"] == previews
+    assert data.SceneChanges().stated()["init_args"] == {**previews, **small, "threshold": 0.1, "preview_fps": 30.0}
+    assert data.MostMotion().stated()["init_args"] == {**previews, **small, "preview_fps": 8.0}
+    large = {"preview_fps": 4.0, "preview_height": 360, "preview_width": 640}
+    scorer = {"scorer": f"{__name__}.brightness"}
+    assert data.HighestScores(brightness).stated()["init_args"] == {**previews, **large, **scorer}
+    assert data.TemporalJitter() == data.TemporalJitter(shift=0.0, step=0.0)
+
+
+@pytest.mark.parametrize("sampling", [*STRATEGIES, data.TemporalJitter()], ids=lambda s: type(s).__name__)
+def test_a_strategy_cannot_be_changed(sampling):
+    """It is a part of the key that cached frames and features are found by."""
+    with pytest.raises(FrozenInstanceError):
+        sampling.too_short = "refuse"
 
 
 @pytest.mark.parametrize(
