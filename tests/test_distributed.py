@@ -117,6 +117,7 @@ def test_two_nodes_predict_each_clip_once(fitted, clips, folder):
     assert torch.allclose(*(torch.tensor([float(r["walker"] or 0) for r in t]) for t in (one, two)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_predictions_and_metrics_count_each_clip_once(fitted, clips, folder):
     videos = folder / "videos"
     videos.mkdir()

@@ -294,6 +294,7 @@ def test_an_interrupted_pass_goes_on(zamba, folder, monkeypatch, counted):
     assert counted["read"] == 4
 
 
+@pytest.mark.slow
 def test_a_killed_pass_goes_on(zamba, folder, clips, counted):
     config = recipe(folder, "cached", {})
     args = ["fit", "--config", str(TINY), "--data.labels", str(clips / "labels.csv"), *config, "--data.batch_size=1"]

@@ -163,6 +163,7 @@ def test_reading_has_a_time_limit(folder):
         read_clip(path, EvenlySpaced(5), **SIZE, time_limit=1e-6)
 
 
+@pytest.mark.slow
 def test_random_damage_never_crashes_hangs_or_invents_frames():
     command = [sys.executable, str(Path(__file__).parent / "fuzz.py"), "--count", "200"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
