@@ -1,12 +1,13 @@
 """Freezing, unfreezing and learning rates, checked by step against loops written out here."""
 
+import inspect
 import math
 
 import pytest
 import schedules
 import torch
 import yaml
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import BackboneFinetuning, Callback
 from test_cli import scalars
 from torch.optim import SGD
 from torch.optim import lr_scheduler as torch_schedulers
@@ -326,6 +327,14 @@ def test_arguments_of_the_callback(zamba, folder, arguments, expected):
     _, backbone = fit(zamba, folder, None, finetuning=arguments)
     by_epoch = [rate / LR for rate in backbone[2 * UNFREEZE : 2 * UNFREEZE + 6 : 2]]
     assert by_epoch == pytest.approx(expected, rel=1e-6)
+
+
+def test_arguments_and_defaults_are_lightnings():
+    ours, lightnings = (
+        {name: parameter.default for name, parameter in inspect.signature(callback).parameters.items()}
+        for callback in (ZambaBackboneFinetuning, BackboneFinetuning)
+    )
+    assert ours == lightnings
 
 
 def test_print_config_keeps_lightnings_schema(zamba, capsys):
