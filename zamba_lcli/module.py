@@ -474,7 +474,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         the checkpoint stands for the states of all generators of all processes, which Lightning does not keep.
         """
         position = np.random.SeedSequence([run_seed(), self.global_rank, self.current_epoch, batch_idx])
-        number = int(position.generate_state(1, np.uint64)[0] >> 1)
+        number = int(position.generate_state(1, np.uint64)[0]) >> 1
         torch.manual_seed(number)
         random.seed(number)
         np.random.seed(number % 2**32)

@@ -659,7 +659,7 @@ def _squares(video: Tensor, number: int) -> Tensor:
 
 def _seed(*numbers: int) -> int:
     """Returns a seed that is a function of the run's and the given numbers."""
-    return int(np.random.SeedSequence([run_seed(), *numbers]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([run_seed(), *numbers]).generate_state(1, np.uint64)[0]) >> 1
 
 
 def _count(progress: Any, batches: int) -> None:
