@@ -14,6 +14,11 @@ from zamba_lcli.module import ZambaVideoClassificationLightningModule
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 
 
+def some_slow(values, quick):
+    """All values of a parameter, of which those that are not among the quick ones are run on demand."""
+    return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _quiet():
     torch.set_num_threads(1)  # as many tests as cores run at a time

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from conftest import some_slow
 from torch import nn
 
 from zamba_lcli.cli import main
@@ -51,7 +52,7 @@ def over_frames(network, **arguments):
     return TimeDistributedTimm(NAMES, network=network, weights=None, **arguments)
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in MODELS])
+@pytest.mark.parametrize("name", some_slow(MODELS, QUICK))
 def test_onnxruntime_gives_the_same(name, folder):
     build, *size = MODELS[name]
     torch.manual_seed(0)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import some_slow
 
 from zamba_lcli.cli import main
 
@@ -24,7 +25,7 @@ def test_the_header_says_what_for_what_it_costs_and_how_to_run_it(recipe):
     assert "# Score: " in header or "kinetics400" not in (CONFIGS / recipe).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("recipe", [r if r in QUICK else pytest.param(r, marks=pytest.mark.slow) for r in RECIPES])
+@pytest.mark.parametrize("recipe", some_slow(RECIPES, QUICK))
 def test_one_step(recipe, clips, folder, capsys):
     """The configuration is printed whole; with it, on small frames, a step of training and one of validation run."""
     stated = yaml.safe_load((CONFIGS / recipe).read_text(encoding="utf-8"))

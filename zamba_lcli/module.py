@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
-from pytorch_lightning.callbacks import BackboneFinetuning, Callback
+from pytorch_lightning.callbacks import BackboneFinetuning
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -42,7 +42,7 @@ from zamba_lcli.losses import (
     stated_loss,
 )
 from zamba_lcli.schedulers import PER_BATCH
-from zamba_lcli.types import Batch, Interval, Prediction, Task, run_seed
+from zamba_lcli.types import Batch, Interval, Prediction, Task, callbacks_of, run_seed, seed_for
 
 Features: TypeAlias = Tensor | list[Tensor]  # a trunk's output; dimension 0 counts clips
 OptimizerBuilder: TypeAlias = Callable[[Iterable[dict[str, Any]]], Optimizer]
@@ -441,7 +441,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     def _watch_bfloat16(self) -> None:
         """Refuses to train in bfloat16 what the CPU computes wrongly."""
-        callbacks = cast(list[Callback], self.trainer.callbacks)  # type: ignore[attr-defined]
+        callbacks = callbacks_of(self.trainer)
         epochs = self.trainer.max_epochs
         end = float("inf") if epochs is None or epochs < 0 else epochs
         unfreezes = any(isinstance(c, BackboneFinetuning) and c.unfreeze_backbone_at_epoch < end for c in callbacks)
@@ -473,8 +473,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         So a run that is interrupted anywhere and resumed, with one process or many, goes on as if it had not been: the seed in
         the checkpoint stands for the states of all generators of all processes, which Lightning does not keep.
         """
-        position = np.random.SeedSequence([run_seed(), self.global_rank, self.current_epoch, batch_idx])
-        number = int(position.generate_state(1, np.uint64)[0]) >> 1
+        number = seed_for(self.global_rank, self.current_epoch, batch_idx)
         torch.manual_seed(number)
         random.seed(number)
         np.random.seed(number % 2**32)
@@ -615,7 +614,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     def _is_fitting_without_finetuning(self) -> bool:
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return False
-        callbacks = cast(list[Callback], self.trainer.callbacks)  # type: ignore[attr-defined]
+        callbacks = callbacks_of(self.trainer)
         return not any(isinstance(callback, BackboneFinetuning) for callback in callbacks)
 
     def _train_metrics(self) -> Iterator[tuple[str, Metric]]:

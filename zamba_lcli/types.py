@@ -3,6 +3,7 @@
 import os
 from typing import Literal, TypeAlias, TypedDict, cast
 
+import numpy as np
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
@@ -36,6 +37,12 @@ class Prediction(TypedDict):
 def run_seed() -> int:
     """Returns the seed that Lightning's ``seed_everything`` was given, 0 if there was none."""
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+
+def seed_for(*numbers: int) -> int:
+    """Returns a seed of 63 bits that is a function of the run's and the given numbers."""
+    state = np.random.SeedSequence([run_seed(), *numbers]).generate_state(1, np.uint64)
+    return int(state[0]) >> 1
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:

@@ -7,6 +7,7 @@ import pytest
 import schedules
 import torch
 import yaml
+from conftest import some_slow
 from pytorch_lightning.callbacks import BackboneFinetuning, Callback
 from test_cli import scalars
 from torch.optim import SGD
@@ -132,11 +133,6 @@ def fit(zamba, folder, scheduler, *args, finetuning=None):
     return [[value for _, value in logged[f"lr-SGD/{group}"]] for group in ("head", "backbone")]
 
 
-def some_slow(names, quick=QUICK):
-    """All schedulers, of which those that are like a quick one are run on demand."""
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_scheduler_drives_the_head_and_the_backbone_follows(zamba, folder, name):
     stated, build = SCHEDULERS[name]
@@ -147,7 +143,7 @@ def test_every_scheduler_drives_the_head_and_the_backbone_follows(zamba, folder,
     assert backbone == pytest.approx([r * lr for r, lr in zip(ratios, expected, strict=True)], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", some_slow(SCHEDULERS))
+@pytest.mark.parametrize("name", some_slow(SCHEDULERS, QUICK))
 def test_every_scheduler_can_count_the_other_thing(zamba, folder, name):
     stated, build = SCHEDULERS[name]
     per_batch = name not in ("OneCycleLR", "CyclicLR")

@@ -2,9 +2,10 @@
 
 import pytest
 import yaml
+from conftest import some_slow
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_cli import scalars
-from test_finetuning import SCHEDULERS, cls, some_slow
+from test_finetuning import SCHEDULERS, cls
 
 EPOCHS, BATCHES = 4, 2
 
@@ -25,7 +26,7 @@ def rates(run):
     return [[value for _, value in logged[f"lr-SGD/{group}"]] for group in ("head", "backbone")]
 
 
-@pytest.mark.parametrize("name", [None, *some_slow(SCHEDULERS, quick=["SequentialLR"])])
+@pytest.mark.parametrize("name", [None, *some_slow(SCHEDULERS, ["SequentialLR"])])
 def test_found_learning_rate_survives_the_scheduler(zamba, folder, name):
     stated = None if name is None else SCHEDULERS[name][0]
     fit(zamba, folder, stated)

@@ -146,14 +146,10 @@ def test_what_limits_is_told_right(zamba, folder, capsys, monkeypatch):
 
     read, compute = ClipDataset._read, SlowFast.forward_trunk
     args = ["--data.batch_size=1", "--trainer.max_epochs=1"]
-    monkeypatch.setattr(ClipDataset, "_read", lambda *a: (time.sleep(0.3), read(*a))[1])
+    monkeypatch.setattr(ClipDataset, "_read", lambda *a: (time.sleep(0.6), read(*a))[1])
     zamba("fit", *args)
-    told = re.search(r"limited by reading clips: (\d+)% ", capsys.readouterr().out)
-    assert told
-    assert int(told[1]) > 60  # a busy machine computes slowly too
+    assert re.search(r"limited by reading clips: [89]\d% ", capsys.readouterr().out)
     monkeypatch.setattr(ClipDataset, "_read", read)
-    monkeypatch.setattr(SlowFast, "forward_trunk", lambda *a: (time.sleep(0.3), compute(*a))[1])
+    monkeypatch.setattr(SlowFast, "forward_trunk", lambda *a: (time.sleep(0.6), compute(*a))[1])
     zamba("fit", *args)
-    told = re.search(r"limited by computing: (\d+)% ", capsys.readouterr().out)
-    assert told
-    assert int(told[1]) < 40
+    assert re.search(r"limited by computing: \d% ", capsys.readouterr().out)

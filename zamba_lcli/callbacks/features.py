@@ -513,8 +513,8 @@ def _cat(parts: Sequence[Features]) -> Features:
 def _cat_tensors(tensors: Sequence[Tensor]) -> Tensor:
     """Returns a batch that lies in memory as its parts do: torch.cat keeps channels last only where it knows them.
 
-    Frames' features, (B, T, C, H, W) with C last, it would lay out anew: a convolution then runs another kernel, which is
-    slower and rounds differently.
+    Frames' features, (B, T, C, H, W) with C last, it would lay out anew: a convolution then runs another kernel, which
+    rounds differently.
     """
     order = [0, *(i for i in _as_it_lies(tensors[0]) if i)]
     return torch.cat([tensor.permute(order) for tensor in tensors]).permute(np.argsort(order).tolist())

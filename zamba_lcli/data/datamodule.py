@@ -38,7 +38,7 @@ from zamba_lcli.data.video import TIME_LIMIT, UnreadableClipError, probe
 from zamba_lcli.data.videos import find_videos
 from zamba_lcli.data.weighting import ClipWeights
 from zamba_lcli.errors import InputError
-from zamba_lcli.types import Batch, Task, run_seed
+from zamba_lcli.types import Batch, Task, run_seed, seed_for
 
 LOWER_PRIORITY = 10  # of 19; how much more willingly reading gives way to computing
 MAX_WORKERS = 8  # if not stated; each holds a few batches of frames
@@ -442,7 +442,7 @@ class ZambaVideoDataModule(LightningDataModule):
 
     def _augment(self, clip: Tensor, drawn: Drawn) -> Tensor:
         """Augments a clip, uint8 (3, T, H, W)."""
-        torch.manual_seed(_seed(*drawn))
+        torch.manual_seed(seed_for(*drawn))
         # not tv_tensors.Video, which torchvision leaves as it is where it has no such function (greyscale), in silence
         frames = tv_tensors.Image(clip.transpose(0, 1))
         for change in self.augmentation:
@@ -475,7 +475,7 @@ class ZambaVideoDataModule(LightningDataModule):
         clips: Tensor = tv_tensors.Video(parts.flatten(1, 2).float())  # type: ignore[no-untyped-call]
         mixed_target = target
         with torch.random.fork_rng([video.device] if video.is_cuda else []):
-            torch.manual_seed(_seed(*(number for clip in drawn for number in clip)))
+            torch.manual_seed(seed_for(*(number for clip in drawn for number in clip)))
             for change in self.batch_augmentation:
                 clips, mixed_target = change(clips, mixed_target)
         mixed = torch.as_tensor(clips).round().to(video.dtype)
@@ -655,11 +655,6 @@ def _squares(video: Tensor, number: int) -> Tensor:
     starts = [room // 2] if number == 1 else [round(i * room / (number - 1)) for i in range(number)]
     dim = 3 if height > width else 4
     return torch.stack([video.narrow(dim, start, side) for start in starts], dim=1)
-
-
-def _seed(*numbers: int) -> int:
-    """Returns a seed that is a function of the run's and the given numbers."""
-    return int(np.random.SeedSequence([run_seed(), *numbers]).generate_state(1, np.uint64)[0]) >> 1
 
 
 def _count(progress: Any, batches: int) -> None:
