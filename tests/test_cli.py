@@ -472,3 +472,18 @@ def test_the_command_itself(folder):
     assert done.returncode == 2
     assert "--trainer.max_epoch" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have another OpenMP")
+@pytest.mark.parametrize(
+    ("stated", "spins"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+    ids=["nothing", "spins", "policy"],
+)
+def test_threads_that_wait_for_others_soon_leave_their_core_to_reading(stated, spins):
+    """What GNU OpenMP itself says it goes by; it reads it only while torch is loaded."""
+    others = {key: value for key, value in os.environ.items() if not key.startswith(("GOMP_", "OMP_"))}
+    environment = {**others, "OMP_DISPLAY_ENV": "verbose", **stated}
+    command = [sys.executable, "-c", "import zamba_lcli; import torch"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr

@@ -1,7 +1,6 @@
 """Batches, as a loop without the command line sees them."""
 
 import csv
-import os
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -14,7 +13,6 @@ from pytorch_lightning.callbacks import Callback
 
 from zamba_lcli import cli
 from zamba_lcli.data import ClassBalanced, DemoClips, EvenlySpaced, ZambaVideoDataModule
-from zamba_lcli.data.datamodule import LOWER_PRIORITY
 from zamba_lcli.data.dataset import NO_CLIP, ClipDataset, EachClipOnceSampler, ShuffledSampler
 from zamba_lcli.data.videos import find_videos
 from zamba_lcli.errors import InputError
@@ -328,14 +326,3 @@ def test_augmentation_that_changes_the_shape_is_refused(zamba, folder, refused):
     change = [{"class_path": TRANSFORMS + "Resize", "init_args": {"size": [16, 16]}}]
     (folder / "change.yaml").write_text(yaml.safe_dump({"data": {"augmentation": change}}))
     refused(lambda: zamba("fit", "--config", "change.yaml"), "data.augmentation", "(3, 8, 16, 16)", "[32, 32]")
-
-
-@pytest.mark.skipif(not hasattr(os, "nice"), reason="Windows has no such priorities")
-def test_reading_gives_way_to_computing_on_the_same_cores(zamba, folder, monkeypatch):
-    (folder / "polite.py").write_text(
-        "import os\ndef scores(frames):\n    open('priority', 'w').write(str(os.nice(0)))\n    return [0.0] * len(frames)\n"
-    )
-    monkeypatch.syspath_prepend(folder)
-    words = ["--data.sampling=HighestScores", "--data.sampling.scorer=polite.scores", "--data.sampling.num_frames=8"]
-    zamba("fit", *words, "--data.num_workers=1", "--trainer.max_epochs=1")
-    assert int((folder / "priority").read_text()) >= os.nice(0) + LOWER_PRIORITY

@@ -40,7 +40,6 @@ from zamba_lcli.data.weighting import ClipWeights
 from zamba_lcli.errors import InputError
 from zamba_lcli.types import Batch, Task, run_seed, seed_for
 
-LOWER_PRIORITY = 10  # of 19; how much more willingly reading gives way to computing
 MAX_WORKERS = 8  # if not stated; each holds a few batches of frames
 WORKERS_PER_CORE = 16  # at most, where stated
 POSITION = "position"  # key of the checkpoint
@@ -564,12 +563,8 @@ class ZambaVideoDataModule(LightningDataModule):
             num_workers=num_workers,
             collate_fn=dataset.collate,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_let_computing_go_first if self._computes_on_cpu() else None,
             generator=torch.Generator().manual_seed(run_seed()),  # else it draws from the generator that dropout uses
         )
-
-    def _computes_on_cpu(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cpu"
 
     def workers(self, batches: int) -> int:
         """Returns how many processes read clips for a loader of so many batches."""
@@ -636,15 +631,6 @@ class ZambaVideoDataModule(LightningDataModule):
             if is_new:
                 rows.writerow(["filepath", "reason"])
             rows.writerow([filepath, reason])
-
-
-def _let_computing_go_first(worker: int) -> None:
-    """Lowers the priority of a process that reads clips, where the model computes on the same cores.
-
-    A layer is done when the last of its threads is done, so that one that waits for its core makes all others wait.
-    """
-    if hasattr(os, "nice"):
-        os.nice(LOWER_PRIORITY)
 
 
 def _squares(video: Tensor, number: int) -> Tensor:
