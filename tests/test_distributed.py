@@ -11,7 +11,7 @@ import torch
 import yaml
 from conftest import TINY, read_csv
 from test_cli import scalars
-from test_resume import cls, largest_difference, state
+from test_resume import EACH_STEP, cls, largest_difference, state
 
 MORE = {
     "model": {"init_args": {"loss": cls("SoftmaxFocalLoss"), "class_weights": "balanced"}},
@@ -21,7 +21,7 @@ MORE = {
             cls("BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_ratio_lr=0.5, train_bn=False),
             cls("EMAWeightAveraging", decay=0.8),
             cls("ModelCheckpoint", save_last=True),
-            cls("ModelCheckpoint", every_n_train_steps=1, save_top_k=-1, filename="{step}"),
+            EACH_STEP,
         ],
         "max_epochs": 3,
     },

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from conftest import TINY
-from test_resume import cls, largest_difference, state
+from test_resume import EACH_STEP, cls, largest_difference, state
 
 NORM = "norm"
 
@@ -154,10 +154,9 @@ def test_13_the_callback_can_be_taken_out(fit, capfd):
 
 @pytest.mark.in_our_classes
 def test_14_a_run_resumed_in_the_middle_of_an_epoch_is_the_same_run(fit):
-    steps = cls("ModelCheckpoint", every_n_train_steps=1, save_top_k=-1, filename="{step}")
     dropout = {"model": {"init_args": {"post_backbone_dropout": 0.5}}}
-    run = fit(dropout, name="whole", callbacks=[steps])
-    resumed = fit(dropout, "--ckpt_path", run / "checkpoints/step=1.ckpt", callbacks=[steps])
+    run = fit(dropout, name="whole", callbacks=[EACH_STEP])
+    resumed = fit(dropout, "--ckpt_path", run / "checkpoints/step=1.ckpt", callbacks=[EACH_STEP])
     assert largest_difference(state(run), state(resumed)) == 0
 
 

@@ -24,6 +24,9 @@ def cls(name, /, **init_args):
     return {"class_path": name, "init_args": init_args}
 
 
+EACH_STEP = cls("ModelCheckpoint", filename="{step}", every_n_train_steps=1, save_top_k=-1)
+
+
 def state(run):
     return torch.load(run / "checkpoints/last.ckpt", weights_only=True)
 
@@ -53,7 +56,7 @@ def uninterrupted(clips, tmp_path_factory):
         cls("BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_ratio_lr=0.1),
         cls("LearningRateMonitor", logging_interval="step"),
         cls("ModelCheckpoint", save_last=True, enable_version_counter=False),
-        cls("ModelCheckpoint", filename="{step}", every_n_train_steps=1, save_top_k=-1),
+        EACH_STEP,
         cls(
             "ModelCheckpoint",
             filename="end-{step}",

@@ -9,7 +9,7 @@ import yaml
 from conftest import TINY
 from test_cli import scalars
 from test_distributed import close
-from test_resume import cls, largest_difference, state
+from test_resume import EACH_STEP, cls, largest_difference, state
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
@@ -19,7 +19,6 @@ from zamba_lcli.models import SlowFast
 
 RUN = "runs/tiny/version_0"
 FINETUNING = cls("BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_ratio_lr=0.5, train_bn=False)
-EACH_STEP = cls("ModelCheckpoint", every_n_train_steps=1, save_top_k=-1, filename="{step}")
 
 
 def fit(zamba, folder, name, *args, callbacks=(), **more):

@@ -12,7 +12,7 @@ import torch
 import yaml
 from conftest import TINY
 from test_cli import scalars
-from test_resume import cls, largest_difference, state
+from test_resume import EACH_STEP, cls, largest_difference, state
 from video_files import damage
 
 from zamba_lcli.callbacks.features import FeatureStore
@@ -28,7 +28,6 @@ def recipe(folder, name, cache=None, dropout=0.5, more=(), unfreeze=2, model=Non
         cls("BackboneFinetuning", unfreeze_backbone_at_epoch=unfreeze, backbone_initial_ratio_lr=0.5),
         *more,
         cls("ModelCheckpoint", save_last=True, enable_version_counter=False),
-        cls("ModelCheckpoint", filename="{step}", every_n_train_steps=1, save_top_k=-1),
         *([] if cache is None else [cls("FrozenFeatureCache", **cache)]),
     ]
     config = {
@@ -95,7 +94,7 @@ def test_bfloat16_is_near(zamba, folder):
 
 
 def test_a_resumed_run_uses_it(zamba, folder, counted):
-    config = recipe(folder, "whole", {})
+    config = recipe(folder, "whole", {}, more=[EACH_STEP])
     zamba("fit", *config)
     for step in (2, 3, 4, 5, 7):
         checkpoint = folder / f"runs/whole/version_0/checkpoints/step={step}.ckpt"
