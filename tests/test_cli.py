@@ -190,6 +190,11 @@ def test_bfloat16_is_refused_where_the_cpu_computes_wrong_gradients(zamba, refus
     )
 
 
+def test_bfloat16_is_not_refused_where_the_run_ends_before_the_unfreeze(zamba, folder):
+    zamba("fit", "--trainer.precision=bf16-mixed", "--trainer.max_epochs=1")
+    assert (folder / "runs/tiny/version_0/checkpoints/last.ckpt").exists()
+
+
 def test_print_config_gives_the_same_run_twice(zamba, clips, folder, capsys):
     with pytest.raises(SystemExit) as exit_info:
         zamba("fit", "--print_config")

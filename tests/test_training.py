@@ -40,6 +40,7 @@ def by_step(run, tag):
     ("joint", "small", "batches"),
     [
         (4, 2, 2),  # 2 + 2, 2 + 2
+        (4, 1, 4),  # a clip at a time
         (6, 2, 3),  # 2 + 2 + 2, 2: an epoch ends before three are together
     ],
 )

@@ -283,7 +283,7 @@ class ZambaTrainer(Trainer):
             clips, names = datamodule.table.clips, datamodule.class_names
             print(f"All is well: {len(clips)} clips, {len(names)} classes: {', '.join(names)}.")
             return
-        print(f"{len(problems)} problems; all are in {report}.")
+        print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}; all in {report}.")
         raise SystemExit(1)
 
     def export(
