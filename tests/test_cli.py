@@ -190,8 +190,9 @@ def test_bfloat16_is_refused_where_the_cpu_computes_wrong_gradients(zamba, refus
     )
 
 
-def test_bfloat16_is_not_refused_where_the_run_ends_before_the_unfreeze(zamba, folder):
-    zamba("fit", "--trainer.precision=bf16-mixed", "--trainer.max_epochs=1")
+@pytest.mark.parametrize("more", ["--trainer.max_epochs=1", "--data.sampling.init_args.num_frames=4"])
+def test_bfloat16_is_not_refused_where_the_run_ends_before_the_unfreeze_or_a_pathway_has_one_frame(zamba, folder, more):
+    zamba("fit", "--trainer.precision=bf16-mixed", more)
     assert (folder / "runs/tiny/version_0/checkpoints/last.ckpt").exists()
 
 

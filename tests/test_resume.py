@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning
 import torch
 import yaml
+from pytorch_lightning.callbacks import ModelCheckpoint
 from test_cli import scalars
 
 from zamba_lcli import data
@@ -254,25 +255,34 @@ def test_the_seed_travels_in_the_checkpoint(zamba, folder, capfd):
 
 
 def test_classes_in_another_order_are_matched_by_name_from_python_too(clips, folder):
-    def fit(order, epochs, ckpt_path=None):
+    def fit(order, ckpt_path=None):
         names = sorted(data.DemoClips().class_names, reverse=order)
         pytorch_lightning.seed_everything(1)
         model = SlowFast(class_names=names, task="multiclass", weights=None, model_depth=18, stem_dim_outs=(8, 2))
         model.set_optimizer(partial(torch.optim.SGD, lr=0.1, momentum=0.9))
         clips_of = {"labels": str(clips / "labels.csv"), "sampling": data.EvenlySpaced(8), "height": 32, "width": 32}
         module = data.ZambaVideoDataModule(**clips_of, batch_size=4, num_workers=0, class_names=names)
+        checkpoints = ModelCheckpoint(dirpath=folder / str(order), **EACH_STEP["init_args"])
         trainer = pytorch_lightning.Trainer(
-            max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
+            max_epochs=3, accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[checkpoints]
         )
         trainer.fit(model, module, ckpt_path=ckpt_path)
-        trainer.save_checkpoint(f"{order}{epochs}.ckpt")
-        return torch.load(f"{order}{epochs}.ckpt", weights_only=True)["state_dict"], trainer.callback_metrics
+        trainer.save_checkpoint(f"{order}.ckpt")
+        return torch.load(f"{order}.ckpt", weights_only=True)["state_dict"], trainer.callback_metrics, model
 
-    fit(False, 1)
-    whole, metrics = fit(False, 3)
-    other, others = fit(True, 3, ckpt_path="False1.ckpt")
+    whole, metrics, _ = fit(False)
+    other, others, model = fit(True, ckpt_path="False/step=2.ckpt")
     assert torch.allclose(whole["head.proj.weight"].flip(0), other["head.proj.weight"], atol=1e-5)
     assert torch.allclose(whole["head.proj.bias"].flip(0), other["head.proj.bias"], atol=1e-5)
     assert not torch.allclose(whole["head.proj.weight"], other["head.proj.weight"], atol=1e-5)
     for name, value in metrics.items():
         assert others[name] == pytest.approx(float(value), abs=1e-4), name
+
+    half_counted = torch.load("False/step=3.ckpt", weights_only=True)  # in the middle of an epoch
+    counts = {name: count.clone() for name, count in half_counted["train_metrics"]["macro_f1"].items()}
+    model.on_load_checkpoint(half_counted)
+    restored = model.overall["train_metrics"]["macro_f1"]
+    assert counts["fn"].sum() > 0
+    assert not counts["fn"].equal(counts["fn"].flip(0))
+    for name in ("tp", "fp", "tn", "fn"):
+        assert getattr(restored, name).equal(counts[name].flip(0))

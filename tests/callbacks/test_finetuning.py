@@ -133,6 +133,12 @@ def fit(zamba, folder, scheduler, *args, finetuning=None):
     return [[value for _, value in logged[f"lr-SGD/{group}"]] for group in ("head", "backbone")]
 
 
+def test_unfrozen_from_the_first_epoch_on(zamba, folder):
+    scheduler = cls("torch.optim.lr_scheduler.ConstantLR")
+    head, backbone = fit(zamba, folder, scheduler, finetuning={"unfreeze_backbone_at_epoch": 0})
+    assert backbone[0] == pytest.approx(0.01 * head[0])
+
+
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_scheduler_drives_the_head_and_the_backbone_follows(zamba, folder, name):
     stated, build = SCHEDULERS[name]
