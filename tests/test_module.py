@@ -168,3 +168,25 @@ def test_weights_lie_as_clips_do(fitted):
     convolutions = [weight for weight in weights if weight.ndim == 5]
     assert convolutions
     assert all(weight.is_contiguous(memory_format=torch.channels_last_3d) for weight in convolutions)
+
+
+def test_loss_of_mixed_clips():
+    rng = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(5, 4, generator=rng), torch.arange(5) % 4
+    one = nn.functional.one_hot(labels, 4).float()
+    mixed = 0.7 * one + 0.3 * one.roll(1, dims=1)
+    model = Lookup(torch.zeros(1, 4), "multiclass")
+    assert model.mean_loss(logits, mixed).item() == pytest.approx(nn.functional.cross_entropy(logits, mixed).item())
+    assert model.mean_loss(logits, one).item() == pytest.approx(nn.functional.cross_entropy(logits, labels).item())
+
+
+def test_no_step_for_a_batch_without_clips():
+    model = Lookup(torch.zeros(1, 3), "multilabel")
+    model.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    none = {
+        "video": torch.zeros(0, 3, 4, 2, 2, dtype=torch.uint8),
+        "target": torch.zeros(0, 3),
+        "index": [],
+        "cached": [],
+    }
+    assert model.training_step(none, 0) is None

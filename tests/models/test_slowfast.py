@@ -135,6 +135,9 @@ def test_of_a_checkpoint_what_fits_is_taken_and_told(folder, caplog):
     assert not torch.equal(trained.head.proj.weight, other.head.proj.weight)
     assert "reinitialized: head.proj.weight, head.proj.bias" in caplog.text
     same = SlowFast(**{**TINY, "weights": "own.ckpt"})
+    kept = {"hyper_parameters": {**same.hparams}}
+    same.on_save_checkpoint(kept)
+    assert kept["hyper_parameters"]["weights"] is None  # a checkpoint has them itself
     assert torch.equal(trained.head.proj.weight, same.head.proj.weight)
     wider = SlowFast(**{**TINY, "weights": "own.ckpt", "head_hidden_layer_sizes": [4]})
     assert all(torch.equal(a, b) for a, b in zip(trained.base.parameters(), wider.base.parameters(), strict=True))
