@@ -145,9 +145,15 @@ def test_12_a_run_resumed_after_the_unfreeze_trains_the_backbone(fit):
     }
 
 
-def test_13_the_callback_can_be_taken_out(fit, capfd):
+def test_13_the_callback_can_be_taken_out(fit, caplog):
     first = fit(None, "--trainer.max_epochs=2", name="first", callbacks=[finetuning(1)])
-    resumed = fit(None, "--trainer.max_epochs=3", "--ckpt_path", first / "checkpoints/last.ckpt")
+    said = "without BackboneFinetuning it is frozen"
+    with caplog.at_level("INFO"):
+        more = ["--trainer.max_epochs=3", "--ckpt_path", first / "checkpoints/last.ckpt"]
+        fit(None, *more, name="with", callbacks=[finetuning(1)])
+        assert said not in caplog.text
+        resumed = fit(None, *more)
+    assert said in caplog.text
     assert not changed(first, resumed)
     assert len(groups(resumed)) == 2
 
