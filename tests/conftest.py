@@ -1,5 +1,8 @@
 import csv
+import ctypes
+import gc
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -24,6 +27,16 @@ def _quiet():
     torch.set_num_threads(1)  # as many tests as cores run at a time
     os.environ["TORCH_HOME"] = "/nonexistent"  # no test may find downloaded weights by chance
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+@pytest.fixture(autouse=True)
+def _memory_given_back(request):
+    """The program keeps what it frees for the rest of its run; of many runs in one process that adds up to many gigabytes."""
+    yield
+    if request.node.get_closest_marker("slow"):
+        gc.collect()
+        if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(autouse=True)
