@@ -35,8 +35,9 @@ def _memory_given_back(request):
     yield
     if request.node.get_closest_marker("slow"):
         gc.collect()
-        if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
-            ctypes.CDLL(None).malloc_trim(0)
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+        if trim is not None:
+            trim(0)
 
 
 @pytest.fixture(autouse=True)
