@@ -29,7 +29,7 @@ def test_all_is_well(clips, capfd):
     assert "All is well: 16 clips, 4 classes" in capfd.readouterr().out
 
 
-def test_every_clip_that_cannot_be_read_is_a_row(folder):
+def test_every_clip_that_cannot_be_read_is_a_row(folder, capfd):
     write_clips(folder, "a.mp4", "b.mp4", "cut.mp4")
     cut(folder / "cut.mp4", 0.02)
     (folder / "text.mp4").write_text("no video")
@@ -45,6 +45,7 @@ def test_every_clip_that_cannot_be_read_is_a_row(folder):
         "cut.mp4": "7",
     }
     assert all(problem["what"] and problem["remedy"] for problem in problems)
+    assert "\n4 problems; all in check.csv." in capfd.readouterr().out
 
 
 def test_wrong_rows_of_the_table_are_rows(folder):
@@ -63,7 +64,7 @@ def test_wrong_rows_of_the_table_are_rows(folder):
         (["a.mp4,x,train,s", "b.mp4,x,train,t"], "no clip in the split val"),
     ],
 )
-def test_splits_that_make_no_sense_are_rows(folder, rows, what):
+def test_splits_that_make_no_sense_are_rows(folder, capfd, rows, what):
     write_clips(folder, "a.mp4", "b.mp4")
     (folder / "labels.csv").write_text("\n".join(["filepath,label,split,site", *rows]))
     code, problems = check("--data.labels", "labels.csv")
@@ -71,6 +72,7 @@ def test_splits_that_make_no_sense_are_rows(folder, rows, what):
     (problem,) = problems
     assert what in problem["what"]
     assert problem["remedy"]
+    assert "\n1 problem; all in check.csv." in capfd.readouterr().out
 
 
 def test_the_report_goes_where_it_is_told(clips, folder):
