@@ -375,6 +375,24 @@ def test_draw_is_the_same_in_every_version(table):
     assert [clip.split[0] for clip in read.clips] == list("htvtthtvtt")
 
 
+def test_draw_of_sites_is_the_same_in_every_version(table):
+    labels = ["a" + (";b" if i % 3 == 0 else "") + (";c" if i % 11 == 0 else "") for i in range(150)]
+    rows = [f"{i}.mp4,{labels[i]},S{i * i % 37}" for i in range(150)]
+    read = read_labels(table("filepath,label,site", *rows))
+    split_of = {clip.site: clip.split[0] for clip in read.clips}
+    assert "".join(split_of[site] for site in sorted(split_of)) == "vthtttvhttvthhttttv"
+
+
+def test_a_rare_label_counts_as_much_as_a_common_one(table):
+    """Measured as Pearson's chi-squared: 3 clips too many of 16 are more than 10 too many of 1020."""
+    sites = {"A": (8, 0), "B": (4, 10), "C": (3, 10), "D": (1, 0), **{f"E{i}": (0, 50) for i in range(20)}}
+    labels = {site: ["rare"] * rare + ["common"] * common for site, (rare, common) in sites.items()}
+    rows = [f"{site}/{i}.mp4,{label},{site}" for site, names in labels.items() for i, label in enumerate(names)]
+    read = read_labels(table("filepath,label,site", *rows), split_proportions={"train": 1, "val": 1})
+    split_of = {clip.site: clip.split for clip in read.clips}
+    assert split_of["C"] == split_of["B"] != split_of["A"]  # with A its common clips would be spread better
+
+
 def test_empty_split_column_is_like_none(table):
     path = table("filepath,label,split", *(f"{i}.mp4,lion," for i in range(10)))
     assert Counter(splits_of(read_labels(path)).values()) == {"train": 6, "val": 2, "holdout": 2}
