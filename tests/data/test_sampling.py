@@ -85,6 +85,7 @@ def test_given_frames():
 
 def test_key_frames():
     assert data.KeyFrames(3).times(timeline(41, gop=5)).tolist() == [0.0, 2.0, 4.0]
+    assert data.KeyFrames(3).times(timeline(30, gop=5)).tolist() == [0.0, 1.0, 2.5]  # of 6
     assert data.KeyFrames(4).times(timeline(9, gop=5)).tolist() == [0.0, 0.5, 0.5, 0.5]
     assert data.KeyFrames(1).times(Timeline(np.arange(3.0), np.zeros(3, bool))).tolist() == [0.0]
     with pytest.raises(TooShortError, match="2 key frames, but 4"):
@@ -120,6 +121,25 @@ def test_most_motion_of_a_clip(folder):
     clip = read_clip(path, data.MostMotion(num_frames=4), height=48, width=64)
     assert (clip.times * 8).round().astype(int).tolist() == [7, 21, 22, 36]
     assert np.array_equal(clip.frames, pictures[[7, 21, 22, 36]])
+
+
+def test_scenes_that_get_darker_count_like_those_that_get_brighter():
+    pictures = np.empty((6, 6, 8, 3), np.uint8)
+    pictures[:] = np.array([100, 100, 40, 90, 90, 110])[:, None, None, None]  # changes of 0, 60, 50, 0, 20
+    times = np.arange(6.0)
+    assert data.SceneChanges(threshold=55 / 255, num_frames=2).choose(times, pictures).tolist() == [0, 2]
+    assert data.SceneChanges(threshold=50 / 255, num_frames=2).choose(times, pictures).tolist() == [0, 2]
+    assert data.SceneChanges(threshold=19 / 255, num_frames=4).choose(times, pictures).tolist() == [0, 2, 3, 5]
+    assert data.SceneChanges(threshold=19 / 255, num_frames=3).choose(times, pictures).tolist() == [0, 2, 3]
+
+
+def test_motion_is_the_mean_difference_from_the_median():
+    pictures = np.full((9, 10, 30, 3), 100, np.uint8)
+    pictures[2, 0, :10] = 200  # 10 of 300 pixels differ by 100: 3.3 on average
+    pictures[5, 0, :] = 40  # 30 by 60, darker: 6
+    pictures[7] = 105  # all by 5
+    chosen = [data.MostMotion(num_frames=n).choose(np.arange(9.0), pictures).tolist() for n in (1, 2, 3)]
+    assert chosen == [[5], [5, 7], [2, 5, 7]]
 
 
 @pytest.mark.parametrize(
