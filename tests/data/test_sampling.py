@@ -25,6 +25,10 @@ def wrong_shape(frames):
     return np.zeros((len(frames), 2))
 
 
+def too_few(frames):
+    return np.zeros(len(frames) - 1)
+
+
 @dataclass
 class Darkness:
     """A scorer with an argument."""
@@ -66,6 +70,12 @@ def test_fixed_rate_refuses_a_short_clip():
     assert strict.times(timeline(15)).tolist() == pytest.approx([0, 0.5, 1.0, 1.4])  # shown from 1.4 s to 1.5 s
 
 
+def test_the_last_frame_is_shown_as_long_as_the_one_before():
+    uneven = Timeline(np.array([0.0, 0.1, 0.5, 0.7]), np.ones(4, bool))
+    assert uneven.end == pytest.approx(0.9)
+    assert Timeline(np.zeros(1), np.ones(1, bool)).end == 0.0
+
+
 def test_early_bias():
     early = data.EarlyBias()
     assert early.num_frames == 16
@@ -78,8 +88,9 @@ def test_early_bias():
 
 def test_given_frames():
     assert data.GivenFrames([0, 3, 3, 9]).times(timeline(8)).tolist() == pytest.approx([0, 0.3, 0.3, 0.7])
-    with pytest.raises(TooShortError, match="8 frames, but frame 9"):
-        data.GivenFrames([0, 3, 9], too_short="refuse").times(timeline(8))
+    for frames in (8, 9):  # of 9 the last one is frame 8
+        with pytest.raises(TooShortError, match=f"{frames} frames, but frame 9"):
+            data.GivenFrames([0, 3, 9], too_short="refuse").times(timeline(frames))
     assert len(data.GivenFrames([0, 3, 7], too_short="refuse").times(timeline(8))) == 3
 
 
@@ -90,6 +101,7 @@ def test_key_frames():
     assert data.KeyFrames(1).times(Timeline(np.arange(3.0), np.zeros(3, bool))).tolist() == [0.0]
     with pytest.raises(TooShortError, match="2 key frames, but 4"):
         data.KeyFrames(4, too_short="refuse").times(timeline(9, gop=5))
+    assert data.KeyFrames(2, too_short="refuse").times(timeline(9, gop=5)).tolist() == [0.0, 0.5]
 
 
 def test_several_clips():
@@ -152,10 +164,11 @@ def test_highest_scores_of_any_callable(folder, scorer, expected):
     assert numbers_in(read_clip(path, sampling, height=48, width=64).frames) == expected
 
 
-def test_a_scorer_of_the_wrong_shape_is_refused(folder):
+@pytest.mark.parametrize(("scorer", "shape"), [(wrong_shape, r"\(3, 2\)"), (too_few, r"\(2,\)")])
+def test_a_scorer_of_the_wrong_shape_is_refused(folder, scorer, shape):
     path = write_video(folder / "a.avi", numbered(5), codec="libx264rgb", pix_fmt="rgb24", qp=0)
-    with pytest.raises(InputError, match=r"shape \(3, 2\) for 3 pictures"):
-        read_clip(path, data.HighestScores(wrong_shape), height=8, width=8)
+    with pytest.raises(InputError, match=f"shape {shape} for 3 pictures"):
+        read_clip(path, data.HighestScores(scorer), height=8, width=8)
 
 
 @pytest.mark.parametrize("scorer", [lambda frames: brightness(frames), NotADataclass()])
@@ -234,12 +247,14 @@ def test_a_strategy_cannot_be_changed(sampling):
     [
         (lambda: data.EvenlySpaced(0), "num_frames: 0 is less than 1"),
         (lambda: data.FixedRate(fps=0), "fps: 0 is not a number above 0"),
+        (lambda: data.FixedRate(fps=float("inf")), "fps: inf is not a number above 0"),
         (lambda: data.FixedRate(start=-1), "start: -1 is less than 0"),
         (lambda: data.GivenFrames([]), "indices"),
         (lambda: data.GivenFrames([3, 1]), "indices"),
         (lambda: data.SeveralClips(num_clips=0), "num_clips: 0 is less than 1"),
         (lambda: data.MostMotion(preview_fps=-1), "preview_fps"),
         (lambda: data.SceneChanges(threshold=-1), "threshold"),
+        (lambda: data.TemporalJitter(shift=float("inf")), "shift: inf is not a number of seconds"),
     ],
 )
 def test_wrong_arguments_are_refused(make, what):
