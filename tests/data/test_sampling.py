@@ -139,6 +139,7 @@ def test_scenes_that_get_darker_count_like_those_that_get_brighter():
     pictures = np.empty((6, 6, 8, 3), np.uint8)
     pictures[:] = np.array([100, 100, 40, 90, 90, 110])[:, None, None, None]  # changes of 0, 60, 50, 0, 20
     times = np.arange(6.0)
+    assert data.SceneChanges(threshold=60 / 255, num_frames=2).choose(times, pictures).tolist() == [0, 0]  # not more
     assert data.SceneChanges(threshold=55 / 255, num_frames=2).choose(times, pictures).tolist() == [0, 2]
     assert data.SceneChanges(threshold=50 / 255, num_frames=2).choose(times, pictures).tolist() == [0, 2]
     assert data.SceneChanges(threshold=19 / 255, num_frames=4).choose(times, pictures).tolist() == [0, 2, 3, 5]
