@@ -247,6 +247,11 @@ def test_a_strategy_cannot_be_changed(sampling):
     ("make", "what"),
     [
         (lambda: data.EvenlySpaced(0), "num_frames: 0 is less than 1"),
+        (lambda: data.FixedRate(num_frames=0), "num_frames: 0 is less than 1"),
+        (lambda: data.SeveralClips(num_frames=0), "num_frames: 0 is less than 1"),
+        (lambda: data.KeyFrames(0), "num_frames: 0 is less than 1"),
+        (lambda: data.SceneChanges(num_frames=0), "num_frames: 0 is less than 1"),
+        (lambda: data.HighestScores(brightness, num_frames=0), "num_frames: 0 is less than 1"),
         (lambda: data.FixedRate(fps=0), "fps: 0 is not a number above 0"),
         (lambda: data.FixedRate(fps=float("inf")), "fps: inf is not a number above 0"),
         (lambda: data.FixedRate(start=-1), "start: -1 is less than 0"),
