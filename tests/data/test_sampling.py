@@ -51,6 +51,7 @@ def test_evenly_spaced_goes_from_the_first_frame_to_the_last():
 def test_one_frame_or_one_time():
     assert data.EvenlySpaced(3).times(timeline(1)).tolist() == [0.0, 0.0, 0.0]
     assert data.EvenlySpaced(1).times(timeline(9)).tolist() == [0.0]
+    assert data.FixedRate(num_frames=1).times(timeline(9)).tolist() == [0.0]
 
 
 def test_fixed_rate():
@@ -257,6 +258,7 @@ def test_a_strategy_cannot_be_changed(sampling):
         (lambda: data.FixedRate(start=-1), "start: -1 is less than 0"),
         (lambda: data.GivenFrames([]), "indices"),
         (lambda: data.GivenFrames([3, 1]), "indices"),
+        (lambda: data.GivenFrames([-1, 0]), "indices"),
         (lambda: data.SeveralClips(num_clips=0), "num_clips: 0 is less than 1"),
         (lambda: data.MostMotion(preview_fps=-1), "preview_fps"),
         (lambda: data.SceneChanges(threshold=-1), "threshold"),
