@@ -4,7 +4,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+KINETICS_MEAN = 0.45  # of pixels between 0 and 1, the same for the three channels
+KINETICS_STD = 0.225
 
 
 @contextmanager
@@ -30,3 +34,16 @@ def write_in_place(network: nn.Module) -> None:
     for layer in network.modules():
         if isinstance(layer, nn.ReLU):
             layer.inplace = True
+
+
+def normalize(video: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns clips as networks trained on Kinetics take them.
+
+    Args:
+        video: uint8 (B, 3, T, H, W); augmentations may make it float, of the same range.
+        dtype: Of the result.
+
+    Returns:
+        (B, 3, T, H, W) of about zero mean and unit variance, written over a single copy.
+    """
+    return video.to(dtype, copy=True).div_(255).sub_(KINETICS_MEAN).div_(KINETICS_STD)

@@ -6,12 +6,10 @@ from typing import Any, Literal, TypeAlias, cast
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.models.networks import without_warnings_of_torchscript, write_in_place
+from zamba_lcli.models.networks import normalize, without_warnings_of_torchscript, write_in_place
 from zamba_lcli.models.weights import load_file, take_published, take_what_fits, with_head_for_classes
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 
-KINETICS_MEAN = 0.45  # of pixels between 0 and 1, the same for the three channels
-KINETICS_STD = 0.225
 Name: TypeAlias = Literal[
     "slow_r50", "x3d_xs", "x3d_s", "x3d_m", "x3d_l", "r2plus1d_r50", "csn_r101", "mvit_base_16x4", "mvit_base_32x3"
 ]
@@ -165,8 +163,7 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
                 f"{self.name} takes {sizes[0]}, not {sizes[1]}: set num_frames of data.sampling, data.height and data.width "
                 "accordingly."
             )
-        dtype = next(self.parameters()).dtype
-        return self._run((video.to(dtype) / 255 - KINETICS_MEAN) / KINETICS_STD, 0, self._cut)
+        return self._run(normalize(video, next(self.parameters()).dtype), 0, self._cut)
 
     def forward_backbone(self, features: Tensor) -> Tensor:
         """Runs the last blocks: to (B, features), pooled, or the class token of MViT."""

@@ -12,13 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.models.networks import without_warnings_of_torchscript, write_in_place
+from zamba_lcli.models.networks import normalize, without_warnings_of_torchscript, write_in_place
 from zamba_lcli.models.weights import load_file, take_published, take_what_fits, with_head_for_classes
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 
 ALPHA = 4  # the fast pathway sees this many times as many frames as the slow one
-KINETICS_MEAN = 0.45  # of pixels between 0 and 1, the same for the three channels
-KINETICS_STD = 0.225
 
 
 class PathwayPool(nn.Module):
@@ -162,8 +160,7 @@ class SlowFast(ZambaVideoClassificationLightningModule):
                 f"SlowFast takes a number of frames that is a multiple of {ALPHA}, not {frames}: set num_frames of "
                 "data.sampling accordingly."
             )
-        parameter = next(self.parameters())
-        fast = (video.to(parameter.dtype) / 255 - KINETICS_MEAN) / KINETICS_STD
+        fast = normalize(video, next(self.parameters()).dtype)
         # evenly spaced from the first to the last frame, like pytorchvideo's PackPathway
         slow = fast[:, :, torch.linspace(0, frames - 1, frames // ALPHA, device=fast.device).long()]
         features = [slow, fast]  # a new list each time: the blocks write their outputs into it
