@@ -124,6 +124,17 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         [*FIT, "--lr_scheduler", "torch.optim.lr_scheduler.StepLR"],
         ["step_size"],
     ),
+    "module that is not there": (None, [*FIT, "--model", "nix.Net"], ["model", "there is no module nix"]),
+    "own module with a syntax error": (
+        write("unreadable.py", "import torch\nx = = 1\n"),
+        [*FIT, "--model", "unreadable.Net"],
+        ["unreadable.py, line 2: SyntaxError", "class_path"],
+    ),
+    "own module that fails": (
+        write("failing.py", "import torch\n\nWEIGHTS = torch.zeros(-1)\n"),
+        [*FIT, "--trainer.callbacks+=failing.Callback"],
+        ["failing.py, line 3: RuntimeError", "class_path"],
+    ),
     "no labels": (None, ["fit", "--config", "TINY"], ["data.labels"]),
     "labels that are not there": (
         None,

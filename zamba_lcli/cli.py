@@ -7,6 +7,7 @@ import os
 import pydoc
 import random
 import sys
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -837,6 +838,9 @@ def main(args: ArgsType = None) -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_advertisement)
     try:
         ZambaCLI(args)
+    except pydoc.ErrorDuringImport as error:  # jsonargparse imports what a class_path names with pydoc
+        print_once(f"error: {_unimportable(error)}", file=sys.stderr)
+        raise SystemExit(2) from error
     except (ValueError, TypeError, MisconfigurationException) as error:
         cause = _wrong_input_behind(error) or (error if is_refusal_of_lightning(error) else None)
         if cause is None:
@@ -852,6 +856,22 @@ def main(args: ArgsType = None) -> None:
         message, code = trouble
         print_once(f"error: {message}", file=sys.stderr)
         raise SystemExit(code) from error
+
+
+def _unimportable(error: pydoc.ErrorDuringImport) -> str:
+    """Returns what is wrong in a user's module that a class path names, and in which line."""
+    cause = error.value
+    if isinstance(cause, SyntaxError):
+        file, line, text = cause.filename, cause.lineno, cause.msg
+    else:
+        installed = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib"))
+        frames = traceback.extract_tb(error.tb)
+        place = ([frame for frame in frames if not frame.filename.startswith(installed)] or frames)[-1]
+        file, line, text = place.filename, place.lineno, str(cause)
+    return (
+        f"{file}, line {line}: {type(cause).__name__}: {text.rstrip('.')}. The module is imported because a class_path of the "
+        "configuration names it."
+    )
 
 
 def _format_warning(

@@ -56,6 +56,7 @@ WORDS: dict[Any, str] = {
 }
 MOST_NAMES = 25  # that are listed in a message
 NOT_A_CLASS = re.compile(r"Expected a dot import path string: (.+)|Import path (\S+) does not correspond to a subclass")
+NO_SUCH_MODULE = re.compile(r"^No module named '(\S+)'$")
 NO_SUCH_ATTRIBUTE = re.compile(r"module '(\S+)' has no attribute '(\w+)'")
 OF_CLASS = re.compile(r"Problem with given class_path '(\S+)':$")
 OF_KEY = re.compile(r'Parser key "(\S+)":$')
@@ -157,6 +158,8 @@ def _plain_leaf(line: str) -> str:
         words = {kind.__name__: word for kind, word in WORDS.items()}
         wanted = f"one of {choices}" if choices else words.get(type_name.rpartition(".")[2], type_name)
         return f"{value} is not {wanted}."
+    if (missing := NO_SUCH_MODULE.match(line)) is not None:
+        return f"there is no module {missing[1]}, neither among what is installed nor in the folder where zamba is run."
     if (missing := NO_SUCH_ATTRIBUTE.search(line)) is not None:
         return f"{missing[1]} has no {missing[2]}.{did_you_mean(missing[2], dir(pydoc.locate(missing[1])))}"
     if line.startswith("Not a valid subclass of"):
