@@ -1,5 +1,7 @@
 """Metrics against scikit-learn, losses against closed forms, what is frozen."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -190,3 +192,30 @@ def test_no_step_for_a_batch_without_clips():
         "cached": [],
     }
     assert model.training_step(none, 0) is None
+
+
+@pytest.mark.parametrize("draw", [torch.rand, random.random, np.random.random], ids=["torch", "random", "numpy"])
+def test_what_is_random_differs_from_batch_to_batch_and_is_the_same_again(draw):
+    model = Lookup(torch.zeros(1, 2), "multilabel")
+    arguments = (1,) if draw is torch.rand else ()
+
+    def drawn(batch_idx):
+        model.on_train_batch_start(None, batch_idx)
+        return float(draw(*arguments))
+
+    numbers = [drawn(i) for i in range(40)]
+    assert len(set(numbers)) == 40
+    assert [drawn(i) for i in range(40)] == numbers
+
+
+@pytest.mark.parametrize(
+    ("theirs", "texts"),
+    [
+        (CLASSES[:3], [r"only in the checkpoint: \['class_2'\]", r"or the model: \[\]"]),
+        (CLASSES[:1], [r"only in the checkpoint: \[\]", r"or the model: \['class_1'\]"]),
+    ],
+)
+def test_a_checkpoint_of_more_classes_or_of_fewer_is_refused(theirs, texts):
+    model = Lookup(torch.zeros(1, 2), "multilabel")
+    with pytest.raises(InputError, match=".*".join(texts)):
+        model.on_load_checkpoint({"state_dict": {}, "hyper_parameters": {"class_names": theirs}})
