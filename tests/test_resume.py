@@ -180,6 +180,7 @@ def finetuned(epoch):
         (1, None, None),  # removed
         (1, 3, [0, 1]),  # moved
         (1, 1, [2, 4]),  # as it was
+        (1, 0, [2, 4]),  # moved to before it was unfrozen: what is done is done
     ],
 )
 def test_the_callback_can_be_added_removed_and_moved(zamba, folder, capfd, first, then, backbone):
@@ -254,12 +255,17 @@ def test_the_seed_travels_in_the_checkpoint(zamba, folder, capfd):
     assert largest_difference(state(whole), state(folder / "runs/tiny/version_3")) > 0
 
 
-def test_classes_in_another_order_are_matched_by_name_from_python_too(clips, folder):
+@pytest.mark.parametrize(
+    "optimizer",
+    [partial(torch.optim.SGD, lr=0.1, momentum=0.9), partial(torch.optim.Adam, lr=0.001)],  # Adam counts its steps, too
+    ids=["SGD", "Adam"],
+)
+def test_classes_in_another_order_are_matched_by_name_from_python_too(clips, folder, optimizer):
     def fit(order, ckpt_path=None):
         names = sorted(data.DemoClips().class_names, reverse=order)
         pytorch_lightning.seed_everything(1)
         model = SlowFast(class_names=names, task="multiclass", weights=None, model_depth=18, stem_dim_outs=(8, 2))
-        model.set_optimizer(partial(torch.optim.SGD, lr=0.1, momentum=0.9))
+        model.set_optimizer(optimizer)
         clips_of = {"labels": str(clips / "labels.csv"), "sampling": data.EvenlySpaced(8), "height": 32, "width": 32}
         module = data.ZambaVideoDataModule(**clips_of, batch_size=4, num_workers=0, class_names=names)
         checkpoints = ModelCheckpoint(dirpath=folder / str(order), **EACH_STEP["init_args"])

@@ -286,7 +286,7 @@ def test_layers_of_the_backbone_and_what_is_not_decayed(zamba, folder, refused):
     assert rates["lr-SGD/backbone_1"][-1][1] == pytest.approx(rates["lr-SGD/backbone"][-1][1] * 0.25)
 
 
-@pytest.mark.parametrize("decay", [0.0, 1.5])
+@pytest.mark.parametrize("decay", [-0.5, 0.0, 1.5])
 def test_a_decay_that_is_none_is_refused(zamba, refused, decay):
     refused(lambda: zamba("fit", "--model.init_args.backbone_lr_decay", decay), "backbone_lr_decay", decay)
 
@@ -404,6 +404,12 @@ def test_the_callback_needs_one_of_our_models():
     with pytest.raises(InputError, match="LightningModule"):
         ZambaBackboneFinetuning().setup(None, torch.nn.Linear(1, 1), "fit")
     assert ConstantFactor(3.0)(7) == 3.0
+
+
+def test_the_backbone_of_a_resumed_run_has_no_learning_rate_before_it_was_unfrozen():
+    callback = ZambaBackboneFinetuning(unfreeze_backbone_at_epoch=2)
+    callback.load_state_dict({"unfrozen_at_epoch": 5, "initial_ratio": 0.01})
+    assert [callback.ratio(epoch) for epoch in (4, 5, 6)] == pytest.approx([0.0, 0.01, 0.02])
 
 
 def test_a_scheduler_without_an_end_is_refused(zamba, folder, refused):
