@@ -219,3 +219,15 @@ def test_a_checkpoint_of_more_classes_or_of_fewer_is_refused(theirs, texts):
     model = Lookup(torch.zeros(1, 2), "multilabel")
     with pytest.raises(InputError, match=".*".join(texts)):
         model.on_load_checkpoint({"state_dict": {}, "hyper_parameters": {"class_names": theirs}})
+
+
+@pytest.mark.parametrize("arguments", [{}, {"train_bn": True}, {"train_bn": False}])
+def test_batchnorm_trains_with_the_backbone_unless_told_otherwise(arguments):
+    model = Lookup(torch.zeros(1, 2), "multilabel")
+    model.unfreeze_backbone(**arguments)
+    trains = arguments.get("train_bn", True)
+    assert [model.backbone.training, model.backbone.weight.requires_grad, model.first.training] == [
+        trains,
+        trains,
+        False,
+    ]

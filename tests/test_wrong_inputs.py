@@ -104,6 +104,7 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
     "thousands of workers": (None, [*FIT, "--data.num_workers", "5000"], ["data.num_workers", "5000", "cores"]),
     "misspelt model": (None, [*FIT, "--model", "SlowSlow"], ["model", "SlowSlow"]),
     "misspelt argument of the model": (None, [*FIT, "--model.init_args.wieghts", "null"], ["wieghts"]),
+    "temperature of nothing": (None, [*FIT, "--model.init_args.temperature", "0"], ["temperature", "0", "above 0"]),
     "depth that does not exist": (None, [*FIT, "--model.init_args.model_depth", "51"], ["model_depth", "51", "50"]),
     "stem that does not fit": (None, [*FIT, "--model.init_args.stem_dim_outs", "[9, 2]"], ["stem_dim_outs"]),
     "dropout without layers": (

@@ -56,19 +56,19 @@ def test_never_predicts_with_a_random_head(checkpoint, clips, refused):
     refused(lambda: main([*args, "--model.head_hidden_layer_sizes=[8]"]), "no weights for", "head.")
 
 
-@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("keep", [None, False, True])
 def test_starts_from_it_with_other_classes(checkpoint, keep, capsys):
     names = ["blank", "hopper", "pacer"]
     torch.manual_seed(0)
     model = SlowFast(
         names, weights="zamba.ckpt", model_depth=18, stem_dim_outs=(8, 2), head_hidden_layer_sizes=[16],
-        keep_matching_classes=keep,
+        **({} if keep is None else {"keep_matching_classes": keep}),
     ).eval()  # fmt: skip
     video = torch.randint(0, 256, (2, 3, 8, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
         ours, theirs = model(video), checkpoint(video)
     same = [torch.allclose(ours[:, i], theirs[:, SPECIES.index(n)], atol=1e-5) for i, n in enumerate(names[:2])]
-    assert same == [keep, keep]
+    assert same == [bool(keep)] * 2
     assert torch.equal(model.base.state_dict()["blocks.0.multipathway_blocks.0.conv.weight"],
                        checkpoint.base.state_dict()["blocks.0.multipathway_blocks.0.conv.weight"])  # fmt: skip
 
