@@ -1,6 +1,7 @@
 """Metrics against scikit-learn, losses against closed forms, what is frozen."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -231,3 +232,14 @@ def test_batchnorm_trains_with_the_backbone_unless_told_otherwise(arguments):
         trains,
         False,
     ]
+
+
+def test_a_process_without_a_readable_clip_takes_part_with_gradients_of_zero():
+    """The other processes wait for its gradients, and would add them to theirs."""
+    model = Lookup(torch.zeros(1, 2), "multilabel")
+    model.unfreeze_backbone()
+    model._trainer = SimpleNamespace(world_size=2)
+    model.training_step({"index": []}, 0).backward()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert trained
+    assert all(torch.equal(parameter.grad, torch.zeros_like(parameter)) for parameter in trained)
