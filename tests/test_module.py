@@ -222,18 +222,6 @@ def test_a_checkpoint_of_more_classes_or_of_fewer_is_refused(theirs, texts):
         model.on_load_checkpoint({"state_dict": {}, "hyper_parameters": {"class_names": theirs}})
 
 
-@pytest.mark.parametrize("arguments", [{}, {"train_bn": True}, {"train_bn": False}])
-def test_batchnorm_trains_with_the_backbone_unless_told_otherwise(arguments):
-    model = Lookup(torch.zeros(1, 2), "multilabel")
-    model.unfreeze_backbone(**arguments)
-    trains = arguments.get("train_bn", True)
-    assert [model.backbone.training, model.backbone.weight.requires_grad, model.first.training] == [
-        trains,
-        trains,
-        False,
-    ]
-
-
 def test_a_process_without_a_readable_clip_takes_part_with_gradients_of_zero():
     """The other processes wait for its gradients, and would add them to theirs."""
     model = Lookup(torch.zeros(1, 2), "multilabel")

@@ -56,7 +56,7 @@ WORDS: dict[Any, str] = {
 }
 MOST_NAMES = 25  # that are listed in a message
 NOT_A_CLASS = re.compile(r"Expected a dot import path string: (.+)|Import path (\S+) does not correspond to a subclass")
-NO_SUCH_MODULE = re.compile(r"^No module named '(\S+)'$")
+NO_SUCH_MODULE = re.compile(r"No module named '(\S+)'$")
 NO_SUCH_ATTRIBUTE = re.compile(r"module '(\S+)' has no attribute '(\w+)'")
 OF_CLASS = re.compile(r"Problem with given class_path '(\S+)':$")
 OF_KEY = re.compile(r'Parser key "(\S+)":$')
