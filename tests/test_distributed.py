@@ -75,6 +75,36 @@ def test_ddp_equals_one_process_with_the_joint_batch(one_process, clips, folder)
     assert largest_difference(state(folder / "runs/two/version_0"), resumed) == 0
 
 
+@pytest.mark.slow
+def test_a_process_that_can_read_none_of_its_clips(clips, folder):
+    shutil.copytree(clips, folder / "clips")
+    header, *rows = (clips / "labels.csv").read_text().splitlines(keepends=True)
+    train, val = [row for row in rows if ",train," in row][:4], [row for row in rows if ",val," in row][:2]
+    (folder / "labels.csv").write_text("".join([header, *train, *val]))
+    for row in (train[1], val[1]):
+        (folder / "clips" / row.split(",")[0]).write_text("no video")
+    callbacks = [cls("ModelCheckpoint", save_last=True), EACH_STEP]
+    (folder / "more.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks, "max_epochs": 2}}))
+    args = command(folder / "clips", "--data.check_clips=false", "--data.batch_size=1", "--data.num_workers=0")
+    two = ["--trainer.strategy=ddp", "--trainer.devices=2"]
+    log = run(*args, *two, "--trainer.logger.name=two").stderr
+    assert "sync_dist" not in log
+    assert "deprecated" not in log
+    logged = scalars(folder / "runs/two/version_0")
+    assert [step for step, _ in logged["train_loss"]] == [0, 1, 2, 3]
+    # the mean over the clips that could be read: two in one step of an epoch, one in the other
+    losses = [loss for _, loss in logged["train_loss"]]
+    means = {round((a * losses[0] + (3 - a) * losses[1]) / 3, 5) for a in (1, 2)}
+    assert round(logged["train_loss_epoch"][0][1], 5) in means
+    # resumed after an epoch's last batch, where but one process has the counts of the epoch
+    resume = ["--ckpt_path", "runs/two/version_0/checkpoints/step=2.ckpt", "--trainer.logger.name=resumed"]
+    run(*args, *two, *resume)
+    resumed = folder / "runs/resumed/version_0"
+    assert largest_difference(state(folder / "runs/two/version_0"), state(resumed)) == 0
+    assert scalars(resumed)["train_loss_epoch"] == logged["train_loss_epoch"]
+    assert scalars(resumed)["val_loss"] == logged["val_loss"]
+
+
 def run_on_two_nodes(*args):
     """Runs a command by torchrun on two nodes that are one machine, with a process each."""
     with socket.socket() as probe:

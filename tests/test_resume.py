@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning
 import torch
 import yaml
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from test_cli import scalars
 
 from zamba_lcli import data
@@ -43,6 +43,15 @@ def largest_difference(ours, theirs):
     return max(float((x.double() - y.double()).abs().max()) for x, y in pairs)
 
 
+class SaveInTheValidation(Callback):
+    """Saves before each val batch."""
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if not trainer.sanity_checking:
+            name = f"val-batch={batch_idx}-step={trainer.global_step}.ckpt"
+            trainer.save_checkpoint(Path(trainer.log_dir) / "checkpoints" / name)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(clips, tmp_path_factory):
     """A run of 4 epochs of 3 batches, with checkpoints everywhere: unfrozen in epoch 1, scheduler, all kinds of chance."""
@@ -66,6 +75,8 @@ def uninterrupted(clips, tmp_path_factory):
             save_on_train_epoch_end=True,
             monitor="epoch",
         ),
+        cls("ModelCheckpoint", filename="val-{step}", save_top_k=-1, save_on_train_epoch_end=False, monitor="val_loss"),
+        cls("test_resume.SaveInTheValidation"),
     ]
     more = {
         "trainer": {"callbacks": callbacks, "max_epochs": 4, "logger": cls("TensorBoardLogger", save_dir=str(folder))},
@@ -96,11 +107,13 @@ def uninterrupted(clips, tmp_path_factory):
     return folder / "tiny/version_0", args
 
 
-# steps 3, 6, 9: after an epoch's last batch, before its validation; "end-": after it; the others: in its middle
+# steps 3, 6, 9: after an epoch's last batch, before its validation; "val-batch=": in it; "val-": at its end; "end-": after the
+# epoch; the others: in an epoch's middle
 @pytest.mark.parametrize(
     ("step", "workers"),
     [
         *[(s, 0) for s in ("step=2", "step=3", "end-step=3", "step=4", "end-step=6", "step=11")],
+        *[(s, 0) for s in ("val-step=3", "val-step=6", "val-batch=0-step=3", "val-batch=1-step=6")],
         ("step=4", 2),
         ("end-step=6", 2),
     ],
@@ -112,7 +125,7 @@ def test_interrupted_and_resumed_is_bit_identical(uninterrupted, folder, step, w
     resumed = folder / "tiny/version_0"
     assert largest_difference(state(run), state(resumed)) == 0
     before, after = scalars(run), scalars(resumed)
-    begin = int(step.split("=")[1])
+    begin = int(step.split("=")[-1])
     if not step.startswith("end") and begin % 3 == 0:
         begin -= 1  # what an epoch's end logs goes under its last batch
     expected = {tag: [v for v in values if v[0] >= begin] for tag, values in before.items()}
@@ -121,7 +134,38 @@ def test_interrupted_and_resumed_is_bit_identical(uninterrupted, folder, step, w
     for tag in (*late, "val_loss", "val_macro_f1", "species/val_f1/walker"):
         assert after[tag] == expected[tag]
     for tag in ("train_loss", "lr-SGD/head", "lr-SGD/backbone"):
-        assert after[tag] == [v for v in before[tag] if v[0] >= int(step.split("=")[1])]
+        assert after[tag] == [v for v in before[tag] if v[0] >= int(step.split("=")[-1])]
+
+
+@pytest.mark.parametrize(
+    ("validate", "checkpoints"),
+    [
+        ("check_val_every_n_epoch=2", {"step=3": 2, "step=8": 8, "end-step=9": 9}),
+        ("val_check_interval=2", {"step=2": 1, "val-batch=1-step=2": 1, "step=3": 2, "step=4": 4}),
+        ("limit_val_batches=0", {"step=3": 2}),
+    ],
+)
+def test_resumed_where_not_each_epochs_end_is_validated(uninterrupted, folder, validate, checkpoints):
+    """The numbers are the first step whose validation, or epoch's end, is still to come."""
+    more = yaml.safe_load(Path(uninterrupted[1][-1]).read_text())
+    more["trainer"]["logger"]["init_args"]["save_dir"] = str(folder)
+    if "limit" in validate:
+        more["trainer"]["callbacks"] = [
+            c for c in more["trainer"]["callbacks"] if c.get("init_args", {}).get("monitor") is None
+        ]
+        more["lr_scheduler"] = cls("torch.optim.lr_scheduler.StepLR", step_size=1, gamma=0.5)
+    (folder / "more.yaml").write_text(yaml.safe_dump(more))
+    args = [*uninterrupted[1][:-1], str(folder / "more.yaml"), f"--trainer.{validate}"]
+    main(args)
+    before, end = scalars(folder / "tiny/version_0"), state(folder / "tiny/version_0")
+    per_step = ("train_loss", "lr-SGD/head", "lr-SGD/backbone")
+    for version, (name, begin) in enumerate(checkpoints.items(), start=1):
+        main([*args, "--ckpt_path", str(folder / f"tiny/version_0/checkpoints/{name}.ckpt")])
+        after = scalars(folder / f"tiny/version_{version}")
+        assert largest_difference(end, state(folder / f"tiny/version_{version}")) == 0
+        for tag in before.keys() - {"epoch", "hp_metric"}:
+            first = int(name.split("=")[-1]) if tag in per_step else begin
+            assert after.get(tag, []) == [v for v in before[tag] if v[0] >= first], (name, tag)
 
 
 def test_two_steps_in_a_copied_run_folder(clips, folder):

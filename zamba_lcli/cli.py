@@ -83,6 +83,8 @@ NOISE = (  # warnings that no user of this program can act on
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the sampler goes on where it ended
     r"LightningCLI's args parameter is intended to run from within Python",  # it is
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's call
+    r"It is recommended to use `self\.log\(.*sync_dist=True\)`",  # what is logged is summed over the processes already
+    r"torch\.distributed\.nn\.functional\.all_gather is deprecated",  # Lightning's call
 )
 NOISE_WITHOUT_TRAINING = (
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",  # only to train

@@ -178,6 +178,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self._weigh_classes(class_weights if isinstance(class_weights, dict) else {})
         self.configure_metrics()
         self._optimizer: OptimizerBuilder | None = None
+        self._callback_metrics: dict[str, Tensor] = {}  # of the checkpoint that is resumed
         self._lr_scheduler: LRSchedulerBuilder | None = None
         self._lr_scheduler_interval: Interval | None = None
 
@@ -319,6 +320,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         }
         if isinstance(scheduler, ReduceLROnPlateau):  # torch's own cannot state what to monitor, Lightning's can
             config["monitor"] = getattr(scheduler, "monitor", "val_loss")
+            if interval == "epoch" and not config["monitor"].startswith("train_") and self._trainer is not None:
+                config["frequency"] = self.trainer.check_val_every_n_epoch or 1  # there is nothing new in other epochs
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
 
     def build_lr_scheduler(self, optimizer: Optimizer) -> LRScheduler:
@@ -389,7 +392,9 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         """Logs what the epoch's batches add up to, over all processes."""
         loss = cast(MeanMetric, self.losses[f"{stage}_loss"])
         overall = cast(MetricCollection, self.overall[f"{stage}_metrics"])
-        if not loss.update_called:
+        with loss.sync_context():  # one process alone may have found no clip that it could read
+            counted = float(loss.weight)
+        if not counted:
             first = getattr(self.trainer.datamodule, "first_failure", None)  # type: ignore[attr-defined]
             raise InputError(
                 f"None of the {stage} clips could be read{f', such as {first}' if first else ''}. See the reasons in the log "
@@ -536,14 +541,24 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Returns the mean loss of the batch, or None where none of its clips could be read."""
         clips = len(batch["index"])
-        if clips == 0:
-            if self.trainer.world_size == 1:
-                return None  # no step is taken
-            # The other processes wait for this one's gradients: it takes part with zeros.
-            return cast(Tensor, sum(p.sum() for p in self.parameters() if p.requires_grad)) * 0.0
-        loss, _ = self._step(batch, "train")
-        self.log("train_loss", loss, prog_bar=True, batch_size=clips, sync_dist=self.trainer.world_size > 1)
+        if clips:
+            loss, _ = self._step(batch, "train")
+        elif self.trainer.world_size == 1:
+            return None  # no step is taken
+        else:  # the other processes wait for this one's gradients: it takes part with zeros
+            loss = cast(Tensor, sum(p.sum() for p in self.parameters() if p.requires_grad)) * 0.0
+        self._log_train_loss(loss.detach(), clips)
         return loss * self._accumulation_correction(batch_idx)
+
+    def _log_train_loss(self, loss: Tensor, clips: int) -> None:
+        """Logs the mean over the clips of all processes, each of which must call this."""
+        if self.trainer.world_size > 1:
+            total = torch.stack([loss * clips, loss.new_tensor(clips)])
+            total = cast(Tensor, self.trainer.strategy.reduce(total, reduce_op="sum"))
+            if not total[1]:
+                return
+            loss = total[0] / total[1]
+        self.log("train_loss", loss, prog_bar=True, batch_size=clips)
 
     def _accumulation_correction(self, batch_idx: int) -> float:
         """Returns the factor that makes a step's gradient the mean over its batches where an epoch ends before all are there.
@@ -577,6 +592,12 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         by_part = self.probabilities(logits.flatten(0, 1)).reshape(logits.shape)
         return {"probabilities": self.probabilities(logits.mean(dim=1)), "part_probabilities": by_part}
 
+    def on_train_start(self) -> None:
+        """Goes on where a run that is resumed was saved, with what was logged last for those who monitor it."""
+        _resume_without_validation(self.trainer.fit_loop)
+        self.trainer.callback_metrics.update(self._callback_metrics)
+        self._callback_metrics = {}
+
     def on_train_epoch_start(self) -> None:
         """Begins to count; a run resumed in the middle of an epoch does not come here and counts on."""
         for _, metric in self._train_metrics():
@@ -584,10 +605,15 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's train metrics."""
+        epoch_loop = self.trainer.fit_loop.epoch_loop
+        if epoch_loop.restarting:  # resumed at the epoch's end; Lightning takes back the mark only after a batch
+            epoch_loop.on_iteration_done()
         self._log_metrics("train")
         for config in self.trainer.lr_scheduler_configs:
-            if _is_stepped_here(config.scheduler, config.interval) and config.monitor in self.trainer.callback_metrics:
-                cast(Any, config.scheduler).step(self.trainer.callback_metrics[config.monitor])
+            if _is_stepped_here(config.scheduler, config.interval) and (self.current_epoch + 1) % config.frequency == 0:
+                value = self.trainer.callback_metrics.get(cast(str, config.monitor))
+                if value is not None:
+                    cast(Any, config.scheduler).step(value)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the val metrics."""
@@ -602,7 +628,9 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps loading free of downloads: the checkpoint's own weights are all that is needed."""
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            _resume_before_validation(checkpoint["loops"]["fit_loop"], self.trainer.validating)
+            loop = self.trainer.fit_loop
+            _resume_before_validation(loop, self.trainer.validating, checkpoint["loops"]["fit_loop"])
+            checkpoint["callback_metrics"] = dict(self.trainer.callback_metrics)
         checkpoint["seed"] = run_seed()
         if self.class_weights == "balanced":
             checkpoint["class_weights"] = dict(zip(self.class_names, self._weight_of_class.tolist(), strict=True))
@@ -675,6 +703,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                     f"{list(ours.shape)} here. Leave out the arguments of the model that differ from those it was made with."
                 )
         self._restore_train_metrics(checkpoint.get("train_metrics", {}))
+        self._callback_metrics = checkpoint.get("callback_metrics", {})
         if self.class_weights == "balanced" and (self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING):
             if "class_weights" not in checkpoint:
                 raise InputError(
@@ -760,29 +789,43 @@ def _is_stepped_here(scheduler: Any, interval: str) -> bool:
 
 def _state_over_processes(metric: Metric) -> dict[str, Tensor]:
     """Returns what a metric has counted so far, summed over all processes; every process must call this."""
-    with metric.sync_context(should_sync=metric.update_called):
-        return (
-            {name: getattr(metric, name).detach().clone() for name in metric._defaults} if metric.update_called else {}
-        )
+    with metric.sync_context():
+        return {name: getattr(metric, name).detach().clone() for name in metric._defaults}
 
 
-def _resume_before_validation(fit_loop: dict[str, Any], validating: bool) -> None:
-    """Lets a run that is saved after an epoch's last batch, but before its end, go on with the whole validation.
+def _resume_before_validation(loop: Any, validating: bool, fit_loop: dict[str, Any]) -> None:
+    """Lets a run that is saved after a batch that a validation or the epoch's end follows go on with the whole of them.
 
-    Lightning goes on with the next epoch if it was saved at the end of that batch, and with the next val batch if it was saved
-    in the validation; either way validation and train metrics of the epoch are lost or wrong.
+    Lightning leaves out the validation if it was saved at the end of that batch, goes on with the next val batch if it was
+    saved in the validation, and after an epoch's last batch leaves out the epoch's end as well: metrics, and steps of
+    schedulers that depend on them, are lost or wrong.
 
     Args:
-        fit_loop: The progress of Lightning's loops, as in the checkpoint; changed in place.
+        loop: Lightning's fit loop.
         validating: Whether the checkpoint is saved in the validation.
+        fit_loop: The loop's progress, as in the checkpoint; changed in place.
     """
-    batches, epochs = fit_loop["epoch_loop.batch_progress"], fit_loop["epoch_progress"]
-    if not batches["is_last_batch"] or epochs["current"]["processed"] == epochs["current"]["started"]:
+    batches, val_batches = fit_loop["epoch_loop.batch_progress"], fit_loop["epoch_loop.val_loop.batch_progress"]
+    at_batch_end = batches["total"]["completed"] < batches["total"]["processed"]
+    if validating or (at_batch_end and (batches["is_last_batch"] or _validation_is_next(loop))):
+        for counts in ("total", "current"):
+            batches[counts] = {**batches[counts], "completed": batches[counts]["processed"]}
+            val_batches[counts] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # within the first one
+
+
+def _resume_without_validation(loop: Any) -> None:
+    """Lets a run go on that is saved by :func:`_resume_before_validation` if now no validation follows the batch.
+
+    Lightning would train a batch too many in an epoch that has no more, and log on with the step before.
+    """
+    epoch_loop = loop.epoch_loop
+    if not (loop.restarted_mid_epoch and epoch_loop.restarted_on_last) or _validation_is_next(loop):
         return
-    val_batches = fit_loop["epoch_loop.val_loop.batch_progress"]
-    if not validating and batches["total"]["completed"] == batches["total"]["processed"]:
-        return  # saved at the end of the validation
-    for counts in ("total", "current"):
-        batches[counts] = {**batches[counts], "completed": batches[counts]["processed"]}
-        val_batches[counts] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # in the middle of the first
-    val_batches["is_last_batch"] = False
+    if not epoch_loop._should_accumulate():
+        epoch_loop._batches_that_stepped += 1
+    if epoch_loop._num_ready_batches_reached():
+        epoch_loop.val_loop._has_run = True  # lets the loop end at once, see `on_train_epoch_end`
+
+
+def _validation_is_next(loop: Any) -> bool:
+    return bool(loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
