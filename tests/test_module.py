@@ -232,3 +232,12 @@ def test_a_process_without_a_readable_clip_takes_part_with_gradients_of_zero():
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert trained
     assert all(torch.equal(parameter.grad, torch.zeros_like(parameter)) for parameter in trained)
+
+
+def test_a_model_from_a_checkpoint_begins_a_new_run_without_what_that_one_logged():
+    model = Lookup(torch.zeros(1, 2), "multilabel")
+    weights = {"state_dict": model.state_dict(), "hyper_parameters": {"class_names": model.class_names}}
+    model.on_load_checkpoint(weights | {"callback_metrics": {"val_loss": torch.tensor(0.1)}})
+    model._trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    model.on_train_start()
+    assert model._trainer.callback_metrics == {}

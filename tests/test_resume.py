@@ -52,6 +52,11 @@ class SaveInTheValidation(Callback):
             trainer.save_checkpoint(Path(trainer.log_dir) / "checkpoints" / name)
 
 
+def stopping(run):
+    """The state of EarlyStopping, which counts validations."""
+    return next(value for name, value in state(run)["callbacks"].items() if "EarlyStopping" in name)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(clips, tmp_path_factory):
     """A run of 4 epochs of 3 batches, with checkpoints everywhere: unfrozen in epoch 1, scheduler, all kinds of chance."""
@@ -77,6 +82,7 @@ def uninterrupted(clips, tmp_path_factory):
         ),
         cls("ModelCheckpoint", filename="val-{step}", save_top_k=-1, save_on_train_epoch_end=False, monitor="val_loss"),
         cls("test_resume.SaveInTheValidation"),
+        cls("EarlyStopping", monitor="val_loss", patience=100),
     ]
     more = {
         "trainer": {"callbacks": callbacks, "max_epochs": 4, "logger": cls("TensorBoardLogger", save_dir=str(folder))},
@@ -131,40 +137,56 @@ def test_interrupted_and_resumed_is_bit_identical(uninterrupted, folder, step, w
     expected = {tag: [v for v in values if v[0] >= begin] for tag, values in before.items()}
     late = {"train_loss_epoch", "train_macro_f1"}
     assert {tag: v for tag, v in after.items() if v}.keys() >= {tag for tag, v in expected.items() if v}
-    for tag in (*late, "val_loss", "val_macro_f1", "species/val_f1/walker"):
+    for tag in late:
         assert after[tag] == expected[tag]
+    if step.startswith("val-step"):
+        begin += 1  # that validation has been
+    for tag in ("val_loss", "val_macro_f1", "species/val_f1/walker"):
+        assert after[tag] == [v for v in before[tag] if v[0] >= begin]
+    assert stopping(resumed) == stopping(run)
     for tag in ("train_loss", "lr-SGD/head", "lr-SGD/backbone"):
         assert after[tag] == [v for v in before[tag] if v[0] >= int(step.split("=")[-1])]
 
 
 @pytest.mark.parametrize(
-    ("validate", "checkpoints"),
+    ("option", "checkpoints"),
     [
-        ("check_val_every_n_epoch=2", {"step=3": 2, "step=8": 8, "end-step=9": 9}),
-        ("val_check_interval=2", {"step=2": 1, "val-batch=1-step=2": 1, "step=3": 2, "step=4": 4}),
-        ("limit_val_batches=0", {"step=3": 2}),
+        ("check_val_every_n_epoch=2", {"step=3": (2, 3), "step=8": (8, 8), "end-step=9": (9, 9)}),
+        (
+            "val_check_interval=2",
+            {"step=2": (2, 1), "val-batch=1-step=2": (2, 1), "val-step=2": (2, 2), "step=3": (2, 3)},
+        ),
+        ("limit_val_batches=0", {"step=3": (2, 3)}),
+        ("max_steps=9", {"step=3": (2, 2), "end-step=3": (3, 3), "step=4": (4, 4)}),
+        ("limit_train_batches=2", {"step=3": (3, 3), "step=4": (3, 3)}),
     ],
 )
-def test_resumed_where_not_each_epochs_end_is_validated(uninterrupted, folder, validate, checkpoints):
-    """The numbers are the first step whose validation, or epoch's end, is still to come."""
+def test_resumed_with_other_options_of_the_trainer(uninterrupted, folder, option, checkpoints):
+    """The numbers are the first step whose epoch's end, and whose validation, is still to come."""
     more = yaml.safe_load(Path(uninterrupted[1][-1]).read_text())
     more["trainer"]["logger"]["init_args"]["save_dir"] = str(folder)
-    if "limit" in validate:
-        more["trainer"]["callbacks"] = [
-            c for c in more["trainer"]["callbacks"] if c.get("init_args", {}).get("monitor") is None
-        ]
+    validates = not option.startswith("limit_val")
+    if not validates:
+        callbacks = more["trainer"]["callbacks"]
+        more["trainer"]["callbacks"] = [c for c in callbacks if c.get("init_args", {}).get("monitor") != "val_loss"]
         more["lr_scheduler"] = cls("torch.optim.lr_scheduler.StepLR", step_size=1, gamma=0.5)
     (folder / "more.yaml").write_text(yaml.safe_dump(more))
-    args = [*uninterrupted[1][:-1], str(folder / "more.yaml"), f"--trainer.{validate}"]
+    args = [*uninterrupted[1][:-1], str(folder / "more.yaml"), f"--trainer.{option}"]
     main(args)
-    before, end = scalars(folder / "tiny/version_0"), state(folder / "tiny/version_0")
-    per_step = ("train_loss", "lr-SGD/head", "lr-SGD/backbone")
-    for version, (name, begin) in enumerate(checkpoints.items(), start=1):
-        main([*args, "--ckpt_path", str(folder / f"tiny/version_0/checkpoints/{name}.ckpt")])
-        after = scalars(folder / f"tiny/version_{version}")
-        assert largest_difference(end, state(folder / f"tiny/version_{version}")) == 0
+    run = folder / "tiny/version_0"
+    before = scalars(run)
+    for version, (name, (epoch_end, validation)) in enumerate(checkpoints.items(), start=1):
+        main([*args, "--ckpt_path", str(run / f"checkpoints/{name}.ckpt")])
+        resumed = folder / f"tiny/version_{version}"
+        after = scalars(resumed)
+        assert largest_difference(state(run), state(resumed)) == 0
+        if validates:
+            assert stopping(resumed) == stopping(run)
         for tag in before.keys() - {"epoch", "hp_metric"}:
-            first = int(name.split("=")[-1]) if tag in per_step else begin
+            if tag in ("train_loss", "lr-SGD/head", "lr-SGD/backbone"):
+                first = int(name.split("=")[-1])
+            else:
+                first = epoch_end if tag.startswith("train_") else validation
             assert after.get(tag, []) == [v for v in before[tag] if v[0] >= first], (name, tag)
 
 

@@ -1,5 +1,6 @@
 """Lightning's own ways to train: gradients accumulated and clipped, weights averaged, together with what is here."""
 
+import math
 import os
 import signal
 
@@ -42,6 +43,7 @@ def by_step(run, tag):
         (4, 2, 2),  # 2 + 2, 2 + 2
         (4, 1, 4),  # a clip at a time
         (6, 2, 3),  # 2 + 2 + 2, 2: an epoch ends before three are together
+        (5, 1, 5),  # five clips, then three
     ],
 )
 def test_accumulated_gradients_equal_the_larger_batch(zamba, folder, joint, small, batches):
@@ -72,8 +74,9 @@ class Interrupt(SaveOnInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_an_interruption_waits_for_what_is_accumulated(zamba, folder, monkeypatch):
-    options = ["--data.batch_size=2", "--trainer.accumulate_grad_batches=2"]
+@pytest.mark.parametrize("validate", [1.0, 1], ids=["each epoch", "each batch"])
+def test_an_interruption_waits_for_what_is_accumulated(zamba, folder, monkeypatch, validate):
+    options = ["--data.batch_size=2", "--trainer.accumulate_grad_batches=2", f"--trainer.val_check_interval={validate}"]
     whole = fit(zamba, folder, "whole", *options)
     monkeypatch.setattr(cli, "SaveOnInterrupt", Interrupt)
     with pytest.raises(SystemExit):
@@ -83,6 +86,11 @@ def test_an_interruption_waits_for_what_is_accumulated(zamba, folder, monkeypatc
     monkeypatch.setattr(cli, "SaveOnInterrupt", SaveOnInterrupt)
     resumed = fit(zamba, folder, "resumed", *options, "--ckpt_path", stopped / "checkpoints/last.ckpt")
     assert largest_difference(state(whole), state(resumed)) == 0
+
+
+def test_losses_that_are_no_numbers_are_logged_as_such(zamba, folder):
+    run = fit(zamba, folder, "nan", "--optimizer.lr=1e38", "--lr_scheduler=null")
+    assert math.isnan(scalars(run)["val_loss"][-1][1])
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value", None])

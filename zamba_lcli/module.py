@@ -321,7 +321,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         if isinstance(scheduler, ReduceLROnPlateau):  # torch's own cannot state what to monitor, Lightning's can
             config["monitor"] = getattr(scheduler, "monitor", "val_loss")
             if interval == "epoch" and not config["monitor"].startswith("train_") and self._trainer is not None:
-                config["frequency"] = self.trainer.check_val_every_n_epoch or 1  # there is nothing new in other epochs
+                every = self.trainer.check_val_every_n_epoch  # None: by batches, an epoch may have no validation
+                config |= {"frequency": every or 1, "strict": every is not None}
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
 
     def build_lr_scheduler(self, optimizer: Optimizer) -> LRScheduler:
@@ -388,13 +389,18 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         per_class = cast(MetricCollection, self.per_class["val_metrics"])
         return names + [f"species/val_{name}/{label}" for name in per_class for label in self.class_names]
 
+    def _has_counted(self, stage: str) -> bool:
+        """Returns whether any process has counted a clip in the epoch; every process must call this."""
+        counted = torch.tensor(float(cast(MeanMetric, self.losses[f"{stage}_loss"]).update_called), device=self.device)
+        if self._trainer is not None:
+            counted = cast(Tensor, self.trainer.strategy.reduce(counted, reduce_op="sum"))
+        return bool(counted)
+
     def _log_metrics(self, stage: str) -> None:
         """Logs what the epoch's batches add up to, over all processes."""
         loss = cast(MeanMetric, self.losses[f"{stage}_loss"])
         overall = cast(MetricCollection, self.overall[f"{stage}_metrics"])
-        with loss.sync_context():  # one process alone may have found no clip that it could read
-            counted = float(loss.weight)
-        if not counted:
+        if not self._has_counted(stage):
             first = getattr(self.trainer.datamodule, "first_failure", None)  # type: ignore[attr-defined]
             raise InputError(
                 f"None of the {stage} clips could be read{f', such as {first}' if first else ''}. See the reasons in the log "
@@ -547,11 +553,11 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             return None  # no step is taken
         else:  # the other processes wait for this one's gradients: it takes part with zeros
             loss = cast(Tensor, sum(p.sum() for p in self.parameters() if p.requires_grad)) * 0.0
-        self._log_train_loss(loss.detach(), clips)
+        self._log_train_loss(loss.detach().float() if clips else torch.zeros((), device=self.device), clips)
         return loss * self._accumulation_correction(batch_idx)
 
     def _log_train_loss(self, loss: Tensor, clips: int) -> None:
-        """Logs the mean over the clips of all processes, each of which must call this."""
+        """Logs the mean (float32) over the clips of all processes, each of which must call this."""
         if self.trainer.world_size > 1:
             total = torch.stack([loss * clips, loss.new_tensor(clips)])
             total = cast(Tensor, self.trainer.strategy.reduce(total, reduce_op="sum"))
@@ -594,6 +600,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Goes on where a run that is resumed was saved, with what was logged last for those who monitor it."""
+        _begin_next_epoch(self.trainer.fit_loop)
         _resume_without_validation(self.trainer.fit_loop)
         self.trainer.callback_metrics.update(self._callback_metrics)
         self._callback_metrics = {}
@@ -626,7 +633,10 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     # ---- checkpoint --------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps loading free of downloads: the checkpoint's own weights are all that is needed."""
+        """Adds what a resumed run needs to go on as if it had not been interrupted.
+
+        Also keeps loading free of downloads: the checkpoint's own weights are all that is needed.
+        """
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             loop = self.trainer.fit_loop
             _resume_before_validation(loop, self.trainer.validating, checkpoint["loops"]["fit_loop"])
@@ -634,7 +644,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         checkpoint["seed"] = run_seed()
         if self.class_weights == "balanced":
             checkpoint["class_weights"] = dict(zip(self.class_names, self._weight_of_class.tolist(), strict=True))
-        checkpoint["train_metrics"] = {name: _state_over_processes(metric) for name, metric in self._train_metrics()}
+        counted = self._train_metrics() if self._has_counted("train") else ()
+        checkpoint["train_metrics"] = {name: _state_over_processes(metric) for name, metric in counted}
         hyper_parameters = checkpoint.get("hyper_parameters")
         if hyper_parameters is not None and "weights" in hyper_parameters:
             hyper_parameters["weights"] = None
@@ -703,7 +714,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                     f"{list(ours.shape)} here. Leave out the arguments of the model that differ from those it was made with."
                 )
         self._restore_train_metrics(checkpoint.get("train_metrics", {}))
-        self._callback_metrics = checkpoint.get("callback_metrics", {})
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._callback_metrics = checkpoint.get("callback_metrics", {})
         if self.class_weights == "balanced" and (self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING):
             if "class_weights" not in checkpoint:
                 raise InputError(
@@ -807,10 +819,27 @@ def _resume_before_validation(loop: Any, validating: bool, fit_loop: dict[str, A
     """
     batches, val_batches = fit_loop["epoch_loop.batch_progress"], fit_loop["epoch_loop.val_loop.batch_progress"]
     at_batch_end = batches["total"]["completed"] < batches["total"]["processed"]
-    if validating or (at_batch_end and (batches["is_last_batch"] or _validation_is_next(loop))):
+    if (
+        validating
+        and val_batches["is_last_batch"]
+        and val_batches["current"]["completed"] == val_batches["current"]["ready"]
+    ):
+        val_batches["total"] = dict(val_batches["current"])  # at its end: those who monitor it must not see it twice
+    elif validating or (at_batch_end and (batches["is_last_batch"] or _validation_is_next(loop))):
         for counts in ("total", "current"):
             batches[counts] = {**batches[counts], "completed": batches[counts]["processed"]}
             val_batches[counts] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # within the first one
+
+
+def _begin_next_epoch(loop: Any) -> None:
+    """Lets a run that is saved at an epoch's end go on with the next epoch.
+
+    Lightning does so, but with ``max_steps`` it ends the epoch again and does not begin the next one.
+    """
+    if loop.restarted_on_epoch_end:
+        loop.epoch_progress.increment_completed()
+        loop.reset_restart_stage()
+        loop._restarting = loop.epoch_loop.restarting = False
 
 
 def _resume_without_validation(loop: Any) -> None:

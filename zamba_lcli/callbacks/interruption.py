@@ -55,7 +55,7 @@ class SaveOnInterrupt(Callback):
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Saves and ends the run if a signal has come; a resume begins with the validation."""
-        if not trainer.sanity_checking:
+        if not trainer.sanity_checking and not trainer.fit_loop._should_accumulate():
             self._save_and_exit(trainer)
 
     def _save_and_exit(self, trainer: Trainer) -> None:

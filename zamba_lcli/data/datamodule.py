@@ -611,12 +611,13 @@ class ZambaVideoDataModule(LightningDataModule):
         limit = self.trainer.limit_train_batches  # type: ignore[union-attr]
         if limit is not None:
             batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+            clips = min(clips, batches * self.batch_size)
         epoch, batches_done = self._progress()
         if loop.epoch_progress.current.started > loop.epoch_progress.current.processed == epoch - 1:
             _count(loop.epoch_loop.batch_progress.current, batches)  # all are done; what is left is the validation
         elif batches_done and epoch == self._resumed["epoch"]:
             done = self._resumed["clips"] // self._process()["num_replicas"]
-            batches_done = max(0, batches - -(-(clips - done) // self.batch_size))
+            batches_done = max(0, batches - -(-max(0, clips - done) // self.batch_size))
             _count(loop.epoch_loop.batch_progress.current, batches_done)
             self._began = (epoch, batches_done, done)
 
