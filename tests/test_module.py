@@ -241,3 +241,12 @@ def test_a_model_from_a_checkpoint_begins_a_new_run_without_what_that_one_logged
     model._trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     model.on_train_start()
     assert model._trainer.callback_metrics == {}
+
+
+@pytest.mark.parametrize("change", [lambda weight: weight[:-1], lambda weight: torch.cat([weight, weight])])
+def test_a_checkpoint_of_a_smaller_or_a_larger_network_is_refused(change):
+    model = Lookup(torch.zeros(1, 2), "multilabel")
+    name, weight = next((name, weight) for name, weight in model.state_dict().items() if weight.ndim)
+    weights = {**model.state_dict(), name: change(weight)}
+    with pytest.raises(InputError, match=f"of another size: {name} is"):
+        model.on_load_checkpoint({"state_dict": weights, "hyper_parameters": {"class_names": model.class_names}})

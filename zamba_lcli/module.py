@@ -809,8 +809,8 @@ def _resume_before_validation(loop: Any, validating: bool, fit_loop: dict[str, A
     """Lets a run that is saved after a batch that a validation or the epoch's end follows go on with the whole of them.
 
     Lightning leaves out the validation if it was saved at the end of that batch, goes on with the next val batch if it was
-    saved in the validation, and after an epoch's last batch leaves out the epoch's end as well: metrics, and steps of
-    schedulers that depend on them, are lost or wrong.
+    saved in the validation, and after an epoch's last batch leaves out the epoch's end as well (Lightning#19549, #20288):
+    metrics, and steps of schedulers that depend on them, are lost or wrong.
 
     Args:
         loop: Lightning's fit loop.
