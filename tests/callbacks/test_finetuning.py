@@ -237,10 +237,9 @@ def test_norm_and_bias_can_be_left_out_of_weight_decay(zamba, folder, decay):
         "head_undecayed": 0.0,
         "backbone_undecayed": 0.0,
     }
-    vectors = [
-        key for key, value in checkpoint["state_dict"].items() if key.startswith("backbone.") and value.ndim == 1
-    ]
-    vectors = [key for key in vectors if "running" not in key]
+    backbone = {key: value.ndim for key, value in checkpoint["state_dict"].items() if key.startswith("backbone.")}
+    assert len(groups["backbone"]["params"]) == sum(ndim > 1 for ndim in backbone.values())
+    vectors = [key for key, ndim in backbone.items() if ndim == 1 and "running" not in key]
     assert len(groups["backbone_undecayed"]["params"]) == len(vectors)
     assert len(groups["head_undecayed"]["params"]) == len(groups["head"]["params"]) == 1
     assert groups["backbone_undecayed"]["lr"] == groups["backbone"]["lr"] > 0
