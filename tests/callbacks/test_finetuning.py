@@ -184,6 +184,35 @@ def test_reduce_on_plateau_can_count_batches(zamba, folder):
     assert head == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("monitor", "options", "looks"),
+    [
+        ("val_loss", ["--trainer.check_val_every_n_epoch=1"], [0, 1, 2, 3, 4]),
+        ("val_loss", ["--trainer.check_val_every_n_epoch=2"], [1, 3]),
+        ("train_loss_epoch", ["--trainer.check_val_every_n_epoch=2"], [0, 1, 2, 3, 4]),
+        # validated in epochs 1 and 3; the value that there is is looked at in each epoch
+        (
+            "val_loss",
+            ["--trainer.check_val_every_n_epoch=null", f"--trainer.val_check_interval={2 * BATCHES}"],
+            [1, 2, 3, 4],
+        ),
+    ],
+)
+def test_epochs_after_which_reduce_on_plateau_looks(zamba, folder, monitor, options, looks):
+    """Nothing is good enough, so that each look but the first lowers the learning rate."""
+    stated = cls(
+        "pytorch_lightning.cli.ReduceLROnPlateau",
+        monitor=monitor,
+        factor=0.5,
+        patience=0,
+        threshold=1e9,
+        threshold_mode="abs",
+    )
+    head, _ = fit(zamba, folder, stated, *options)
+    expected = [LR * 0.5 ** max(0, sum(look < epoch for look in looks) - 1) for epoch in range(EPOCHS)]
+    assert head[::BATCHES] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("option", ["--lr_scheduler=CosineAnnealingLR", f"--lr_scheduler={TORCH}CosineAnnealingLR"])
 def test_the_command_line_can_leave_out_the_length_too(zamba, folder, option):
     zamba("fit", option, "--lr_scheduler.eta_min=0.01", "--trainer.max_epochs=3")
