@@ -95,7 +95,10 @@ def test_multilabel_metrics_equal_scikit_learn(folder):
         )
 
 
-@pytest.mark.parametrize(("classes", "expected"), [(2, {1}), (4, {1, 3}), (6, {1, 3, 5}), (12, {1, 3, 5, 10})])
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [(2, {1}), (3, {1}), (4, {1, 3}), (5, {1, 3}), (6, {1, 3, 5}), (10, {1, 3, 5}), (11, {1, 3, 5, 10})],
+)
 def test_top_k_only_where_there_are_more_classes(folder, classes, expected):
     target = nn.functional.one_hot(torch.arange(classes), classes).float()
     values = logged(torch.zeros(classes, classes), target, "multiclass", folder)
@@ -250,3 +253,19 @@ def test_a_checkpoint_of_a_smaller_or_a_larger_network_is_refused(change):
     weights = {**model.state_dict(), name: change(weight)}
     with pytest.raises(InputError, match=f"of another size: {name} is"):
         model.on_load_checkpoint({"state_dict": weights, "hyper_parameters": {"class_names": model.class_names}})
+
+
+def test_a_checkpoint_of_a_model_without_weights_has_none():
+    checkpoint = {"hyper_parameters": {"class_names": CLASSES}}
+    Lookup(torch.zeros(1, 2), "multilabel").on_save_checkpoint(checkpoint)
+    assert checkpoint["hyper_parameters"] == {"class_names": CLASSES}
+
+
+def test_loading_without_training_does_not_tell_what_is_frozen(caplog):
+    model = Lookup(torch.zeros(1, 2), "multilabel")
+    hyper_parameters, finetuning = {"class_names": model.class_names}, {"BackboneFinetuning": {"unfrozen_at_epoch": 1}}
+    with caplog.at_level("INFO"):
+        model.on_load_checkpoint(
+            {"state_dict": model.state_dict(), "hyper_parameters": hyper_parameters, "callbacks": finetuning}
+        )
+    assert not caplog.records

@@ -188,7 +188,7 @@ def test_reduce_on_plateau_can_count_batches(zamba, folder):
     ("monitor", "options", "looks"),
     [
         ("val_loss", ["--trainer.check_val_every_n_epoch=1"], [0, 1, 2, 3, 4]),
-        ("val_loss", ["--trainer.check_val_every_n_epoch=2"], [1, 3]),
+        ("val_loss", ["--trainer.check_val_every_n_epoch=3", "--trainer.max_epochs=8"], [2, 5]),
         ("train_loss_epoch", ["--trainer.check_val_every_n_epoch=2"], [0, 1, 2, 3, 4]),
         # validated in epochs 1 and 3; the value that there is is looked at in each epoch
         (
@@ -209,7 +209,8 @@ def test_epochs_after_which_reduce_on_plateau_looks(zamba, folder, monitor, opti
         threshold_mode="abs",
     )
     head, _ = fit(zamba, folder, stated, *options)
-    expected = [LR * 0.5 ** max(0, sum(look < epoch for look in looks) - 1) for epoch in range(EPOCHS)]
+    epochs = len(head) // BATCHES
+    expected = [LR * 0.5 ** max(0, sum(look < epoch for look in looks) - 1) for epoch in range(epochs)]
     assert head[::BATCHES] == pytest.approx(expected)
 
 
@@ -317,6 +318,14 @@ def test_layers_of_the_backbone_and_what_is_not_decayed(zamba, folder, refused):
 @pytest.mark.parametrize("decay", [-0.5, 0.0, 1.5])
 def test_a_decay_that_is_none_is_refused(zamba, refused, decay):
     refused(lambda: zamba("fit", "--model.init_args.backbone_lr_decay", decay), "backbone_lr_decay", decay)
+
+
+def test_a_decay_of_one_leaves_all_layers_the_same_rate(zamba, folder):
+    options = ["--model.init_args.backbone_lr_decay=1.0", "--model.init_args.backbone_blocks=4"]
+    fit(zamba, folder, None, *options, finetuning={"backbone_initial_ratio_lr": 0.1})
+    rates = {tag: values for tag, values in scalars(folder / "runs/tiny/version_0").items() if "/backbone" in tag}
+    assert len(rates) == 3
+    assert all(values == rates["lr-SGD/backbone"] for values in rates.values())
 
 
 @pytest.mark.parametrize("min_lr", [0.0, [0.02, 0.01]])

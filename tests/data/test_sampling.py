@@ -74,6 +74,7 @@ def test_fixed_rate_refuses_a_short_clip():
 def test_the_last_frame_is_shown_as_long_as_the_one_before():
     uneven = Timeline(np.array([0.0, 0.1, 0.5, 0.7]), np.ones(4, bool))
     assert uneven.end == pytest.approx(0.9)
+    assert Timeline(np.array([0.0, 0.5]), np.ones(2, bool)).end == 1.0
     assert Timeline(np.zeros(1), np.ones(1, bool)).end == 0.0
 
 
@@ -99,7 +100,7 @@ def test_key_frames():
     assert data.KeyFrames(3).times(timeline(41, gop=5)).tolist() == [0.0, 2.0, 4.0]
     assert data.KeyFrames(3).times(timeline(30, gop=5)).tolist() == [0.0, 1.0, 2.5]  # of 6
     assert data.KeyFrames(4).times(timeline(9, gop=5)).tolist() == [0.0, 0.5, 0.5, 0.5]
-    assert data.KeyFrames(1).times(Timeline(np.arange(3.0), np.zeros(3, bool))).tolist() == [0.0]
+    assert data.KeyFrames(2).times(Timeline(np.arange(3.0), np.zeros(3, bool))).tolist() == [0.0, 0.0]
     with pytest.raises(TooShortError, match="2 key frames, but 4"):
         data.KeyFrames(4, too_short="refuse").times(timeline(9, gop=5))
     assert data.KeyFrames(2, too_short="refuse").times(timeline(9, gop=5)).tolist() == [0.0, 0.5]
@@ -253,6 +254,8 @@ def test_a_strategy_cannot_be_changed(sampling):
         (lambda: data.KeyFrames(0), "num_frames: 0 is less than 1"),
         (lambda: data.SceneChanges(num_frames=0), "num_frames: 0 is less than 1"),
         (lambda: data.HighestScores(brightness, num_frames=0), "num_frames: 0 is less than 1"),
+        (lambda: data.SceneChanges(preview_height=0), "preview_height: 0 is less than 1"),
+        (lambda: data.SceneChanges(preview_width=0), "preview_width: 0 is less than 1"),
         (lambda: data.FixedRate(fps=0), "fps: 0 is not a number above 0"),
         (lambda: data.FixedRate(fps=float("inf")), "fps: inf is not a number above 0"),
         (lambda: data.FixedRate(start=-1), "start: -1 is less than 0"),
