@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_su
 from torch import nn
 from torch.utils.data import DataLoader
 
+from zamba_lcli.callbacks import ZambaBackboneFinetuning
 from zamba_lcli.errors import InputError
 from zamba_lcli.module import TopKAccuracy, ZambaVideoClassificationLightningModule
 
@@ -269,3 +270,41 @@ def test_loading_without_training_does_not_tell_what_is_frozen(caplog):
             {"state_dict": model.state_dict(), "hyper_parameters": hyper_parameters, "callbacks": finetuning}
         )
     assert not caplog.records
+
+
+def test_what_bfloat16_computes_wrongly_is_refused_until_the_fit_ends():
+    model = Lookup(torch.zeros(1, 2), "multilabel")
+    model.backbone = nn.Sequential(nn.Conv3d(3, 3, (1, 3, 3)), nn.Conv3d(3, 3, (3, 1, 1), padding=(1, 0, 0)))
+    finetuning = ZambaBackboneFinetuning(unfreeze_backbone_at_epoch=0)
+    options = {"logger": False, "enable_checkpointing": False, "max_epochs": 1, "callbacks": [finetuning]}
+    model._trainer = Trainer(accelerator="cpu", precision="bf16-mixed", **options)
+    model._watch_bfloat16()
+    over_time = model.backbone[1]
+    model.backbone[0](torch.zeros(1, 3, 2, 3, 3))  # looks at one frame at once
+    for frames in (1, 3):
+        over_time(torch.zeros(1, 3, frames, 1, 1))
+    with pytest.raises(InputError, match="layers that take 3 frames at once and have 2"):
+        over_time(torch.zeros(1, 3, 2, 1, 1))
+    model.on_fit_end()
+    over_time(torch.zeros(1, 3, 2, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("clips", "others", "logged"),
+    [(3, (1.0, 1.0), [1.75]), (0, (1.0, 2.0), [0.5]), (3, (0.0, 0.0), [2.0]), (0, (0.0, 0.0), [])],
+)
+def test_the_train_loss_is_the_mean_over_the_clips_of_all_processes(monkeypatch, clips, others, logged):
+    """The others tell the sum of their clips' losses, and how many clips these are."""
+    model = Lookup(torch.zeros(1, 2), "multilabel")
+    strategy = SimpleNamespace(reduce=lambda total, reduce_op: total + torch.tensor(others))
+    model._trainer = SimpleNamespace(world_size=2, strategy=strategy)
+    told = []
+    monkeypatch.setattr(model, "log", lambda name, value, **_: told.append(float(value)))
+    model._log_train_loss(torch.tensor(2.0), clips)
+    assert told == logged
+
+
+def test_no_step_is_taken_where_no_clip_could_be_read():
+    model = Lookup(torch.zeros(1, 2), "multilabel")
+    model._trainer = SimpleNamespace(world_size=1)
+    assert model.training_step({"index": []}, 0) is None
