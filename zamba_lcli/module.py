@@ -637,7 +637,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
         Also keeps loading free of downloads: the checkpoint's own weights are all that is needed.
         """
-        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+        if self._is_fitting():
             loop = self.trainer.fit_loop
             _resume_before_validation(loop, self.trainer.validating, checkpoint["loops"]["fit_loop"])
             checkpoint["callback_metrics"] = dict(self.trainer.callback_metrics)
@@ -650,8 +650,11 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         if hyper_parameters is not None and "weights" in hyper_parameters:
             hyper_parameters["weights"] = None
 
+    def _is_fitting(self) -> bool:
+        return self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+
     def _is_fitting_without_finetuning(self) -> bool:
-        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+        if not self._is_fitting():
             return False
         callbacks = callbacks_of(self.trainer)
         return not any(isinstance(callback, BackboneFinetuning) for callback in callbacks)
@@ -682,7 +685,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             )
         if not isinstance(checkpoint.get("state_dict"), dict):
             raise InputError("ckpt_path: there are no weights (state_dict) in the checkpoint. Give another one.")
-        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+        if self._is_fitting():
             if missing := [key for key in ("loops", "optimizer_states") if key not in checkpoint]:
                 raise InputError(
                     f"ckpt_path: the checkpoint was made to pass on and cannot be resumed: it has no {missing[0]}. To begin a "
@@ -714,9 +717,9 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                     f"{list(ours.shape)} here. Leave out the arguments of the model that differ from those it was made with."
                 )
         self._restore_train_metrics(checkpoint.get("train_metrics", {}))
-        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+        if self._is_fitting():
             self._callback_metrics = checkpoint.get("callback_metrics", {})
-        if self.class_weights == "balanced" and (self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING):
+        if self.class_weights == "balanced" and not self._is_fitting():
             if "class_weights" not in checkpoint:
                 raise InputError(
                     "model.init_args.class_weights: the checkpoint's run did not balance its classes. Leave balanced out, or "
