@@ -265,29 +265,31 @@ class ZambaTrainer(Trainer):
         datamodule: data.ZambaVideoDataModule | None = None,
         report: str = "check.csv",
     ) -> None:
-        """Checks the labels and tries every clip, without training; exits with code 1 if anything is wrong.
+        """Checks the labels and tries every clip, without training; exits with code 1 if anything is to be mended.
 
         Args:
             model: Not used; recipes may have one.
             datamodule: Says where labels and clips are.
-            report: Table to write, a row for each problem: row, file, what, remedy.
+            report: Table to write, a row for each problem or warning: row, file, what, remedy, severity.
 
         Raises:
-            SystemExit: With code 1 if there are problems.
+            SystemExit: With code 1 if there are problems; warnings leave it at 0.
         """
-        from zamba_lcli.data.check import find_problems, write_report
+        from zamba_lcli.data.check import find_problems, summary, write_report
 
         assert datamodule is not None
         problems = find_problems(datamodule)
         write_report(problems, Path(report))
         for problem in problems[:20]:
-            print(" | ".join(part for part in problem if part))
-        if not problems:
-            clips, names = datamodule.table.clips, datamodule.class_names
-            print(f"All is well: {len(clips)} clips, {len(names)} classes: {', '.join(names)}.")
-            return
-        print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}; all in {report}.")
-        raise SystemExit(1)
+            *parts, severity = problem
+            print(" | ".join(part for part in ("warning" if severity == "warning" else "", *parts) if part))
+        if problems:
+            print(f"{summary(problems)}; all in {report}.")
+        if any(problem.severity == "problem" for problem in problems):
+            raise SystemExit(1)
+        clips, names = datamodule.table.clips, datamodule.class_names
+        judgement = "Nothing is to be mended" if problems else "All is well"
+        print(f"{judgement}: {len(clips)} clips, {len(names)} classes: {', '.join(names)}.")
 
     def export(
         self,

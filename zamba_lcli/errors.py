@@ -1,16 +1,19 @@
 """The one exception for wrong input."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
+
+Severity: TypeAlias = Literal["problem", "warning"]
 
 
 class Problem(NamedTuple):
-    """Something wrong, as a row of a report."""
+    """Something wrong, as a row of a report; or, as a warning, something odd that no run is stopped by."""
 
     row: str  # where in the table it stands; empty if that is not known
     file: str  # the clip, or the table
     what: str
     remedy: str
+    severity: Severity = "problem"
 
 
 class InputError(ValueError):

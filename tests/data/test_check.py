@@ -6,6 +6,7 @@ import pytest
 from video_files import cut, numbered, write_video
 
 from zamba_lcli.cli import main
+from zamba_lcli.data.tables import Place, Problems
 
 
 def check(*args):
@@ -75,9 +76,28 @@ def test_splits_that_make_no_sense_are_rows(folder, capfd, rows, what):
     assert "\n1 problem; all in check.csv." in capfd.readouterr().out
 
 
+def test_warnings_stand_last_and_leave_the_exit_code(folder, capfd, monkeypatch):
+    write_clips(folder, "a.mp4", "b.mp4")
+    (folder / "labels.csv").write_text("filepath,label,split\na.mp4,x,train\nb.mp4,x,val\n")
+
+    def drop(problems):
+        problems.warn(Place("", 2), "odd", "Look at it.")
+
+    monkeypatch.setattr(Problems, "raise_if_any", drop)
+    warning = {"row": "2", "file": "labels.csv", "what": "odd", "remedy": "Look at it.", "severity": "warning"}
+    assert check("--data.labels", "labels.csv") == (0, [warning])
+    told = capfd.readouterr().out
+    assert "warning | 2 | labels.csv | odd | Look at it.\n1 warning; all in check.csv.\n" in told
+    assert "Nothing is to be mended: 2 clips, 1 classes: x." in told
+    (folder / "b.mp4").unlink()
+    code, found = check("--data.labels", "labels.csv")
+    assert (code, [problem["severity"] for problem in found]) == (1, ["problem", "warning"])
+    assert "\n1 problem, 1 warning; all in check.csv." in capfd.readouterr().out
+
+
 def test_the_report_goes_where_it_is_told(clips, folder):
     main(["check", "--data.labels", str(clips / "labels.csv"), "--report", "reports/mine.csv"])
-    assert (folder / "reports/mine.csv").read_text() == "row,file,what,remedy\n"
+    assert (folder / "reports/mine.csv").read_text() == "row,file,what,remedy,severity\n"
     assert not (folder / "check.csv").exists()
 
 

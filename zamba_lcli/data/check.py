@@ -2,9 +2,11 @@
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 from tqdm.auto import tqdm
 
@@ -16,12 +18,13 @@ from zamba_lcli.data.labels import (
     require_split,
     wrong_with_file,
 )
+from zamba_lcli.data.tables import counted
 from zamba_lcli.data.video import UnreadableClipError, try_clip
-from zamba_lcli.errors import InputError, Problem
+from zamba_lcli.errors import InputError, Problem, Severity
 
 
 def find_problems(data: ZambaVideoDataModule) -> list[Problem]:
-    """Checks the labels and tries every clip, in threads, with a progress bar.
+    """Checks the labels and tries every clip, in threads, with a progress bar; returns problems, then warnings.
 
     Args:
         data: Says where labels and clips are. Labels that cannot be understood are all that is told of; the clips are tried
@@ -45,13 +48,14 @@ def find_problems(data: ZambaVideoDataModule) -> list[Problem]:
         except InputError as error:
             problems += _problems_in(error, str(table.source))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(_problem_with, table.clips)
-        found = tqdm(results, total=len(table.clips), desc="clips", unit="clip")
-        return [*problems, *(problem for problem in found if problem is not None)]
+        results = pool.map(_problems_with, table.clips)
+        for found in tqdm(results, total=len(table.clips), desc="clips", unit="clip"):
+            problems += found
+    return sorted([*problems, *table.warnings], key=lambda problem: problem.severity == "warning")
 
 
 def write_report(problems: list[Problem], path: Path) -> None:
-    """Writes a table with the columns row, file, what and remedy; it has only these where all is well."""
+    """Writes a table with the columns row, file, what, remedy and severity; it has only these where all is well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
@@ -68,16 +72,21 @@ def _problems_in(error: InputError, source: str) -> list[Problem]:
     return [Problem("", source, what, remedy)]
 
 
-def _problem_with(clip: LabelledClip) -> Problem | None:
+def summary(problems: list[Problem]) -> str:
+    """Returns how many problems and warnings there are, in words; empty if there are none."""
+    numbers = Counter(problem.severity for problem in problems)
+    return ", ".join(counted(numbers[severity], severity) for severity in get_args(Severity) if numbers[severity])
+
+
+def _problems_with(clip: LabelledClip) -> list[Problem]:
     row = "" if clip.place is None else str(clip.place.row)
     what = wrong_with_file(clip.path)
     if what is not None:
-        return Problem(
-            row, clip.filepath, what, f"It is looked for at {clip.path.absolute()}: correct the filepath or data_dir."
-        )
+        remedy = f"It is looked for at {clip.path.absolute()}: correct the filepath or data_dir."
+        return [Problem(row, clip.filepath, what, remedy)]
     try:
         try_clip(clip.path)
     except UnreadableClipError as error:
         remedy = "Copy it again from the card, or take its rows out of the table."
-        return Problem(row, clip.filepath, error.reason, remedy)
-    return None
+        return [Problem(row, clip.filepath, error.reason, remedy)]
+    return []

@@ -27,7 +27,7 @@ from zamba_lcli.data.tables import (
     separator_in,
 )
 from zamba_lcli.data.videos import VIDEO_SUFFIXES
-from zamba_lcli.errors import InputError
+from zamba_lcli.errors import InputError, Problem
 
 SPLITS = ("train", "val", "holdout")
 DEFAULT_PROPORTIONS = {"train": 3, "val": 1, "holdout": 1}
@@ -58,6 +58,7 @@ class LabelTable:
     source: Path
     clips: tuple[LabelledClip, ...]  # in the order of first appearance in the table
     class_names: tuple[str, ...]  # sorted
+    warnings: tuple[Problem, ...] = ()  # what is odd in the table but stops no run
 
     def split(self, name: str) -> list[LabelledClip]:
         """Returns the clips of one split in the order of the table."""
@@ -120,7 +121,8 @@ def read_labels(
         LabelledClip(row.filepath, where, tuple(row.labels), row.split, row.site or None, row.place)
         for where, row in drafts.items()
     )
-    return LabelTable(source, clips, tuple(sorted({label for clip in clips for label in clip.labels})))
+    names = sorted({label for clip in clips for label in clip.labels})
+    return LabelTable(source, clips, tuple(names), tuple(problems.warnings))
 
 
 def _read_table(source: Path, label_column: str, problems: Problems) -> list[LabelRow]:

@@ -48,10 +48,15 @@ class Problems:
 
     source: Path
     found: list[tuple[Place, str, str]] = field(default_factory=list)  # where, what, remedy
+    warnings: list[Problem] = field(default_factory=list)  # what ``zamba check`` tells besides
 
     def add(self, place: Place, what: str, remedy: str) -> None:
         """Notes a problem; what is wrong in the same way has the same remedy."""
         self.found.append((place, what, remedy))
+
+    def warn(self, place: Place, what: str, remedy: str) -> None:
+        """Notes what is odd but stops no run; ``zamba check`` tells it."""
+        self.warnings.append(Problem(str(place.row), place.file or str(self.source), what, remedy, "warning"))
 
     def raise_if_any(self) -> None:
         """Raises InputError with all that was noted, in the order of files and rows."""
