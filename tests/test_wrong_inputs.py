@@ -403,6 +403,53 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         MORE,
         ["ModelCheckpoint: with mode min", "State mode: max"],
     ),
+    "worst for best, by a scheduler of Lightning": (
+        None,
+        [*FIT, "--lr_scheduler=pytorch_lightning.cli.ReduceLROnPlateau", "--lr_scheduler.monitor=val_macro_f1"],
+        ["lr_scheduler: with mode min", "val_macro_f1", "State mode: max"],
+    ),
+    "worst for best, by torch's scheduler": (
+        write(
+            "wrong.yaml",
+            "lr_scheduler: {class_path: torch.optim.lr_scheduler.ReduceLROnPlateau, init_args: {mode: max}}\n",
+        ),
+        MORE,
+        ["lr_scheduler: with mode max", "val_loss", "State mode: min"],
+    ),
+    "worst for best, nested": (
+        write(
+            "wrong.yaml",
+            "lr_scheduler: {class_path: ChainedScheduler, init_args: {schedulers: [{class_path: "
+            "pytorch_lightning.cli.ReduceLROnPlateau, init_args: {monitor: species/val_f1/walker}}]}}\n",
+        ),
+        MORE,
+        ["lr_scheduler: with mode min", "State mode: max"],
+    ),
+    "worst for best, to stop by": (
+        callbacks("[{class_path: EarlyStopping, init_args: {monitor: val_top_1_accuracy}}]"),
+        MORE,
+        ["EarlyStopping: with mode min", "State mode: max"],
+    ),
+    "schedulers of others at a later place": (
+        write(
+            "wrong.yaml",
+            "lr_scheduler: {class_path: torch.optim.lr_scheduler.SequentialLR, init_args: {milestones: [1], schedulers: ["
+            "{class_path: LinearLR}, {class_path: ChainedScheduler, init_args: {schedulers: [{class_path: ExponentialLR, "
+            "init_args: {gamma: 0.9}}]}}]}}\n",
+        ),
+        MORE,
+        ["lr_scheduler", "Chained", "the first"],
+    ),
+    "schedulers in turn at a later place, nested": (
+        write(
+            "wrong.yaml",
+            "lr_scheduler: {class_path: ChainedScheduler, init_args: {schedulers: [{class_path: SequentialLR, init_args: "
+            "{milestones: [1], schedulers: [{class_path: LinearLR}, {class_path: SequentialLR, init_args: {milestones: [1], "
+            "schedulers: [{class_path: LinearLR}, {class_path: LinearLR}]}}]}}]}}\n",
+        ),
+        MORE,
+        ["lr_scheduler", "Sequential", "the first"],
+    ),
     "validation after more batches than there are": (
         None,
         [*FIT, "--trainer.val_check_interval", "50"],

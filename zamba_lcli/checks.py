@@ -1,14 +1,18 @@
 """What makes no sense together, told before anything is trained: Lightning and torch find it out in the midst of a run."""
 
+import inspect
 import linecache
+import pydoc
 import traceback
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from pytorch_lightning import Callback
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch.optim.lr_scheduler import ChainedScheduler, ReduceLROnPlateau, SequentialLR
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.messages import did_you_mean
@@ -43,6 +47,7 @@ FACTORS_AND_RATES = (
     "final_div_factor",
 )
 COUNTED = ("epoch", "step")  # Lightning's own, which ModelCheckpoint may monitor to keep the newest
+MODES = ("min", "max")
 LIGHTNINGS = ("pytorch_lightning.", "lightning_fabric.")
 
 
@@ -67,6 +72,19 @@ def check_scheduler(stated: Any) -> None:
     Raises:
         InputError: Names the key.
     """
+    for class_path, init_args in _classes(stated):
+        kind = pydoc.locate(class_path)
+        if not (inspect.isclass(kind) and issubclass(kind, SequentialLR)):
+            continue
+        for later in (init_args.get("schedulers") or [])[1:]:
+            path = later if isinstance(later, str) else later["class_path"]
+            made_of_others = pydoc.locate(path)
+            if inspect.isclass(made_of_others) and issubclass(made_of_others, SequentialLR | ChainedScheduler):
+                raise InputError(
+                    f"lr_scheduler: {path} is not the first scheduler of {class_path}, and torch cannot begin it later: "
+                    "only the first one may be made of others. Name its schedulers in this list themselves, with milestones "
+                    "between them; or chain the whole: a ChainedScheduler whose first scheduler is the SequentialLR."
+                )
     for key, value in _items(stated):
         name = key.rpartition(".")[2]  # jsonargparse's namespaces give the keys of all that they hold
         if name in LENGTHS and isinstance(value, int | float) and value <= 0:
@@ -95,6 +113,15 @@ def check_something_trains(max_epochs: int | None, max_steps: int, limit_train_b
             )
 
 
+def _classes(stated: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields class paths and arguments of all classes in what is stated, at any depth."""
+    stated = stated.as_dict() if isinstance(stated, Namespace) else stated
+    if isinstance(stated, dict) and "class_path" in stated:
+        yield stated["class_path"], {**(stated.get("dict_kwargs") or {}), **(stated.get("init_args") or {})}
+    for value in stated.values() if isinstance(stated, dict) else stated if isinstance(stated, list) else ():
+        yield from _classes(value)
+
+
 def _items(stated: Any) -> Iterator[tuple[str, Any]]:
     for value in stated if isinstance(stated, list) else []:
         yield from _items(value)
@@ -104,38 +131,46 @@ def _items(stated: Any) -> Iterator[tuple[str, Any]]:
 
 
 def check_monitors(
-    callbacks: list[Callback], model: ZambaVideoClassificationLightningModule, lr_scheduler: dict[str, Any] | None
+    callbacks: list[Callback], model: ZambaVideoClassificationLightningModule, lr_scheduler: Any
 ) -> None:
     """Refuses to wait for a value that is never logged, or to take the worst for the best.
 
-    A user's own model or callbacks may log anything; then nothing is checked here, and Lightning does so after an epoch.
+    A user's own model or callbacks may log more; then names are not checked here, and Lightning does so after an epoch.
 
     Args:
         callbacks: Those of the trainer.
         model: Knows what is logged.
-        lr_scheduler: As stated, with ``class_path`` and ``init_args``.
+        lr_scheduler: As stated, with ``class_path`` and ``init_args``, in which those inside others are not built.
 
     Raises:
         InputError: Names the value, and those that there are.
     """
-    if any(not type(part).__module__.startswith(("zamba_lcli.", *LIGHTNINGS)) for part in [*callbacks, model]):
-        return
-    for callback in callbacks:
-        if not isinstance(callback, EarlyStopping | ModelCheckpoint):
-            continue
-        monitor = callback.monitor
-        if monitor is None or (isinstance(callback, ModelCheckpoint) and monitor in COUNTED):
-            continue
-        name = type(callback).__name__
-        _check_monitor(name, monitor, model)
+    own = all(type(part).__module__.startswith(("zamba_lcli.", *LIGHTNINGS)) for part in [*callbacks, model])
+    for where, monitor, mode in monitored(callbacks, lr_scheduler):
+        if own:
+            _check_monitor(where, monitor, model)
         best = "min" if "loss" in monitor else "max"
-        if callback.mode != best and not monitor.startswith("lr-"):
-            raise InputError(
-                f"{name}: with mode {callback.mode}, the worst {monitor} counts as the best. State mode: {best}."
-            )
-    waited_for = (lr_scheduler or {}).get("init_args", {}).get("monitor")
-    if waited_for is not None:
-        _check_monitor("lr_scheduler", waited_for, model)
+        if mode in MODES and mode != best and monitor in model.logged_names():
+            raise InputError(f"{where}: with mode {mode}, the worst {monitor} counts as the best. State mode: {best}.")
+
+
+def monitored(callbacks: list[Callback], lr_scheduler: Any) -> Iterator[tuple[str, str, str | None]]:
+    """Yields who waits for what: callback or scheduler, the value's name, and which of its values is the best.
+
+    Args:
+        callbacks: Those of the trainer.
+        lr_scheduler: As stated, with ``class_path`` and ``init_args``, in which those inside others are not built.
+    """
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if not isinstance(monitor, str) or (isinstance(callback, ModelCheckpoint) and monitor in COUNTED):
+            continue
+        yield type(callback).__name__, monitor, getattr(callback, "mode", None)
+    for class_path, init_args in _classes(lr_scheduler):
+        kind = pydoc.locate(class_path)
+        if inspect.isclass(kind) and issubclass(kind, ReduceLROnPlateau):
+            # torch's own cannot state what to monitor; Lightning's hands a mode on to it
+            yield "lr_scheduler", init_args.get("monitor") or "val_loss", init_args.get("mode", "min")
 
 
 def _check_monitor(where: str, monitor: str, model: ZambaVideoClassificationLightningModule) -> None:

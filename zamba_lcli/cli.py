@@ -587,7 +587,7 @@ class ZambaCLI(LightningCLI):
         assert self.model is not None
         trainer = self.trainer
         check_something_trains(trainer.max_epochs, trainer.max_steps, trainer.limit_train_batches)
-        check_monitors(callbacks_of(self.trainer), self.model, self._get(self.config_init, "lr_scheduler"))
+        check_monitors(callbacks_of(self.trainer), self.model, self._get(self.config, "lr_scheduler"))
         if self.config_init[self.subcommand].ckpt_path == "last":
             self.config_init[self.subcommand].ckpt_path = self._last_checkpoint()
         ckpt_path = self.config_init[self.subcommand].ckpt_path

@@ -42,9 +42,7 @@ class Sequential(SequentialLR):
         """Builds the schedulers on the optimizer."""
         built = [build(optimizer) for build in schedulers]
         super().__init__(optimizer, built, milestones)
-        bounds = [0, *milestones, length]
-        for scheduler, begin, end in zip(built, bounds[:-1], bounds[1:], strict=True):
-            set_length(scheduler, None if end is None or begin is None else end - begin)
+        set_length(self, length)
 
 
 class Chained(ChainedScheduler):
@@ -66,8 +64,7 @@ class Chained(ChainedScheduler):
         """Builds the schedulers on the optimizer."""
         built = [build(optimizer) for build in schedulers]
         super().__init__(built, optimizer)
-        for scheduler in built:
-            set_length(scheduler, length)
+        set_length(self, length)
 
 
 class CosineAnnealing(CosineAnnealingLR):
@@ -98,9 +95,21 @@ class CosineAnnealing(CosineAnnealingLR):
 
 
 def set_length(scheduler: LRScheduler, length: int | None) -> None:
-    """Gives a scheduler, and those it is made of, the length that it was not given."""
+    """Gives a scheduler, and those it is made of at any depth, the length that they were not given.
+
+    Args:
+        scheduler: The scheduler.
+        length: Its length in epochs (or batches, if stepped per batch); None leaves open what depends on it.
+    """
     if isinstance(scheduler, CosineAnnealing) and scheduler.T_max is None:
         scheduler.T_max = length
+    elif isinstance(scheduler, Chained):
+        for part in scheduler._schedulers:
+            set_length(part, length)
+    elif isinstance(scheduler, Sequential):
+        begins = [0, *scheduler._milestones]
+        for part, begin, end in zip(scheduler._schedulers, begins, [*scheduler._milestones, length], strict=True):
+            set_length(part, None if end is None else end - begin)
 
 
 STATABLE = {"SequentialLR": Sequential, "ChainedScheduler": Chained, "CosineAnnealingLR": CosineAnnealing}

@@ -252,6 +252,23 @@ def test_schedulers_of_schedulers_can_be_nested(zamba, folder):
         by_hand.step()
 
 
+def test_a_length_is_filled_in_at_any_depth(zamba, folder):
+    def stated(**length):
+        cosine = [cls("LinearLR", start_factor=0.1, total_iters=2), cls("CosineAnnealingLR", **length)]
+        parts = [cls("SequentialLR", milestones=[2], schedulers=cosine), cls("ConstantLR", factor=0.5, total_iters=1)]
+        return cls(
+            "SequentialLR", milestones=[4], schedulers=[cls("ChainedScheduler", schedulers=parts), cls("LinearLR")]
+        )
+
+    rates = {}
+    for name, length in {"left out": {}, "given": {"T_max": 2}}.items():
+        (folder / "more.yaml").write_text(yaml.safe_dump({"lr_scheduler": stated(**length)}))
+        zamba("fit", "--config", "more.yaml", "--trainer.max_epochs=5", "--trainer.logger.name", name)
+        rates[name] = scalars(folder / f"runs/{name}/version_0")["lr-SGD/head"]
+    assert len(rates["given"]) == 5 * BATCHES
+    assert rates["left out"] == rates["given"]
+
+
 @pytest.mark.parametrize("decay", [True, False])
 def test_norm_and_bias_can_be_left_out_of_weight_decay(zamba, folder, decay):
     more = ["--model.init_args.decay_norm_and_bias", str(decay).lower(), "--optimizer.weight_decay=0.1"]
