@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from zamba_lcli.data.opening import file_url
 from zamba_lcli.errors import InputError
 
 if TYPE_CHECKING:  # imported by the function that needs it: --help renders no clip
@@ -234,7 +235,7 @@ def encode(path: Path, frames: NDArray[np.uint8], number: int) -> None:
     import av
 
     ending, encoder, pixels, options = FORMATS[number % len(FORMATS)]
-    with av.open(str(path), "w", format=ending[1:]) as container:
+    with av.open(file_url(path), "w", format=ending[1:]) as container:
         stream = cast("VideoStream", container.add_stream(encoder, rate=Fraction(FPS), options=options))
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], pixels
         stream.codec_context.thread_count = 1  # the same file whatever the machine

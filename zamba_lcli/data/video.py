@@ -7,8 +7,6 @@ or absent in many files of camera traps and are not read.
 from __future__ import annotations  # PyAV's classes are named before it is imported
 
 import bisect
-import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from zamba_lcli.data.opening import Deadline, open_clip
+from zamba_lcli.data.opening import UnreadableClipError as UnreadableClipError
 from zamba_lcli.data.sampling import ContentSampling, FrameSampling, Timeline, TooShortError
 
 if TYPE_CHECKING:  # imported by the functions that need it: --help reads no clip
@@ -26,29 +26,8 @@ if TYPE_CHECKING:  # imported by the functions that need it: --help reads no cli
     from av.video.stream import VideoStream
 
 
-class UnreadableClipError(Exception):
-    """A clip of which no frame can be had."""
-
-    def __init__(self, reason: str) -> None:
-        """Keeps ``reason``, one plain line."""
-        super().__init__(reason)
-        self.reason = reason
-
-
 MAX_DISORDER = 16  # frames; as many as an H.264 decoder keeps to bring them into order
 TIME_LIMIT = 120.0  # seconds for a clip; a healthy one takes a few at most
-
-
-class _Deadline:
-    """Ends the reading of a clip that takes too long: some damaged files make a decoder go round in circles."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.end = time.monotonic() + seconds
-
-    def check(self) -> None:
-        if time.monotonic() > self.end:
-            raise UnreadableClipError(f"reading it took more than {self.seconds:g} s")
 
 
 class _SeekMissedError(Exception):
@@ -85,48 +64,13 @@ class _Index:
         return int(self.ticks[keys[-1] if len(keys) else 0])
 
 
-def _open(path: Path, deadline: _Deadline) -> tuple[InputContainer, VideoStream]:
-    """Opens a file and returns it with its first video stream, set to decode in one thread.
-
-    The loader's processes each read a clip of their own; threads inside them would only compete.
-    """
-    import av
-
-    # FFmpeg prints what it thinks of each damaged packet; what matters becomes the reason of an UnreadableClipError.
-    av.logging.set_level(av.logging.PANIC)
-    try:
-        if os.stat(path).st_size == 0:
-            raise UnreadableClipError("the file is empty")
-        container = av.open(str(path), metadata_errors="ignore", timeout=deadline.seconds)
-    except FileNotFoundError:
-        raise UnreadableClipError("there is no such file") from None
-    except PermissionError:
-        raise UnreadableClipError("no permission to read the file") from None
-    except (av.error.FFmpegError, OSError) as error:
-        deadline.check()
-        raise UnreadableClipError(f"not a video, or its index is missing ({error.strerror})") from None
-    streams = container.streams.video
-    if not streams:
-        others = len(container.streams)
-        container.close()
-        what = (
-            "no video in the file (it may be a sound recording)" if others else "not a video, or its index is missing"
-        )
-        raise UnreadableClipError(what)
-    if streams[0].codec_context is None:
-        container.close()
-        raise UnreadableClipError("the video is in a format that cannot be decoded")
-    streams[0].codec_context.thread_count = 1
-    return container, streams[0]
-
-
 def probe(path: Path) -> None:
     """Opens a file to see whether there is a video in it; no frame is decoded.
 
     Raises:
         UnreadableClipError: With the reason.
     """
-    _open(path, _Deadline(TIME_LIMIT))[0].close()
+    open_clip(path, Deadline(TIME_LIMIT))[0].close()
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -135,8 +79,8 @@ def upright_size(path: Path) -> tuple[int, int]:
     Raises:
         UnreadableClipError: With the reason.
     """
-    deadline = _Deadline(TIME_LIMIT)
-    container, stream = _open(path, deadline)
+    deadline = Deadline(TIME_LIMIT)
+    container, stream = open_clip(path, deadline)
     with container:
         for frame in _frames(container, stream, deadline, None):
             sideways = round(frame.rotation / 90) % 2 == 1
@@ -150,11 +94,11 @@ def try_clip(path: Path) -> None:
     Raises:
         UnreadableClipError: With the reason.
     """
-    deadline = _Deadline(TIME_LIMIT)
-    container, stream = _open(path, deadline)
+    deadline = Deadline(TIME_LIMIT)
+    container, stream = open_clip(path, deadline)
     with container:
         _index(container, stream, deadline)
-    container, stream = _open(path, deadline)
+    container, stream = open_clip(path, deadline)
     with container:
         if next(_frames(container, stream, deadline, None), None) is None:
             raise UnreadableClipError("none of the frames can be decoded")
@@ -166,8 +110,8 @@ def read_timeline(path: Path) -> Timeline:
     Raises:
         UnreadableClipError: If the file cannot be opened or holds no frame.
     """
-    deadline = _Deadline(TIME_LIMIT)
-    container, stream = _open(path, deadline)
+    deadline = Deadline(TIME_LIMIT)
+    container, stream = open_clip(path, deadline)
     with container:
         return _index(container, stream, deadline).timeline
 
@@ -202,8 +146,8 @@ def read_clip(
         UnreadableClipError: If the file cannot be opened, none or too few of its frames can be decoded, it is shorter than
             ``sampling`` allows, or reading takes too long.
     """
-    deadline = _Deadline(time_limit)
-    container, stream = _open(path, deadline)
+    deadline = Deadline(time_limit)
+    container, stream = open_clip(path, deadline)
     with container:
         index = _index(container, stream, deadline)
     try:
@@ -229,7 +173,7 @@ def _frames_at(
     height: int,
     width: int,
     crop_bottom_pixels: int,
-    deadline: _Deadline,
+    deadline: Deadline,
 ) -> tuple[Clip, float]:
     """Returns the frames shown at the given times, and which share of them is replaced by others."""
     positions = index.shown_at(times)
@@ -254,7 +198,7 @@ def _frames_at(
     return clip, float(np.mean([delivered[position][0] != index.ticks[position] for position in wanted]))
 
 
-def _index(container: InputContainer, stream: VideoStream, deadline: _Deadline) -> _Index:
+def _index(container: InputContainer, stream: VideoStream, deadline: Deadline) -> _Index:
     """Lists the stream's packets, up to where the file is cut off."""
     from av.error import FFmpegError
 
@@ -274,7 +218,7 @@ def _index(container: InputContainer, stream: VideoStream, deadline: _Deadline) 
     return _Index(ticks, seconds_per_tick, Timeline((ticks - ticks[0]) * seconds_per_tick, keyframes))
 
 
-def _packets(container: InputContainer, stream: VideoStream, deadline: _Deadline) -> Iterator[Packet[VideoStream]]:
+def _packets(container: InputContainer, stream: VideoStream, deadline: Deadline) -> Iterator[Packet[VideoStream]]:
     """Yields the stream's packets, up to where the file is cut off."""
     try:
         for packet in container.demux(stream):
@@ -291,7 +235,7 @@ def _decode(
     height: int,
     width: int,
     crop_bottom_pixels: int,
-    deadline: _Deadline,
+    deadline: Deadline,
     seek: bool,
     sparing: bool,
 ) -> dict[int, tuple[int, NDArray[np.uint8]]]:
@@ -316,7 +260,7 @@ def _decode(
     def picture(frame: VideoFrame) -> NDArray[np.uint8]:
         return _picture(frame, height, width, crop_bottom_pixels)
 
-    container, stream = _open(path, deadline)
+    container, stream = open_clip(path, deadline)
     delivered: dict[int, tuple[int, NDArray[np.uint8]]] = {}
     remaining = iter(wanted)
     target: int | None = next(remaining)
@@ -361,7 +305,7 @@ def _decode(
 
 
 def _frames(
-    container: InputContainer, stream: VideoStream, deadline: _Deadline, whole: set[int] | None
+    container: InputContainer, stream: VideoStream, deadline: Deadline, whole: set[int] | None
 ) -> Iterator[VideoFrame]:
     """Yields the good frames from here on in the order they are shown; damaged packets and frames are passed over.
 
