@@ -20,6 +20,7 @@ from zamba_lcli.callbacks import camtrap_dp
 from zamba_lcli.callbacks.formats import HTMLReport, MegaDetectorJSON, PredictedClip, PredictedPart, PredictionRun
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
+from zamba_lcli.data.labels import read_labels
 
 NAMES = DemoClips.class_names
 FORMATS = "zamba_lcli.callbacks"
@@ -299,17 +300,24 @@ def test_all_formats_at_once_as_the_readme_shows(package, fitted, folder):
     check_complete(folder / "out/camtrap_dp")
 
 
-def test_what_was_added_reads_as_labels(package, write, folder):
-    """The way back: a package with our observations is a table of labels."""
-    from zamba_lcli.data.labels import read_labels
-
-    out = write(package, ("CamtrapDPObservations", {"package": str(package), "threshold": 0.0}))
+def with_clips(package, videos):
+    """Puts the clips into a package that was written, and returns it."""
     for name in FILES:
-        target = out / "camtrap_dp" / name
+        target = package / name
         target.parent.mkdir(exist_ok=True)
-        shutil.copy(package / name, target)
-    table = read_labels(str(out / "camtrap_dp"), data_dir=None, split_proportions={"train": 1})
-    assert {clip.filepath for clip in table.clips} == set(FILES) - {"broken.avi"}
+        shutil.copy(videos / name, target)
+    return package
+
+
+def test_what_was_added_is_no_label(package, write, folder):
+    """The way back: of a package with our observations those of people are the labels."""
+    out = write(package, ("CamtrapDPObservations", {"package": str(package), "threshold": 0.0}))
+    written = with_clips(out / "camtrap_dp", package)
+    one = {"split_proportions": {"train": 1}}
+    assert {clip.filepath: clip.labels for clip in read_labels(written, **one).clips} == {"a.mp4": ("Meles meles",)}
+    everything = read_labels(written, machine_labels=True, **one).clips
+    assert {clip.filepath for clip in everything} == set(FILES) - {"broken.avi"}
+    assert everything[0].labels == ("Meles meles",)
 
 
 FOREST = {
@@ -335,6 +343,17 @@ def test_a_package_is_made_of_deployments_and_media(videos, write, folder):
     descriptor = json.loads((out / "camtrap_dp/datapackage.json").read_text())
     assert descriptor["spatial"]["coordinates"][0][0] == [4.01, -1.5]
     assert descriptor["temporal"] == {"start": "2020-05-01", "end": "2020-06-01"}
+
+
+def test_a_model_is_not_tested_by_its_own_predictions(videos, write, folder, fitted, refused):
+    rows = [{k: v for k, v in media(name).items() if k in ("deploymentID", "timestamp", "filePath")} for name in FILES]
+    pd.DataFrame(rows).to_csv(folder / "times.csv", index=False)
+    pd.DataFrame([deployment("d1"), deployment("d2")]).to_csv(folder / "cameras.csv", index=False)
+    out = write(videos, ("CamtrapDPPackage", {**FOREST, "media_dir": str(videos), "threshold": 0.0}))
+    written = with_clips(out / "camtrap_dp", videos)
+    checkpoint = f"--ckpt_path={fitted / 'checkpoints/last.ckpt'}"
+    arguments = ["test", checkpoint, f"--data.labels={written}", "--data.split_proportions={holdout: 1}"]
+    refused(lambda: main(arguments), "has no label of people", "data.machine_labels")
 
 
 ODD_TIMES = ("2020-05-30 12:00:00+02:00", "2020-05-30T12:00:00.500+02:00", "2020-05-30T10:00Z", "20200530T100000Z")

@@ -40,6 +40,7 @@ TABLES = {  # of https://camtrap-dp.tdwg.org/data, without the columns that are 
                 "constraints": {**REQUIRED, "pattern": r"^(?=^[^./~])(^((?!\.{2}).)*$).*$"},
             },
             {"name": "filePublic", "type": "boolean", "constraints": REQUIRED},
+            {"name": "eventID", "type": "string"},
             {
                 "name": "fileMediatype",
                 "type": "string",
@@ -68,6 +69,13 @@ TABLES = {  # of https://camtrap-dp.tdwg.org/data, without the columns that are 
             },
             {"name": "scientificName", "type": "string"},
             {"name": "behavior", "type": "string"},
+            {"name": "classificationMethod", "type": "string", "constraints": {"enum": ["human", "machine"]}},
+            {"name": "classifiedBy", "type": "string"},
+            {
+                "name": "classificationProbability",
+                "type": "number",
+                "constraints": {"minimum": 0, "maximum": 1},
+            },
         ],
         "primaryKey": "observationID",
         "foreignKeys": [
@@ -99,6 +107,11 @@ def clip(name: str, deployment: str = "d1", at: str = "12:00:00Z", **values) -> 
 def seen(media: str, what: str, deployment: str = "d1", **values) -> dict[str, str]:
     """A media-level observation of an animal, or of another type."""
     return observation(what, deployment, mediaID=media, observationLevel="media", **values)
+
+
+def machine(name: str = "a model", probability: str = "0.31") -> dict[str, str]:
+    """What tells that an observation is a machine's."""
+    return {"classificationMethod": "machine", "classifiedBy": name, "classificationProbability": probability}
 
 
 def event(what: str, start: str, end: str, deployment: str = "d1", **values) -> dict[str, str]:
@@ -244,6 +257,41 @@ def test_what_was_seen_in_a_clip_wins_over_what_was_seen_in_its_event(package):
         "d1/b.mp4": ("Vulpes vulpes",),
         "d1/c.mp4": ("Vulpes vulpes",),
     }
+
+
+def test_of_two_events_at_one_time_each_has_its_own_videos(package):
+    """A motion trigger and a time lapse of one camera: media, or their observations, say to which event they belong."""
+    span = ("12:00:00Z", "12:01:00Z")
+    folder = package(
+        [
+            clip("a", eventID="trigger"),
+            clip("b", at="12:00:20Z", eventID="lapse"),
+            clip("c", at="12:00:30Z"),
+            clip("d", at="12:00:40Z"),
+            clip("e", at="12:00:50Z", eventID="not annotated"),
+        ],
+        [
+            event("Vulpes vulpes", *span, eventID="trigger"),
+            event("blank", *span, eventID="lapse"),
+            seen("c", "unclassified", eventID="trigger"),
+            {**seen("d", "Meles meles", eventID="lapse"), **machine()},
+        ],
+    )
+    assert labels_of(folder) == {
+        "d1/a.mp4": ("Vulpes vulpes",),
+        "d1/b.mp4": ("blank",),
+        "d1/c.mp4": ("Vulpes vulpes",),
+        "d1/d.mp4": ("blank",),
+    }
+
+
+def test_without_an_event_of_its_own_the_time_decides(package):
+    span = ("12:00:00Z", "12:01:00Z")
+    folder = package(
+        [clip("a", eventID="e1"), clip("b")],
+        [event("Vulpes vulpes", *span), event("Meles meles", *span, eventID="e2")],
+    )
+    assert labels_of(folder) == {"d1/a.mp4": ("Vulpes vulpes",), "d1/b.mp4": ("Meles meles", "Vulpes vulpes")}
 
 
 def test_media_that_are_no_labelled_videos_are_left_out_and_counted(package, caplog):

@@ -5,7 +5,7 @@ import re
 import zipfile
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +14,7 @@ from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_info
 
+from zamba_lcli.data.label_origin import is_machine_observation, tell_machine_labels
 from zamba_lcli.data.tables import (
     LabelRow,
     Place,
@@ -35,11 +36,26 @@ COLUMNS = {  # of the tables: those that are needed, those that may be there
     "media": (["mediaID", "deploymentID", "timestamp", "filePath", "fileMediatype"], ["eventID"]),
     "observations": (
         ["observationType", "deploymentID", "eventStart", "eventEnd"],
-        ["observationLevel", "mediaID", "eventID"],
+        ["observationLevel", "mediaID", "eventID", "classificationMethod", "classificationProbability", "classifiedBy"],
     ),
 }
 MISSING_VALUES = frozenset(["NA", "NaN", "nan"])
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+@dataclass
+class _Answers:
+    """What observations say of a clip: those of people, or those of machines."""
+
+    own: list[tuple[Place, list[str]]] = field(default_factory=list)  # labels of media-level observations
+    of_events: list[tuple[Place, list[str]]] = field(default_factory=list)  # labels of event-level observations
+    unknown: bool = False  # whether someone looked and could not tell
+    classifiers: set[str] = field(default_factory=set)
+
+    @property
+    def labels(self) -> list[tuple[Place, list[str]]]:
+        """What was seen in the clip itself; else what was seen in its event, which may have been in another clip."""
+        return self.own or self.of_events
 
 
 @dataclass
@@ -52,13 +68,13 @@ class _Video:
     site: str
     timestamp: str
     events: set[str]
-    own: list[tuple[Place, list[str]]] = field(default_factory=list)  # labels of media-level observations
-    of_events: list[tuple[Place, list[str]]] = field(default_factory=list)  # labels of event-level observations
+    people: _Answers = field(default_factory=_Answers)
+    machines: _Answers = field(default_factory=_Answers)
 
     @property
-    def labels(self) -> list[tuple[Place, list[str]]]:
-        """What was seen in the clip itself; else what was seen in its event, which may have been in another clip."""
-        return self.own or self.of_events
+    def lacks_people(self) -> bool:
+        """Whether people say nothing of the clip, not even that they cannot tell."""
+        return not self.people.labels and not self.people.unknown
 
 
 def find_package(path: Path) -> Path | None:
@@ -77,15 +93,21 @@ def find_package(path: Path) -> Path | None:
     return path / DESCRIPTOR
 
 
-def read_package(source: Path, label_column: str, problems: Problems) -> list[LabelRow]:
+def read_package(
+    source: Path, label_column: str, problems: Problems, *, machine_labels: bool = False
+) -> list[LabelRow]:
     """Returns what the observations of a Camtrap DP 1.0 package say of its videos, in the order of its media.
 
     An animal's label is in the column ``label_column`` of the observations, where ``|`` separates several. All else that
     is observed is its own label, the observationType: human, vehicle, blank. A video without an observation, or where
     all are ``unclassified`` or ``unknown`` (without a name), has no label and is left out; how many is told in the log.
 
-    A media-level observation tells of its media. An event-level observation tells of all videos of its deployment from
-    eventStart to eventEnd, and of those of the same eventID; but a video with media-level labels has these alone.
+    What people observed is the label. A machine's observations are predictions, at whatever level: they are passed over,
+    which is told in the log, or with ``machine_labels`` count for videos of which people say nothing.
+
+    A media-level observation tells of its media. An event-level observation tells of the videos of its deployment that
+    have its eventID; where the observation or the video has none, of those from eventStart to eventEnd. But a video with
+    media-level labels has these alone.
 
     A site is a locationID, or where that is missing a locationName, or a deploymentID.
 
@@ -93,6 +115,7 @@ def read_package(source: Path, label_column: str, problems: Problems) -> list[La
         source: The ``datapackage.json`` or zip.
         label_column: Column of the observations.
         problems: Gets what is wrong with rows of videos and their observations; other rows are not looked at.
+        machine_labels: Whether a machine's observations count where people say nothing.
 
     Raises:
         InputError: If there is no such package, table or column, or no video with a label.
@@ -104,32 +127,81 @@ def read_package(source: Path, label_column: str, problems: Problems) -> list[La
     }
     media_by_id = _by_id(media, "mediaID", problems)
     videos = _videos(media_by_id, sites, problems)
+    by_people: list[Record] = []
+    by_machines: list[Record] = []
+    observed = {video.deployment for video in videos.values()}
+    for place, record in observations:
+        media_id = record["mediaID"]
+        concerns_video = media_id in videos or (not media_id and record["deploymentID"] in observed)
+        by_machine = concerns_video and is_machine_observation(record, place, problems)
+        (by_machines if by_machine else by_people).append((place, record))
+        if media_id in videos:  # which event a video belongs to is no prediction
+            videos[media_id].events |= {record["eventID"]} - {""}
+    events = _Events(videos.values(), sites)
+    for place, record, found, is_own in _find_videos(by_people, videos, media_by_id, events, problems):
+        _add([video.people for video in found], place, record, is_own, label_column, problems)
+    # what is wrong with rows that do not count is not told
+    told = problems if machine_labels else Problems(source)
+    passed_over: Counter[str] = Counter()  # machine observations of videos, by who made them
+    for place, record, found, is_own in _find_videos(by_machines, videos, media_by_id, events, told):
+        passed_over[record["classifiedBy"]] += bool(found)
+        lacking = [video.machines for video in found if video.lacks_people]
+        _add(lacking, place, record, is_own, label_column, told)
+    rows = []
+    for video in videos.values():
+        answers = video.machines if machine_labels and video.lacks_people else video.people
+        _check_blank(video, answers, problems)
+        rows += [LabelRow(place, video.filepath, labels, "", video.site) for place, labels in answers.labels]
+    if not problems.found:
+        predicted = [video for video in videos.values() if video.lacks_people and video.machines.labels]
+        labelled = sum(bool(video.people.labels) for video in videos.values())
+        authors = passed_over
+        if machine_labels:
+            authors = Counter(author for video in predicted for author in video.machines.classifiers)
+        tell_machine_labels(problems, "observation", authors, len(predicted), labelled, counts=machine_labels)
+        _tell_left_out(source, media, len(videos) - labelled - len(predicted), len(videos))
+    return rows
+
+
+def _find_videos(
+    observations: Iterable[Record],
+    videos: Mapping[str, _Video],
+    media: Mapping[str, Record],
+    events: "_Events",
+    problems: Problems,
+) -> Iterator[tuple[Place, dict[str, str], list[_Video], bool]]:
+    """Yields each observation with the videos that it tells of, and whether it is media-level; these come first."""
     of_events = []
     for place, record in observations:
         if not (media_id := record["mediaID"]):
             of_events.append((place, record))
-        elif media_id not in media_by_id:
+        elif media_id not in media:
             what = f"there is no media with the mediaID {media_id!r}"
             problems.add(place, what, "Correct the mediaID, or give the media a row in its table.")
         elif media_id in videos:
-            videos[media_id].events |= {record["eventID"]} - {""}
-            if labels := _labels(place, record, label_column, problems):
-                videos[media_id].own.append((place, labels))
-    for place, record, found in _join(of_events, videos.values(), sites, problems):
-        lacking = [video for video in found if not video.own]
-        labels = _labels(place, record, label_column, problems) if lacking else []
-        for video in lacking if labels else []:
-            video.of_events.append((place, labels))
-    for video in videos.values():
-        _check_blank(video, problems)
-    rows = [
-        LabelRow(place, video.filepath, labels, "", video.site)
-        for video in videos.values()
-        for place, labels in video.labels
-    ]
-    if not problems.found:
-        _tell_left_out(source, media, videos.values())
-    return rows
+            yield place, record, [videos[media_id]], True
+    for place, record in of_events:
+        yield place, record, events.find(place, record, problems), False
+
+
+def _add(
+    answers: Sequence[_Answers],
+    place: Place,
+    record: Mapping[str, str],
+    is_own: bool,
+    label_column: str,
+    problems: Problems,
+) -> None:
+    """Adds what an observation says of videos; an event-level one says nothing beside media-level labels."""
+    wanted = [answer for answer in answers if is_own or not answer.own]
+    if not wanted:
+        return
+    labels = _labels(place, record, label_column, problems)
+    for answer in wanted:
+        answer.unknown |= record["observationType"] == "unknown" and not labels
+        if labels:
+            (answer.own if is_own else answer.of_events).append((place, labels))
+            answer.classifiers.add(record["classifiedBy"])
 
 
 # ---- files of a package ----------------------------------------------------------------------------------------------
@@ -317,41 +389,56 @@ def _labels(place: Place, record: Mapping[str, str], column: str, problems: Prob
     return parse_label(text.replace("|", ";"), place, problems)  # Camtrap DP joins values by |
 
 
-def _join(
-    observations: Iterable[Record], videos: Iterable[_Video], sites: Mapping[str, str], problems: Problems
-) -> Iterator[tuple[Place, dict[str, str], list[_Video]]]:
-    """Yields the event-level observations with the videos that they apply to."""
-    videos_of: dict[str, list[_Video]] = {}  # by deployment
-    for video in videos:
-        videos_of.setdefault(video.deployment, []).append(video)
-    timelines: dict[str, list[tuple[datetime, _Video]]] = {}
-    for place, record in observations:
+class _Events:
+    """Finds the videos that event-level observations tell of.
+
+    Args:
+        videos: All of the package; their eventIDs are known.
+        sites: The deployments.
+    """
+
+    def __init__(self, videos: Iterable[_Video], sites: Mapping[str, str]) -> None:
+        """Sorts the videos by deployment."""
+        self._sites = sites
+        self._videos: dict[str, list[_Video]] = {}
+        for video in videos:
+            self._videos.setdefault(video.deployment, []).append(video)
+        self._timelines: dict[str, list[tuple[datetime, _Video]]] = {}
+
+    def find(self, place: Place, record: Mapping[str, str], problems: Problems) -> list[_Video]:
+        """Returns the videos of an observation's event."""
         deployment = record["deploymentID"]
         if record["observationLevel"] == "media":
             remedy = "Fill in the mediaID of observations with the observationLevel media."
             problems.add(place, "a media-level observation without a mediaID", remedy)
-            continue
-        if deployment not in sites:
+            return []
+        if deployment not in self._sites:
             _add_unknown_deployment(place, deployment, problems)
-        if deployment not in videos_of:
-            continue
+        if deployment not in self._videos:
+            return []
         start = _time("eventStart", record["eventStart"], place, problems)
         end = _time("eventEnd", record["eventEnd"], place, problems)
-        if deployment not in timelines:
-            times = [(_time("timestamp", v.timestamp, v.place, problems), v) for v in videos_of[deployment]]
-            timelines[deployment] = sorted([(t, v) for t, v in times if t], key=lambda pair: pair[0])
+        timeline = self._timeline(deployment, problems)
         if start is None or end is None:
-            continue
+            return []
         if end < start:
             problems.add(place, "the eventEnd is before the eventStart", "Correct the times of the event.")
-        timeline = timelines[deployment]
         first = bisect_left(timeline, start, key=lambda pair: pair[0])
         last = bisect_right(timeline, end, key=lambda pair: pair[0])
-        found = [video for _, video in timeline[first:last]]
-        if event := record["eventID"]:
-            within = {id(video) for video in found}
-            found += [v for v in videos_of[deployment] if event in v.events and id(v) not in within]
-        yield place, record, found
+        within = [video for _, video in timeline[first:last]]
+        event = record["eventID"]
+        if not event:
+            return within
+        # of two events at one time each has its own videos
+        found = [video for video in within if not video.events or event in video.events]
+        known = {id(video) for video in found}
+        return found + [v for v in self._videos[deployment] if event in v.events and id(v) not in known]
+
+    def _timeline(self, deployment: str, problems: Problems) -> list[tuple[datetime, _Video]]:
+        if deployment not in self._timelines:
+            times = [(_time("timestamp", v.timestamp, v.place, problems), v) for v in self._videos[deployment]]
+            self._timelines[deployment] = sorted([(t, v) for t, v in times if t], key=lambda pair: pair[0])
+        return self._timelines[deployment]
 
 
 def _time(name: str, text: str, place: Place, problems: Problems) -> datetime | None:
@@ -374,29 +461,27 @@ def _add_unknown_deployment(place: Place, deployment: str, problems: Problems) -
     problems.add(place, what, "Correct the deploymentID, or give the deployment a row in its table.")
 
 
-def _check_blank(video: _Video, problems: Problems) -> None:
+def _check_blank(video: _Video, answers: _Answers, problems: Problems) -> None:
     """Refuses a clip where nothing and something was seen, as of observers who did not agree."""
-    others = sorted({label for _, labels in video.labels for label in labels if label != "blank"})
-    for place, labels in video.labels:
+    others = sorted({label for _, labels in answers.labels for label in labels if label != "blank"})
+    for place, labels in answers.labels:
         if "blank" in labels and others:
             what = f"{video.filepath} is blank here, but {', '.join(others)} elsewhere"
             problems.add(place, what, "Keep the observations that are right.")
 
 
-def _tell_left_out(source: Path, media: Iterable[Record], videos: Iterable[_Video]) -> None:
+def _tell_left_out(source: Path, media: Iterable[Record], unlabelled: int, videos: int) -> None:
     """Says in the log how many media are no labelled clips; refuses a package where none is."""
     others = Counter(kind for _, record in media if not (kind := record["fileMediatype"].lower()).startswith("video/"))
     told = []
     if others:
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(others.items()))
         told.append(f"{counted(others.total(), 'file')} other than videos ({kinds})")
-    videos = list(videos)
-    unlabelled = sum(not video.labels for video in videos)
     if unlabelled:
         told.append(
             f"{counted(unlabelled, 'video')} without a label (unclassified, unknown, or without an observation)"
         )
-    if unlabelled == len(videos):
+    if unlabelled == videos:
         raise InputError(
             f"data.labels: {source.absolute()} has no video with a label: {' and '.join(told) or 'it has no media'}. "
             "Classify videos first."

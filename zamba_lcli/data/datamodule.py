@@ -66,6 +66,9 @@ class ZambaVideoDataModule(LightningDataModule):
         label_column: Column of the table with the labels; null for ``label``. Of a package: column of the observations
             with the label of an animal; null for ``scientificName``. What is no animal (blank, human, vehicle) is its own
             label.
+        machine_labels: Whether a machine's answers (Camtrap DP: the classificationMethod ``machine``) count as labels of clips
+            of which people say nothing. They are predictions: a model trained on them repeats that machine's mistakes, and its
+            scores against them tell nothing else.
         videos: What ``predict`` looks at: a folder (searched with its subfolders), a table with a column ``filepath`` (and
             maybe ``site``), or one clip.
         demo: Renders a small labelled set of clips, to try things out; instead of labels and data_dir.
@@ -108,6 +111,7 @@ class ZambaVideoDataModule(LightningDataModule):
         labels: str | None = None,
         data_dir: str | None = None,
         label_column: str | None = None,
+        machine_labels: bool = False,
         videos: str | None = None,
         demo: DemoClips | None = None,
         sampling: FrameSampling | None = None,
@@ -172,6 +176,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self.labels = labels
         self.data_dir = data_dir
         self.label_column = label_column
+        self.machine_labels = machine_labels
         self.videos = videos
         self.demo = demo
         self.sampling = EvenlySpaced() if sampling is None else sampling
@@ -235,6 +240,7 @@ class ZambaVideoDataModule(LightningDataModule):
             labels,
             data_dir=data_dir,
             label_column=self.label_column,
+            machine_labels=self.machine_labels,
             multiclass=self.task == "multiclass",
             split_proportions=self.split_proportions,
             seed=self.split_seed,

@@ -73,6 +73,7 @@ def read_labels(
     *,
     data_dir: str | Path | None = None,
     label_column: str | None = None,
+    machine_labels: bool = False,
     multiclass: bool = False,
     split_proportions: Mapping[str, int | float] | None = None,
     seed: int = 0,
@@ -89,6 +90,7 @@ def read_labels(
         path: The table; or the package: its folder, its ``datapackage.json`` or a zip.
         data_dir: Folder that relative filepaths start from; ``None`` for the folder of the table, package or zip.
         label_column: The column with the labels; ``None`` for ``label``, or ``scientificName`` of a package.
+        machine_labels: Whether a machine's predictions count as labels where people say nothing.
         multiclass: Refuse clips with several labels.
         split_proportions: Shares of train, val and holdout where the table has no split; ``None`` for 3 : 1 : 1.
         seed: Changes which clips or sites the drawn splits get.
@@ -102,7 +104,7 @@ def read_labels(
     source = package or source
     problems = Problems(source)
     if package is not None:
-        rows = read_package(package, label_column or "scientificName", problems)
+        rows = read_package(package, label_column or "scientificName", problems, machine_labels=machine_labels)
     else:
         rows = _read_table(source, label_column or "label", problems)
     has_splits = any(row.split for row in rows)

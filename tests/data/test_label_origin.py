@@ -1,0 +1,150 @@
+"""What people said is a label, what a machine said a prediction."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+from data.test_camtrap_dp import clip, error_of, event, labels_of, machine, package, seen
+
+from zamba_lcli.cli import main
+from zamba_lcli.data.labels import read_labels
+
+__all__ = ["package"]  # a fixture
+
+SPAN = ("12:00:00Z", "12:01:00Z")
+HUMAN = {"classificationMethod": "human", "classifiedBy": "A. B."}
+
+
+def by_machine(row: dict[str, str], **more) -> dict[str, str]:
+    return {**row, **machine(), **more}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("people", "model", "expected"),
+    [
+        ([event("Vulpes vulpes", *SPAN)], [seen("a", "Canis lupus")], ("Vulpes vulpes",)),
+        ([event("blank", *SPAN)], [seen("a", "Canis lupus")], ("blank",)),
+        ([event("human", *SPAN)], [seen("a", "vehicle")], ("human",)),
+        ([seen("a", "Vulpes vulpes")], [seen("a", "Canis lupus")], ("Vulpes vulpes",)),
+        ([seen("a", "blank")], [seen("a", "Canis lupus"), seen("a", "Sus scrofa")], ("blank",)),
+        ([seen("a", "Vulpes vulpes")], [seen("a", "blank")], ("Vulpes vulpes",)),
+        ([seen("a", "Vulpes vulpes")], [event("Canis lupus", *SPAN)], ("Vulpes vulpes",)),
+        ([event("Vulpes vulpes", *SPAN)], [event("Canis lupus", *SPAN)], ("Vulpes vulpes",)),
+        ([event("vehicle", *SPAN), event("human", *SPAN)], [seen("a", "blank")], ("human", "vehicle")),
+        ([seen("a", "unclassified"), event("Vulpes vulpes", *SPAN)], [seen("a", "Canis lupus")], ("Vulpes vulpes",)),
+    ],
+)
+def test_people_win_over_machines_at_every_level(package, people, model, expected, order):
+    # a second video, so that there always is one with a label
+    rows = [*[{**row, **HUMAN} for row in people], *map(by_machine, model)][::order]
+    folder = package([clip("a"), clip("b", at="13:00:00Z")], [*rows, {**seen("b", "Meles meles"), **HUMAN}])
+    assert labels_of(folder) == {"d1/a.mp4": expected, "d1/b.mp4": ("Meles meles",)}
+    assert labels_of(folder, machine_labels=True) == {"d1/a.mp4": expected, "d1/b.mp4": ("Meles meles",)}
+
+
+def test_predictions_count_only_if_asked_for_and_where_people_say_nothing(package, caplog):
+    folder = package(
+        [clip("a"), clip("b"), clip("c", at="13:00:00Z"), clip("d", at="14:00:00Z"), clip("e"), clip("f")],
+        [
+            {**seen("a", "Vulpes vulpes"), **HUMAN},
+            by_machine(seen("a", "Canis lupus")),
+            by_machine(seen("b", "Canis lupus")),
+            by_machine(event("Sus scrofa", "13:00:00Z", "13:00:30Z"), classifiedBy="another"),
+            {**seen("d", "unknown"), **HUMAN},  # who looked could not tell
+            by_machine(seen("d", "Canis lupus")),
+            {**seen("e", "unclassified"), **HUMAN},  # nobody looked
+            by_machine(seen("e", "blank")),
+        ],
+    )
+    with caplog.at_level("INFO"):
+        read = read_labels(folder, split_proportions={"train": 1})
+    assert {clip.filepath: clip.labels for clip in read.clips} == {"d1/a.mp4": ("Vulpes vulpes",)}
+    source = folder / "datapackage.json"
+    (told,) = read.warnings
+    assert told.severity == "warning"
+    assert told.what == (
+        "5 observations by a machine passed over (a model: 4, another: 1), for predictions are no labels; 3 clips left out for "
+        "want of a label of people"
+    )
+    assert told.remedy == "To count predictions where people say nothing, set data.machine_labels to true."
+    assert caplog.messages == [
+        f"{source}: {told.what}. {told.remedy}",
+        f"{source}: left out 2 videos without a label (unclassified, unknown, or without an observation).",
+    ]
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        read = read_labels(folder, split_proportions={"train": 1}, machine_labels=True)
+    assert {clip.filepath: clip.labels for clip in read.clips} == {
+        "d1/a.mp4": ("Vulpes vulpes",),
+        "d1/b.mp4": ("Canis lupus",),
+        "d1/c.mp4": ("Sus scrofa",),
+        "d1/e.mp4": ("blank",),
+    }
+    assert "the labels of 3 clips are a machine's predictions (a model: 2, another: 1)" in caplog.text
+
+
+def test_a_package_of_predictions_alone_is_refused(package):
+    folder = package([clip("a"), clip("b")], [by_machine(seen("a", "fox")), by_machine(event("blank", *SPAN))])
+    message = error_of(folder)
+    assert message.startswith(f"data.labels: {folder / 'datapackage.json'} has no label of people: its 2 observations")
+    assert "set data.machine_labels to true" in message
+    assert labels_of(folder, machine_labels=True) == {"d1/a.mp4": ("fox",), "d1/b.mp4": ("blank",)}
+
+
+@pytest.mark.parametrize(
+    ("said", "is_machine"),
+    [
+        ({}, False),
+        ({"classificationMethod": "NA", "classifiedBy": "A. B."}, False),
+        ({"classificationProbability": "1"}, False),
+        ({"classificationMethod": "human", "classificationProbability": "0.5"}, False),
+        ({"classificationProbability": "0.93"}, True),  # people leave it out
+        ({"classificationMethod": "Machine"}, True),
+    ],
+)
+def test_who_classified_where_the_method_is_empty(package, said, is_machine):
+    folder = package([clip("a"), clip("b")], [{**seen("a", "fox"), **said}, seen("b", "blank")], valid=False)
+    expected = {"d1/b.mp4": ("blank",)} | ({} if is_machine else {"d1/a.mp4": ("fox",)})
+    assert labels_of(folder) == expected
+
+
+def test_an_unknown_method(package):
+    folder = package([clip("a")], [{**seen("a", "fox"), "classificationMethod": "AI"}], valid=False)
+    message = error_of(folder)
+    assert "observations.csv, row 2: unknown classificationMethod 'AI'" in message
+    assert "Write human or machine" in message
+
+
+def test_what_is_wrong_with_predictions_is_told_only_where_they_count(package):
+    folder = package(
+        [clip("a"), clip("b")],
+        [seen("a", "fox"), by_machine(seen("b", "animal")), by_machine(event("blank", *SPAN), eventStart="soon")],
+        valid=False,
+    )
+    assert labels_of(folder) == {"d1/a.mp4": ("fox",)}
+    message = error_of(folder, machine_labels=True)
+    assert "observations.csv, row 3: an animal, but scientificName is empty" in message
+    assert "observations.csv, row 4: the eventStart 'soon' is no time" in message
+
+
+def test_check_tells_of_predictions(package, clips, folder, capsys):
+    """From the command line: told by check, and refused where there is nothing else."""
+    names = sorted(path.name for path in clips.iterdir() if path.suffix == ".mp4")[:2]
+    for name in names:
+        shutil.copy(clips / name, folder / name)
+    media = [clip("a", filePath=names[0]), clip("b", filePath=names[1])]
+    source = package(media, [seen("a", "fox"), by_machine(seen("b", "blank"))])
+    arguments = ["check", f"--data.labels={source}", f"--data.data_dir={folder}"]
+    splits = ["--data.split_proportions={train: 1}"]
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, *splits])
+    assert ended.value.code == 1  # there is no val
+    with Path("check.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["severity"] == "warning"]
+    assert [row["what"].startswith("1 observation by a machine passed over (a model: 1)") for row in rows] == [True]
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([*arguments, *splits, "--data.machine_labels=true"])
+    assert "the labels of 1 clip are a machine's predictions (a model: 1)" in capsys.readouterr().out
