@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from pytorch_lightning import Callback
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, ModelPruning, StochasticWeightAveraging
 from torch.optim.lr_scheduler import ChainedScheduler, ReduceLROnPlateau, SequentialLR
 
 from zamba_lcli.errors import InputError
@@ -120,6 +120,27 @@ def _classes(stated: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         yield stated["class_path"], {**(stated.get("dict_kwargs") or {}), **(stated.get("init_args") or {})}
     for value in stated.values() if isinstance(stated, dict) else stated if isinstance(stated, list) else ():
         yield from _classes(value)
+
+
+def check_frozen_stays(callbacks: list[Callback]) -> None:
+    """Refuses callbacks that change frozen layers, or that leave no checkpoint with what they are there for.
+
+    Raises:
+        InputError: Names the callback and what to take instead.
+    """
+    for callback in callbacks:
+        if isinstance(callback, StochasticWeightAveraging):
+            raise InputError(
+                "StochasticWeightAveraging: at the end of the training it sets the BatchNorm statistics of all layers anew, "
+                "those of frozen ones too, and without BatchNorm no checkpoint has its average. Take EMAWeightAveraging "
+                "instead (init_args: decay: 0.99), whose average is what is validated and saved, and the lr_scheduler of your "
+                "choice."
+            )
+        if isinstance(callback, ModelPruning):
+            raise InputError(
+                "ModelPruning: it sets weights of frozen layers to zero too, and its masks are in no checkpoint, so that no "
+                "run could be resumed. Leave it out."
+            )
 
 
 def _items(stated: Any) -> Iterator[tuple[str, Any]]:

@@ -30,6 +30,7 @@ from pytorch_lightning.callbacks import (
     ModelCheckpoint,
     RichProgressBar,
     TQDMProgressBar,
+    WeightAveraging,
 )
 from pytorch_lightning.cli import (
     ArgsType,
@@ -56,10 +57,12 @@ from zamba_lcli.callbacks import (
     ZambaBackboneFinetuning,
     ZambaEMAWeightAveraging,
     ZambaLearningRateFinder,
+    ZambaWeightAveraging,
 )
 from zamba_lcli.callbacks.interruption import checkpoint_folder
 from zamba_lcli.checks import (
     check_checkpoint_file,
+    check_frozen_stays,
     check_monitors,
     check_optimizer,
     check_scheduler,
@@ -407,7 +410,8 @@ class ZambaCLI(LightningCLI):
         # a YAML that names one of Lightning's callbacks gets the one that keeps its promises
         parser.add_instantiator(_build_finetuning, BackboneFinetuning, subclasses=False)
         parser.add_instantiator(_build_lr_finder, LearningRateFinder, subclasses=False)
-        parser.add_instantiator(_build_averaging, EMAWeightAveraging, subclasses=False)
+        parser.add_instantiator(_build_moving_average, EMAWeightAveraging, subclasses=False)
+        parser.add_instantiator(_build_average, WeightAveraging, subclasses=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses the arguments, and draws a seed if ``seed_everything: true`` asks for one (Lightning takes 0)."""
@@ -587,6 +591,7 @@ class ZambaCLI(LightningCLI):
         assert self.model is not None
         trainer = self.trainer
         check_something_trains(trainer.max_epochs, trainer.max_steps, trainer.limit_train_batches)
+        check_frozen_stays(callbacks_of(self.trainer))
         check_monitors(callbacks_of(self.trainer), self.model, self._get(self.config, "lr_scheduler"))
         if self.config_init[self.subcommand].ckpt_path == "last":
             self.config_init[self.subcommand].ckpt_path = self._last_checkpoint()
@@ -800,12 +805,23 @@ def _build_lr_finder(class_type: type, *args: Any, **kwargs: Any) -> ZambaLearni
     return ZambaLearningRateFinder(*args, **kwargs)
 
 
-def _build_averaging(class_type: type, *args: Any, multi_avg_fn: Any = None, **kwargs: Any) -> ZambaEMAWeightAveraging:
+def _build_moving_average(
+    class_type: type, *args: Any, multi_avg_fn: Any = None, **kwargs: Any
+) -> ZambaEMAWeightAveraging:
     if (
         multi_avg_fn is not None
     ):  # Lightning lets it through to torch, which takes it in place of the moving average only
         raise InputError("EMAWeightAveraging: multi_avg_fn: leave it out, decay says how to average.")
     return ZambaEMAWeightAveraging(*args, **kwargs)
+
+
+def _build_average(class_type: type, *args: Any, multi_avg_fn: Any = None, **kwargs: Any) -> ZambaWeightAveraging:
+    if multi_avg_fn is not None:  # what it changes in frozen layers cannot be told
+        raise InputError(
+            "WeightAveraging: multi_avg_fn: leave it out for the mean over all steps, or give avg_fn, which takes one tensor "
+            "at a time."
+        )
+    return ZambaWeightAveraging(*args, **kwargs)
 
 
 def keep_freed_memory() -> None:

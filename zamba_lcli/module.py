@@ -1,5 +1,6 @@
 """What every network shares while it trains: loss, metrics, steps, parameter groups and what is frozen."""
 
+import math
 import os
 import random
 import re
@@ -33,6 +34,7 @@ from torchmetrics.classification import (
     MultilabelRecall,
 )
 
+from zamba_lcli._lightning import average_in_small_checkpoint
 from zamba_lcli.errors import InputError
 from zamba_lcli.losses import (
     balanced_weights,
@@ -369,7 +371,10 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                 "f1": MultilabelF1Score(classes, average="none"),
                 "accuracy": MultilabelAccuracy(classes, average="none"),
             }
-        self.losses = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in ("train", "val", "test")})
+        # what is no number stays none (by default such batches are left out)
+        self.losses = nn.ModuleDict(
+            {f"{stage}_loss": MeanMetric(nan_strategy=math.nan) for stage in ("train", "val", "test")}
+        )
         # No compute groups: torchmetrics would merge top-1 and top-3 for good if they agree on the first batch.
         self.overall = nn.ModuleDict(
             {
@@ -407,8 +412,9 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                 "and in failed.csv of the run folder."
             )
         values = {f"{stage}_{name}": value for name, value in overall.compute().items()}
+        mean_loss = loss.compute()
         if stage != "train":
-            self.log(f"{stage}_loss", loss.compute(), prog_bar=True)
+            self.log(f"{stage}_loss", mean_loss, prog_bar=True)
             per_class = cast(MetricCollection, self.per_class[f"{stage}_metrics"])
             for name, by_class in per_class.compute().items():
                 values |= {
@@ -417,7 +423,9 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                 }
             per_class.reset()
         else:
-            self.log("train_loss_epoch", loss.compute())
+            self.log("train_loss_epoch", mean_loss)
+        if mean_loss.isnan():  # so are probabilities, which metrics would take for answers
+            values = dict.fromkeys(values, mean_loss)
         self.log_dict(values)
         loss.reset()
         overall.reset()
@@ -641,6 +649,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             loop = self.trainer.fit_loop
             _resume_before_validation(loop, self.trainer.validating, checkpoint["loops"]["fit_loop"])
             checkpoint["callback_metrics"] = dict(self.trainer.callback_metrics)
+        if self._trainer is not None:
+            average_in_small_checkpoint(self.trainer, self, checkpoint)
         checkpoint["seed"] = run_seed()
         if self.class_weights == "balanced":
             checkpoint["class_weights"] = dict(zip(self.class_names, self._weight_of_class.tolist(), strict=True))

@@ -1,6 +1,6 @@
 """What happens around the steps of a run."""
 
-from zamba_lcli.callbacks.averaging import ZambaEMAWeightAveraging
+from zamba_lcli.callbacks.averaging import ZambaEMAWeightAveraging, ZambaWeightAveraging
 from zamba_lcli.callbacks.camtrap_dp import CamtrapDPObservations, CamtrapDPPackage
 from zamba_lcli.callbacks.evaluation import Evaluation
 from zamba_lcli.callbacks.features import FrozenFeatureCache
@@ -33,4 +33,5 @@ __all__ = [
     "ZambaBackboneFinetuning",
     "ZambaEMAWeightAveraging",
     "ZambaLearningRateFinder",
+    "ZambaWeightAveraging",
 ]
