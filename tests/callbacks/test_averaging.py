@@ -3,6 +3,7 @@
 import pytest
 import torch
 import yaml
+from conftest import some_slow
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 from test_cli import scalars
 from test_resume import cls, largest_difference, state
@@ -59,7 +60,15 @@ def val_loss_of(zamba, folder, checkpoint):
     return scalars(run)["val_loss"][-1][1]
 
 
-@pytest.mark.parametrize("averaging", [EMA, MEAN, LATE, ROUNDING], ids=["moving", "mean", "late", "rounding"])
+@pytest.mark.parametrize(
+    "averaging",
+    [
+        pytest.param(EMA, id="moving"),
+        pytest.param(LATE, id="late"),
+        pytest.param(MEAN, id="mean", marks=pytest.mark.slow),
+        pytest.param(ROUNDING, id="rounding", marks=pytest.mark.slow),
+    ],
+)
 def test_a_checkpoint_of_weights_only_has_the_average(zamba, folder, averaging):
     run = fit(zamba, folder, averaging, callbacks=[SMALL, cls("test_averaging.SmallInTheValidation")])
     for epoch in range(3):
@@ -84,7 +93,7 @@ def test_a_checkpoint_of_weights_only_has_the_average(zamba, folder, averaging):
 
 
 @pytest.mark.parametrize("averaging", [MEAN, LATE], ids=["mean", "late"])
-@pytest.mark.parametrize("name", ["step=1", "step=2", "epoch=0"])
+@pytest.mark.parametrize("name", some_slow(["step=1", "step=2", "epoch=0"], quick=["step=2"]))
 def test_a_resumed_average_is_the_same(zamba, folder, averaging, name):
     whole = fit(zamba, folder, averaging, callbacks=[EACH_STEP])
     resumed = fit(zamba, folder, averaging, "--ckpt_path", whole / f"checkpoints/{name}.ckpt", callbacks=[EACH_STEP])

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EMAWeightAveraging, WeightAveraging
 from torch import Tensor
@@ -46,7 +47,7 @@ class ExactAverage:
         if not average.is_floating_point():
             return current
         if self.avg_fn is None:
-            return average + (current - average) / (num_averaged + 1)
+            return average.lerp(current, torch.as_tensor(1 / (num_averaged + 1)).to(average))
         return self.avg_fn(average, current, num_averaged).where(average != current, average)
 
 

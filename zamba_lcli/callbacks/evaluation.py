@@ -115,6 +115,9 @@ class Evaluation(Callback):
         holdout, val = (_answers(module, self._data, split, everyone) for split in ("holdout", "val"))
         if holdout is None or not len(holdout.targets):
             raise InputError("No clip of the holdout could be read: there is nothing to evaluate. failed.csv says why.")
+        for split, answers in (("holdout", holdout), ("val", val)):
+            if answers is not None:
+                _check_numbers(answers, split)
         checkpoint = "" if trainer.ckpt_path is None else str(trainer.ckpt_path)
         metrics = self.write(folder, holdout, val, checkpoint=checkpoint, model=type(module))
         shown = {name: metrics[name] for name in ("accuracy", "macro_f1", "expected_calibration_error")}
@@ -303,6 +306,17 @@ def _data_of(trainer: Trainer) -> ZambaVideoDataModule:
     if not isinstance(data, ZambaVideoDataModule):
         raise InputError("Evaluation needs a ZambaVideoDataModule: trainer.test(model, datamodule=data).")
     return data
+
+
+def _check_numbers(answers: Answers, split: str) -> None:
+    """Refuses to score what is no number, which comparisons would take for an answer."""
+    wrong = np.flatnonzero(~np.isfinite(answers.logits).all(axis=1))
+    if len(wrong):
+        raise InputError(
+            f"The model's output is not finite (NaN or infinite) for {len(wrong)} of the {len(answers.logits)} {split} clips, "
+            f"such as {answers.filepaths[int(wrong[0])]}: there is nothing to evaluate. Its training diverged: take an earlier "
+            "checkpoint, or train again with a lower learning rate."
+        )
 
 
 def _answers(
