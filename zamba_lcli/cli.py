@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-import jsonargparse._typehints
 import torch
 import yaml
 from jsonargparse import ActionConfigFile, Namespace, set_parsing_settings  # type: ignore[attr-defined]
@@ -46,6 +45,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from zamba_lcli import __version__, data, models  # noqa: F401  (so that a YAML can name their classes shortly)
+from zamba_lcli._jsonargparse import mend_parsing
 from zamba_lcli.callbacks import (
     ClipProgressBar,
     Evaluation,
@@ -75,12 +75,13 @@ from zamba_lcli.help import ABOUT, USAGE, PlainHelpFormatter, arrange_help
 from zamba_lcli.messages import did_you_mean, of_subcommand, plain_message
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
-from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential, statable_name, with_statable_names
+from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential
 from zamba_lcli.types import Interval, callbacks_of
 
 # jsonargparse warns of calls that Lightning's command line makes and that version 5, which is excluded, takes away
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 set_parsing_settings(add_print_completion_argument=True)
+mend_parsing()
 NOISE = (  # warnings that no user of this program can act on
     r"Found \d+ module\(s\) in eval mode",  # frozen layers are meant to be
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the sampler goes on where it ended
@@ -103,7 +104,6 @@ HEAD_ARGUMENTS = (
 LOWEST_OF_TRAINER = {"num_nodes": 1, "accumulate_grad_batches": 1, "gradient_clip_val": 0}
 ZAMBAS_KEYS = {"train_config", "predict_config", "video_loader_config"}
 print_once = rank_zero_only(print)
-SCHEDULER_OPTIONS = ("--lr_scheduler", "--lr_scheduler.class_path")
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")  # what Lightning takes for ckpt_path besides a path
@@ -157,10 +157,7 @@ class RecipeFile(ActionConfigFile):
                 )
             if not isinstance(stated, dict):
                 parser.error(f"{path}: keys and values are expected, such as `trainer:` and below it `max_epochs: 3`.")
-            forget_lists(cfg, stated)
             meant = dict(stated)
-            if isinstance(stated.get("lr_scheduler"), dict):
-                meant["lr_scheduler"] = with_statable_names(stated["lr_scheduler"])
             # a run folder's config.yaml does not mean none by the null it has for these, if they were given before it
             if cfg.get("ckpt_path") is not None and stated.get("ckpt_path") is None:
                 meant.pop("ckpt_path", None)
@@ -169,29 +166,6 @@ class RecipeFile(ActionConfigFile):
             if meant != stated:
                 path = yaml.safe_dump(meant)  # a text is taken like a file
         super().__call__(parser, cfg, path, option_string)  # type: ignore[no-untyped-call]
-
-
-def forget_lists(cfg: Namespace, stated: Any, prefix: str = "") -> None:
-    """Removes from ``cfg`` each list that ``stated`` states again: jsonargparse would complete its items from the old ones.
-
-    Seen: a ModelCheckpoint in one file and an EarlyStopping in the next one, which got the first one's ``verbose``.
-    """
-    for key, value in stated.items() if isinstance(stated, dict) else ():
-        if isinstance(value, list) and isinstance(cfg.get(f"{prefix}{key}"), list):
-            cfg[f"{prefix}{key}"] = None
-        forget_lists(cfg, value, f"{prefix}{key}.")
-
-
-def forget_arguments_of_another_class(parser: Any, previous: Any, value: Any) -> None:
-    """Takes away the arguments of a class when another one is named in its place.
-
-    jsonargparse hands on those that the other class accepts: an AdamW's weight_decay to an SGD named later (jsonargparse#460).
-    """
-    if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
-        previous["init_args"] = Namespace()  # type: ignore[no-untyped-call]
-
-
-jsonargparse._typehints.discard_init_args_on_class_path_change = forget_arguments_of_another_class
 
 
 class ZambaArgumentParser(LightningArgumentParser):
@@ -204,19 +178,13 @@ class ZambaArgumentParser(LightningArgumentParser):
         return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required=False)
 
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
-        """Parses the command line, on which torch's names of schedulers may stand for ours."""
+        """Parses the command line, and keeps its words for what is said of them."""
         words = list(sys.argv[1:] if args is None else args)
         if "--print_completion" in words:
             from zamba_lcli.completion import mend_completion
 
             mend_completion()
         self._words = words
-        for i, word in enumerate(words):
-            key, equals, value = word.partition("=")
-            if equals and key in SCHEDULER_OPTIONS:
-                words[i] = f"{key}={statable_name(value)}"
-            elif i and words[i - 1] in SCHEDULER_OPTIONS:
-                words[i] = statable_name(word)
         return super().parse_args(words, *more, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -425,6 +393,12 @@ class ZambaCLI(LightningCLI):
         if command.seed_everything is True:
             command.seed_everything = random.SystemRandom().randrange(2**32)
 
+    def _what_is_stated(self) -> Namespace:
+        """Returns what the arguments state, without the defaults of what they leave out."""
+        if isinstance(self._args, dict | Namespace):
+            return cast(Namespace, self.parser.parse_object(self._args, defaults=False))
+        return self.parser.parse_args(self._args, defaults=False)
+
     # ---- what a checkpoint says --------------------------------------------------------------------------------------
 
     def _parse_ckpt_path(self) -> None:
@@ -446,7 +420,7 @@ class ZambaCLI(LightningCLI):
                 raise InputError(f"ckpt_path: there is no file {Path(ckpt_path).absolute()}.")
             check_checkpoint_file(Path(ckpt_path))
             found = _configuration_in(load_checkpoint(Path(ckpt_path), mmap=True), ckpt_path)
-            stated = self.parser.parse_args(cast(list[str] | None, self._args), defaults=False)[name]
+            stated = self._what_is_stated()[name]
             _check_same_model(stated.get("model.class_path"), found["model"]["class_path"], ckpt_path)
             names = stated.get("data.class_names")
             if names is None or sorted(names) == sorted(found["data"]["class_names"]):
@@ -487,7 +461,7 @@ class ZambaCLI(LightningCLI):
             return  # the model says so, or cannot know
         found = load_checkpoint(weights, mmap=True).get("hyper_parameters", {})
         config = self.config[str(self.config.subcommand)]
-        stated = self.parser.parse_args(cast(list[str] | None, self._args), defaults=False)[str(self.config.subcommand)]
+        stated = self._what_is_stated()[str(self.config.subcommand)]
         names = found.get("class_names", found.get("species"))
         if names is not None and config.get("data.class_names") is None:
             config["data.class_names"] = list(names)
@@ -605,7 +579,7 @@ class ZambaCLI(LightningCLI):
         command = self.config[self.subcommand]
         if theirs is None or theirs == command.seed_everything:
             return
-        stated = self.parser.parse_args(cast(list[str] | None, self._args), defaults=False)[str(self.subcommand)]
+        stated = self._what_is_stated()[str(self.subcommand)]
         if type(stated.get("seed_everything")) is int:
             print_once(f"seed_everything: {command.seed_everything} as you state; the checkpoint has {theirs}.")
             return

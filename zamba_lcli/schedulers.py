@@ -5,7 +5,6 @@ stand for the classes here.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -120,15 +119,3 @@ def statable_name(name: str) -> str:
     module, _, plain = name.rpartition(".")
     ours = STATABLE.get(plain) if module in ("", "torch.optim.lr_scheduler") else None
     return name if ours is None else f"{ours.__module__}.{ours.__qualname__}"
-
-
-def with_statable_names(stated: Any) -> Any:
-    """Returns what a YAML states as ``lr_scheduler``, with the class paths of the classes here, at any depth."""
-    if isinstance(stated, list):
-        return [with_statable_names(item) for item in stated]
-    if not isinstance(stated, dict):
-        return stated
-    return {
-        key: statable_name(value) if key == "class_path" and isinstance(value, str) else with_statable_names(value)
-        for key, value in stated.items()
-    }

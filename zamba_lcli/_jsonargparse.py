@@ -1,0 +1,70 @@
+"""What jsonargparse makes of a configuration that is stated in several places, corrected; all of its private names are here.
+
+The patches are of the three functions through which every value goes, from the command line, a file, a file named in another
+one, or Python. Measured with jsonargparse 4.53.
+"""
+
+import collections.abc
+import inspect
+from typing import Any, get_args, get_origin
+
+import jsonargparse._typehints
+from jsonargparse import Namespace
+from jsonargparse._util import NestedArg
+from torch.optim.lr_scheduler import LRScheduler
+
+from zamba_lcli.schedulers import statable_name
+
+adapt_to_type = jsonargparse._typehints.adapt_typehints
+
+
+def forget_arguments_of_another_class(parser: Any, previous: Any, value: Any) -> None:
+    """Takes away the arguments of a class when another one is named in its place.
+
+    jsonargparse hands on those that the other class accepts: an AdamW's weight_decay to an SGD named later (jsonargparse#460).
+    Delete when that is closed.
+    """
+    if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
+        previous["init_args"] = Namespace()  # type: ignore[no-untyped-call]
+
+
+def adapt(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
+    """Adapts a value to a type, as jsonargparse does, but for lists and schedulers.
+
+    A list that is given again replaces the one before. jsonargparse completes its items from those that had the same place:
+    an EarlyStopping got the ``verbose`` of the ModelCheckpoint that stood there (jsonargparse#478). Delete that part when the
+    items of a list are no longer matched by their place.
+
+    Torch's schedulers that a YAML cannot state are those of ``zamba_lcli.schedulers``, wherever a scheduler may be named.
+    """
+    if isinstance(val, list) and not kwargs.get("append"):
+        kwargs["prev_val"] = None
+    if is_scheduler(typehint):
+        val = with_statable_name(val)
+    return adapt_to_type(val, typehint, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+def is_scheduler(typehint: Any) -> bool:
+    """Returns whether a type is that of schedulers, or of functions that make one."""
+    if get_origin(typehint) is collections.abc.Callable and get_args(typehint):
+        returned = get_args(typehint)[-1]
+        return any(map(is_scheduler, (returned, *get_args(returned))))
+    return inspect.isclass(typehint) and issubclass(typehint, LRScheduler)
+
+
+def with_statable_name(val: Any) -> Any:
+    """Returns what is given for a scheduler, a name or with ``class_path``, with the name of the class here."""
+    if isinstance(val, str):
+        return statable_name(val)
+    if isinstance(val, NestedArg):  # --lr_scheduler.class_path NAME
+        return val._replace(val=statable_name(val.val)) if val.key == "class_path" else val
+    if isinstance(val, dict | Namespace) and isinstance(val.get("class_path"), str):
+        val = val.clone() if isinstance(val, Namespace) else dict(val)  # type: ignore[no-untyped-call]
+        val["class_path"] = statable_name(val["class_path"])
+    return val
+
+
+def mend_parsing() -> None:
+    """Puts the functions here in place of jsonargparse's."""
+    jsonargparse._typehints.adapt_typehints = adapt  # type: ignore[assignment]
+    jsonargparse._typehints.discard_init_args_on_class_path_change = forget_arguments_of_another_class
