@@ -5,11 +5,13 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from zamba_lcli import evaluation as ev
 
 CLASSES = 5
+SITES = [f"site {i % 8}" for i in range(200)]
 
 
 def sample(task, seed, clips=200, ties=False, classes=CLASSES):
@@ -68,6 +70,7 @@ def test_what_is_not_defined_is_nan_and_not_counted():
     assert scores.f1 == pytest.approx([2 / 3, 0.0, np.nan], nan_ok=True)
     assert np.isnan(scores.average_precision[1:]).all()
     assert ev.macro_f1(targets, named) == pytest.approx((2 / 3 + 0) / 2)  # the third class is not there
+    assert np.isnan(ev.macro_f1(targets[:, 2:], named[:, 2:]))
 
 
 def test_clips_with_several_labels_are_not_in_the_confusion_matrix():
@@ -82,9 +85,12 @@ def test_operating_points_are_on_scikit_learns_curve(seed, ties):
     targets, logits = sample("multilabel", seed, ties=ties)
     wanted, scores = targets[:, 0], logits[:, 0]
     false_rate, true_rate, _ = sk.roc_curve(wanted, scores, drop_intermediate=False)
-    for point in ev.operating_points(wanted, scores):
-        assert point.lost <= point.may_lose + 1e-9
-        allowed = 1 - true_rate <= point.may_lose + 1e-9
+    for point in ev.operating_points(wanted, scores, SITES):
+        if np.isnan(point.threshold):
+            continue
+        lowest = point.expected_lost * (wanted.sum() + 1)  # the threshold is the so-and-so-many-th lowest score
+        allowed = 1 - true_rate <= (lowest - 1) / wanted.sum() + 1e-9
+        assert point.expected_lost <= point.may_lose + 1e-9
         assert point.removed == pytest.approx((1 - false_rate)[allowed].max())
         assert point.lost == pytest.approx((scores[wanted] < point.threshold).mean())
         assert point.removed == pytest.approx((scores[~wanted] < point.threshold).mean())
@@ -93,35 +99,81 @@ def test_operating_points_are_on_scikit_learns_curve(seed, ties):
 def test_operating_points_by_hand():
     wanted = np.array([1] * 10 + [0] * 4, bool)
     scores = np.array([*range(1, 11), 0.5, 1.5, 2.5, 9.5], float)
-    one, two = ev.operating_points(wanted, scores, (0.1, 0.25))
-    assert (one.threshold, one.lost, one.removed) == (2.0, 0.1, 0.5)
-    assert (two.threshold, two.lost, two.removed) == (3.0, 0.2, 0.75)
-    assert ev.operating_points(np.ones(3, bool), np.ones(3)) == []
+    sites = ["a"] * 5 + ["b"] * 5 + ["c"] * 4
+    none, one, two = ev.operating_points(wanted, scores, sites, (0.09, 0.1, 0.25))
+    assert np.isnan([none.threshold, none.lost, none.removed, none.expected_lost]).all()  # 10 clips do not tell 9 %
+    assert (one.threshold, one.lost, one.removed, one.expected_lost) == (1.0, 0.0, 0.25, 1 / 11)
+    assert (two.threshold, two.lost, two.removed, two.expected_lost) == (2.0, 0.1, 0.5, 2 / 11)
+    # by the lowest of site b's five, 6, all of site a's are lost; by that of site a's, 1, none of b's
+    assert np.isnan(one.lost_at_new_sites)
+    assert two.lost_at_new_sites == 0.5
+    assert ev.operating_points(np.ones(3, bool), np.ones(3), ["a"] * 3) == []
+
+
+@pytest.mark.parametrize("clips", [10, 20, 100])
+def test_no_more_is_lost_of_other_clips_than_is_stated(clips):
+    chance = np.random.default_rng(clips)
+    lost = {share: [] for share in ev.LOST}
+    for _ in range(2000):
+        scores, others = chance.normal(size=clips + 1), chance.normal(size=1000)
+        for point in ev.operating_points(np.arange(clips + 1) < clips, scores, ["a"] * (clips + 1)):
+            lost[point.may_lose].append((others < point.threshold).mean())
+            assert np.isnan(point.threshold) == (clips < 1 / point.may_lose - 1 - 1e-9)
+    for share, found in lost.items():
+        if clips >= 1 / share - 1:
+            assert np.mean(found) <= share + 0.003, share
+            assert np.mean(found) == pytest.approx(np.floor(share * (clips + 1) + 1e-9) / (clips + 1), rel=0.1)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_calibration_error_is_torchmetrics(seed):
-    for task in ("multiclass", "multilabel"):
-        targets, logits = sample(task, seed)
-        probabilities = probabilities_of(logits, task)
-        found = ev.reliability(targets, probabilities, task)
-        if task == "multiclass":
-            truth = torch.from_numpy(targets.argmax(axis=1))
-            expected = multiclass_calibration_error(torch.from_numpy(probabilities), truth, CLASSES, n_bins=ev.BINS)
-            assert found.expected_calibration_error == pytest.approx(float(expected), abs=1e-6)
-        else:
-            # torchmetrics takes max(p, 1 - p) for the confidence of a binary answer; scikit-learn has the curve of p
-            share, mean = _curve(targets.ravel(), probabilities.ravel())
-            full = found.count > 0
-            assert found.accuracy[full] == pytest.approx(share)
-            assert found.confidence[full] == pytest.approx(mean)
-        assert found.count.sum() == (len(targets) if task == "multiclass" else targets.size)
+    targets, logits = sample("multiclass", seed)
+    probabilities = probabilities_of(logits, "multiclass")
+    truth = torch.from_numpy(targets.argmax(axis=1))
+    expected = multiclass_calibration_error(torch.from_numpy(probabilities), truth, CLASSES, n_bins=ev.BINS)
+    found = ev.reliability(targets, probabilities)
+    assert found.expected_calibration_error == pytest.approx(float(expected), abs=1e-6)
+    assert found.count.sum() == len(targets)
+    targets, logits = sample("multilabel", seed)
+    probabilities = probabilities_of(logits, "multilabel")
+    # of the top class; scikit-learn has the curve, as of any other class
+    top = probabilities.argmax(axis=1)
+    share, mean = calibration_curve(targets[np.arange(200), top], probabilities.max(axis=1), n_bins=ev.BINS)
+    found = ev.reliability(targets, probabilities)
+    full = found.count > 0
+    assert found.accuracy[full] == pytest.approx(share)
+    assert found.confidence[full] == pytest.approx(mean)
+    errors = []
+    for i in range(CLASSES):
+        share, mean = calibration_curve(targets[:, i], probabilities[:, i], n_bins=ev.BINS)
+        count = np.histogram(probabilities[:, i], np.linspace(0, 1, ev.BINS + 1))[0]
+        errors.append((abs(share - mean) * count[count > 0]).sum() / 200)
+    assert ev.class_wise_calibration_error(targets, probabilities) == pytest.approx(np.mean(errors))
 
 
-def _curve(truth, probabilities):
-    from sklearn.calibration import calibration_curve
+def test_a_multilabel_model_too_sure_of_its_top_class_is_told_so():
+    """The many classes that are surely absent do not hide it."""
+    chance = np.random.default_rng(0)
+    targets, probabilities = np.zeros((1000, 10), bool), np.full((1000, 10), 0.005)
+    targets[:, 0] = chance.random(1000) < 0.6
+    probabilities[:, 0] = 0.95
+    assert ev.reliability(targets, probabilities).expected_calibration_error == pytest.approx(0.35, abs=0.04)
+    assert ev.class_wise_calibration_error(targets, probabilities) == pytest.approx((0.35 + 9 * 0.005) / 10, abs=0.005)
 
-    return calibration_curve(truth, probabilities, n_bins=ev.BINS)
+
+@pytest.mark.parametrize("clips", [50, 200])
+def test_the_calibration_error_by_chance_is_that_of_a_calibrated_model(clips):
+    chance = np.random.default_rng(clips)
+    errors, by_chance = [], []
+    for i in range(300):
+        probabilities = torch.from_numpy(chance.normal(size=(clips, 4)) * 1.5).softmax(dim=1).numpy()
+        targets = np.array([chance.multinomial(1, p) for p in probabilities], bool)  # calibrated
+        errors.append(ev.reliability(targets, probabilities).expected_calibration_error)
+        if i < 10:
+            by_chance.append(ev.calibration_by_chance(probabilities))
+    assert np.mean([c.mean for c in by_chance]) == pytest.approx(np.mean(errors), rel=0.05)
+    assert np.mean(np.array(errors) < np.mean([c.high for c in by_chance])) == pytest.approx(0.95, abs=0.03)
+    assert np.mean(errors) > 0.05 * (50 / clips) ** 0.5  # by itself it would tell of a fault
 
 
 @pytest.mark.parametrize("task", ["multilabel", "multiclass"])
@@ -145,36 +197,3 @@ def test_the_temperature_is_the_best_one(task, factor):
 def test_a_model_that_is_never_wrong_has_a_temperature():
     targets = np.eye(3, dtype=bool)
     assert 0.01 <= ev.fit_temperature(targets, np.eye(3), "multiclass") < 0.1
-
-
-def test_one_site_tells_no_interval():
-    targets = np.eye(2, dtype=bool)[[0, 1, 1]]
-    overall, by_class = ev.bootstrap(targets, targets, targets.astype(float), ["a"] * 3)
-    assert np.isnan(overall["macro_f1"]).all()
-    assert np.isnan(by_class["f1"]).all()
-
-
-def test_intervals_draw_whole_sites():
-    targets, logits = sample("multiclass", 0, clips=60)
-    probabilities = probabilities_of(logits, "multiclass")
-    named = ev.decide(probabilities, "multiclass")
-    sites = [f"s{i % 6}" for i in range(60)]
-    overall, by_class = ev.bootstrap(targets, named, probabilities, sites, resamples=300)
-    # the same draws, clip by clip
-    draws = np.random.default_rng(0).multinomial(6, np.full(6, 1 / 6), size=300)
-    accuracies, f1s, first = [], [], []
-    for draw in draws:
-        clips = np.concatenate([np.flatnonzero(np.array(sites) == f"s{s}").repeat(n) for s, n in enumerate(draw)])
-        t, n = targets[clips], named[clips]
-        accuracies.append((t.argmax(1) == n.argmax(1)).mean())
-        f1s.append(sk.f1_score(t.argmax(1), n.argmax(1), average="macro"))
-        first.append(sk.recall_score(t[:, 0], n[:, 0], zero_division=np.nan))
-    assert overall["accuracy"] == pytest.approx(np.percentile(accuracies, ev.INTERVAL))
-    assert overall["macro_f1"] == pytest.approx(np.percentile(f1s, ev.INTERVAL))
-    assert by_class["recall"][0] == pytest.approx(np.nanpercentile(first, ev.INTERVAL))
-    # clips that are alike by site: drawn one by one the interval is too narrow
-    alike = np.repeat(np.eye(2, dtype=bool)[[0, 1, 0, 1, 0, 1]], 10, axis=0)
-    says = np.repeat(np.eye(2, dtype=bool)[[0, 0, 0, 1, 0, 1]], 10, axis=0)
-    by_site, _ = ev.bootstrap(alike, says, says.astype(float), np.repeat(np.arange(6), 10).astype(str))
-    by_clip, _ = ev.bootstrap(alike, says, says.astype(float), np.arange(60).astype(str))
-    assert np.diff(by_site["accuracy"]) > 2 * np.diff(by_clip["accuracy"])

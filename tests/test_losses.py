@@ -14,7 +14,14 @@ from torch import nn
 from zamba_lcli.cli import main
 from zamba_lcli.data import EvenlySpaced, ZambaVideoDataModule
 from zamba_lcli.errors import InputError
-from zamba_lcli.losses import SigmoidFocalLoss, SmoothedBCEWithLogitsLoss, SoftmaxFocalLoss, stated_loss
+from zamba_lcli.losses import (
+    SigmoidFocalLoss,
+    SmoothedBCEWithLogitsLoss,
+    SoftmaxFocalLoss,
+    prepare_loss,
+    stated_loss,
+    weighted_losses,
+)
 from zamba_lcli.models import SlowFast
 
 RUN = "runs/tiny/version_0"
@@ -131,6 +138,31 @@ def test_the_loss_is_what_the_yaml_says(zamba, rare, folder, caplog, task, loss,
     main([*args, "--data.labels", "val.csv", "--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=again"])
     again = scalars(folder / "again/lightning_logs/version_0")["val_loss"]
     assert again[-1][1] == pytest.approx(logged["val_loss"][-1][1], abs=1e-5)
+
+
+def test_class_weights_of_mixed_clips_are_torchs():
+    """Values and gradients, for targets between 0 and 1."""
+    chance = torch.Generator().manual_seed(0)
+    weights = torch.tensor([5.0, 0.2, 1.0])
+    for task in ("multiclass", "multilabel"):
+        logits = torch.randn(6, 3, generator=chance, requires_grad=True)
+        target = torch.rand(6, 3, generator=chance)
+        if task == "multiclass":
+            target = target / target.sum(dim=1, keepdim=True)
+            expected = F.cross_entropy(logits, target, weights, reduction="none")
+        else:
+            expected = F.binary_cross_entropy_with_logits(logits, target, pos_weight=weights, reduction="none")
+        found = weighted_losses(prepare_loss(None, task, 3), logits, target, weights, task)
+        assert torch.allclose(found, expected, atol=1e-6)
+        gradients = [torch.autograd.grad(value.mean(), logits, retain_graph=True)[0] for value in (found, expected)]
+        assert torch.allclose(*gradients, atol=1e-6)
+    # half of each of two classes, for which the model has the same logits: the heavier class must pull
+    logits, target = torch.zeros(1, 2, requires_grad=True), torch.tensor([[0.5, 0.5]])
+    losses = weighted_losses(
+        prepare_loss(None, "multiclass", 2), logits, target, torch.tensor([9.8, 0.2]), "multiclass"
+    )
+    (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    assert gradient.tolist() == [[pytest.approx(-2.4), pytest.approx(2.4)]]
 
 
 def test_a_checkpoint_predicts_resumes_and_tells_no_difference_that_is_none(zamba, rare, folder, capfd):

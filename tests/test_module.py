@@ -96,6 +96,16 @@ def test_multilabel_metrics_equal_scikit_learn(folder):
         )
 
 
+@pytest.mark.parametrize("task", ["multilabel", "multiclass"])
+def test_macro_f1_leaves_out_a_class_that_is_not_there(task, folder):
+    target = torch.eye(12)[[0, 0, 1]]
+    logits = 4 * torch.eye(12)[[0, 1, 1]] - 2  # of the classes 0 and 1 two clips each, one of them right
+    values = logged(logits, target, task, folder)
+    assert values["val_macro_f1"] == pytest.approx(2 / 3, abs=1e-6)
+    each = f1_score(target, logits > 0, average=None, zero_division=np.nan)
+    assert values["val_macro_f1"] == pytest.approx(np.nanmean(each), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("classes", "expected"),
     [(2, {1}), (3, {1}), (4, {1, 3}), (5, {1, 3}), (6, {1, 3, 5}), (10, {1, 3, 5}), (11, {1, 3, 5, 10})],

@@ -19,8 +19,7 @@ Floats: TypeAlias = NDArray[np.float64]
 LOST = (0.01, 0.02, 0.05, 0.10, 0.15)  # shares of animals that may be lost
 BINS = 15  # of reliability, as many as Guo et al. 2017 have
 TEMPERATURES = (0.01, 100.0)  # the lowest and the highest that is fitted
-RESAMPLES = 1000  # of the sites
-INTERVAL = (2.5, 97.5)  # percentiles: 95 % lie between
+CHANCE = 1000  # draws, of what a calibrated model would show
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,13 @@ def average_precision(target: Bools, scores: Floats) -> float:
 
 
 def macro_f1(targets: Bools, named: Bools) -> float:
-    """Returns the mean F1 of all classes that a clip has or is said to have; NaN without clips."""
+    """Returns the mean F1 of all classes that a clip has or that are predicted; NaN without any.
+
+    scikit-learn's ``f1_score(average="macro", zero_division=np.nan)``, as ``zamba_lcli.metrics.MacroF1`` has it in training.
+    """
     hits, false, missed = _counts(targets, named)
-    return float(_macro(hits, false, missed))
+    f1 = _share(2 * hits, 2 * hits + false + missed)
+    return float(np.nanmean(f1)) if not np.isnan(f1).all() else float("nan")
 
 
 def top_k_accuracy(targets: Bools, probabilities: Floats, k: int) -> float:
@@ -99,20 +102,29 @@ def confusion_matrix(targets: Bools, probabilities: Floats) -> NDArray[np.int64]
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold by which clips are sorted out, and what that does."""
+    """A threshold by which clips are sorted out, and what that does; NaN where there is none."""
 
     may_lose: float  # share of the clips to keep
     threshold: float  # clips are sorted out on the far side of it
     lost: float  # share of the clips to keep that are sorted out
     removed: float  # share of the clips to get rid of that are sorted out
+    expected_lost: float  # share to be lost of other clips of the same sites
+    lost_at_new_sites: float  # share lost at each site by the threshold of all other sites
 
 
-def operating_points(wanted: Bools, scores: Floats, may_lose: Sequence[float] = LOST) -> list[OperatingPoint]:
+def operating_points(
+    wanted: Bools, scores: Floats, sites: Sequence[str], may_lose: Sequence[float] = LOST
+) -> list[OperatingPoint]:
     """Returns, for each share that may be lost, the threshold that removes most: clips with a score below it are sorted out.
+
+    The threshold is the k-th lowest score of the n wanted clips. Of another clip like them the chance to be below it is
+    k / (n + 1) (Vovk's conformal prediction), so that k is the largest with which this is at most the share; n below
+    1 / share - 1 tell no threshold.
 
     Args:
         wanted: (clips,), clips to keep; all others are to be got rid of.
         scores: (clips,), the higher the more wanted.
+        sites: (clips,), the site of each clip.
         may_lose: Shares of the wanted clips.
 
     Returns:
@@ -120,15 +132,36 @@ def operating_points(wanted: Bools, scores: Floats, may_lose: Sequence[float] = 
     """
     if wanted.all() or not wanted.any():
         return []
-    kept_from = np.sort(scores[wanted])
+    site_of = np.asarray(sites, dtype=object).astype(str)
     points = []
     for share in may_lose:
-        # the threshold is a score of a wanted clip: as many as may be lost are strictly below it
-        position = min(int(np.floor(share * len(kept_from) + 1e-9)), len(kept_from) - 1)
-        threshold = float(kept_from[position])
-        lost, removed = (float((scores[clips] < threshold).mean()) for clips in (wanted, ~wanted))
-        points.append(OperatingPoint(share, threshold, lost, removed))
+        threshold, expected = _threshold(scores[wanted], share)
+        sorted_out = scores < threshold  # nothing, without a threshold
+        lost, removed = (sorted_out[clips].mean() for clips in (wanted, ~wanted))
+        if np.isnan(threshold):
+            lost = removed = np.nan
+        new_sites = _lost_at_new_sites(scores[wanted], site_of[wanted], share)
+        points.append(OperatingPoint(share, threshold, float(lost), float(removed), expected, new_sites))
     return points
+
+
+def _threshold(scores: Floats, share: float) -> tuple[float, float]:
+    """Returns the threshold for the scores of wanted clips, (n,), and the share of others to be lost; NaN for none."""
+    position = int(np.floor(share * (len(scores) + 1) + 1e-9)) - 1
+    if position < 0:
+        return float("nan"), float("nan")
+    return float(np.sort(scores)[position]), (position + 1) / (len(scores) + 1)
+
+
+def _lost_at_new_sites(scores: Floats, site_of: NDArray[Any], share: float) -> float:
+    """Returns the share of wanted clips below the threshold of the other sites' clips; NaN where these are too few."""
+    lost = clips = 0
+    for site in np.unique(site_of):
+        threshold, _ = _threshold(scores[site_of != site], share)
+        if not np.isnan(threshold):
+            lost += int((scores[site_of == site] < threshold).sum())
+            clips += int((site_of == site).sum())
+    return lost / clips if clips else float("nan")
 
 
 # ---- calibration -----------------------------------------------------------------------------------------------------
@@ -149,18 +182,42 @@ class Reliability:
         return float((np.abs(self.confidence - self.accuracy) * self.count)[full].sum() / self.count.sum())
 
 
-def reliability(targets: Bools, probabilities: Floats, task: Task, bins: int = BINS) -> Reliability:
-    """Returns how well probabilities are calibrated (Guo et al. 2017).
+def reliability(targets: Bools, probabilities: Floats, bins: int = BINS) -> Reliability:
+    """Returns how well the probability of the top class is calibrated (Guo et al. 2017), right being that it is a label."""
+    top = probabilities.argmax(axis=1)
+    return _reliability(probabilities.max(axis=1), targets[np.arange(len(top)), top], bins)
 
-    Of a multiclass model the confidence is the highest probability; of a multilabel model each probability of each class
-    counts by itself, right being that the clip has the label.
+
+def class_wise_calibration_error(targets: Bools, probabilities: Floats, bins: int = BINS) -> float:
+    """Returns the mean over classes of the calibration error of each class by itself, right being that a clip has the label.
+
+    All classes in the same bins would dilute it: the many that are surely absent hide the few that are not.
     """
-    if task == "multiclass":
-        top = probabilities.argmax(axis=1)
-        confidence = probabilities.max(axis=1)
-        right = targets[np.arange(len(top)), top]
-    else:
-        confidence, right = probabilities.ravel(), targets.ravel()
+    each = zip(probabilities.T, targets.T, strict=True)
+    return float(np.mean([_reliability(p, t, bins).expected_calibration_error for p, t in each]))
+
+
+@dataclass(frozen=True)
+class CalibrationByChance:
+    """The expected calibration error of a calibrated model with the same probabilities, by chance alone."""
+
+    mean: float
+    high: float  # 95 % of calibrated models are below it
+
+
+def calibration_by_chance(probabilities: Floats, bins: int = BINS, seed: int = 0) -> CalibrationByChance:
+    """Returns which calibration error is to be expected of so few clips of a perfectly calibrated model.
+
+    The error is a sum of absolute differences and so above 0 for any model, the more the fewer clips there are; to have what
+    it tells beyond chance, answers are drawn with the model's own probabilities (Broecker and Smith 2007).
+    """
+    confidence = probabilities.max(axis=1)
+    draws = np.random.default_rng(seed).random((CHANCE, len(confidence))) < confidence
+    errors = [_reliability(confidence, drawn, bins).expected_calibration_error for drawn in draws]
+    return CalibrationByChance(float(np.mean(errors)), float(np.percentile(errors, 95)))
+
+
+def _reliability(confidence: Floats, right: Bools, bins: int) -> Reliability:
     # (0, 1/bins], (1/bins, 2/bins] and so on; 0 is in the first
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(bin_of, minlength=bins)
@@ -205,73 +262,6 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, task: Task) -> t
     return torch.nn.functional.cross_entropy(logits, targets)
 
 
-# ---- intervals -------------------------------------------------------------------------------------------------------
-
-
-def bootstrap(
-    targets: Bools,
-    named: Bools,
-    probabilities: Floats,
-    groups: Sequence[str],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> tuple[dict[str, tuple[float, float]], dict[str, Floats]]:
-    """Returns 95 % intervals: percentiles of the scores of clips of groups that are drawn with replacement.
-
-    Clips of one site resemble each other; drawn one by one, they would make the intervals too narrow.
-
-    Args:
-        targets: See above, as ``named`` and ``probabilities``.
-        named: The classes the model names.
-        probabilities: Of the model.
-        groups: (clips,), the site of each clip, or what else to draw together.
-        resamples: How many times to draw.
-        seed: Changes what is drawn.
-
-    Returns:
-        Of ``accuracy`` (the top class is a label) and ``macro_f1`` the low and high ends; and of ``precision``, ``recall`` and
-        ``f1``, by class, float (classes, 2), NaN where a score is not defined, and everywhere if there is only one group, which
-        tells nothing of how groups differ.
-    """
-    _, group_of = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-    number = int(group_of.max()) + 1
-    if number == 1:
-        resamples = 0
-    draws = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=resamples)
-    top_is_right = targets[np.arange(len(targets)), probabilities.argmax(axis=1)]
-
-    def drawn(per_clip: NDArray[Any]) -> Floats:
-        """Sums (clips, ...) over the clips of each drawing, (resamples, ...)."""
-        sums = np.zeros((number, *per_clip.shape[1:]))
-        np.add.at(sums, group_of, per_clip)
-        summed: Floats = np.tensordot(draws.astype(np.float64), sums, axes=1)
-        return summed
-
-    hits, false, missed = drawn(targets & named), drawn(~targets & named), drawn(targets & ~named)
-    overall = {
-        "accuracy": drawn(top_is_right) / drawn(np.ones(len(targets))),
-        "macro_f1": _macro(hits, false, missed),
-    }
-    by_class = {
-        "precision": _share(hits, hits + false),
-        "recall": _share(hits, hits + missed),
-        "f1": _share(2 * hits, 2 * hits + false + missed),
-    }
-    intervals = {name: _interval(values) for name, values in overall.items()}
-    return intervals, {
-        name: np.array([_interval(values[:, i]) for i in range(values.shape[1])]) for name, values in by_class.items()
-    }
-
-
-def _interval(values: Floats) -> tuple[float, float]:
-    defined = values[~np.isnan(values)]
-    if not len(defined):
-        return float("nan"), float("nan")
-    low, high = np.percentile(defined, INTERVAL)
-    return float(low), float(high)
-
-
 # ---- helpers ---------------------------------------------------------------------------------------------------------
 
 
@@ -281,12 +271,6 @@ def _counts(targets: Bools, named: Bools) -> tuple[Floats, Floats, Floats]:
         both.sum(axis=0).astype(float) for both in (targets & named, ~targets & named, targets & ~named)
     )
     return hits, false, missed
-
-
-def _macro(hits: Floats, false: Floats, missed: Floats) -> Floats:
-    """Returns the mean F1 over the last axis, of the classes that are there or named."""
-    f1 = _share(2 * hits, 2 * hits + false + missed)
-    return _share(np.nansum(f1, axis=-1), (~np.isnan(f1)).sum(axis=-1))
 
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> Floats:

@@ -163,6 +163,36 @@ def check_takes_mixed_targets(loss: nn.Module, classes: int) -> None:
         )
 
 
+def weighted_losses(loss: nn.Module, logits: Tensor, target: Tensor, weights: Tensor, task: Task) -> Tensor:
+    """Returns the losses of clips, in which the term of each label is multiplied by the weight of its class.
+
+    So it is in torch: ``weight`` of ``cross_entropy``, ``pos_weight`` of ``binary_cross_entropy_with_logits``, for targets
+    between 0 and 1 as well.
+
+    Args:
+        loss: As ``prepare_loss`` returns it.
+        logits: Float (B, classes).
+        target: Float (B, classes), 1 where the clip has the label, between 0 and 1 for mixed clips.
+        weights: Float (classes,).
+        task: The model's task.
+
+    Returns:
+        Float (B,) for multiclass, (B, classes) for multilabel.
+    """
+    clips, classes = logits.shape
+    is_mixed = ((target > 0) & (target < 1)).any()
+    if task == "multilabel":
+        losses = loss(logits, target)
+        if not is_mixed:
+            return cast(Tensor, losses * (1 + target * (weights - 1)))
+        return cast(Tensor, losses + target * (weights - 1) * loss(logits, torch.ones_like(target)))
+    if not is_mixed:
+        return cast(Tensor, loss(logits, target.argmax(dim=1)) * (target @ weights))
+    each = torch.arange(classes, device=logits.device).repeat(clips)
+    of_class = loss(logits.repeat_interleave(classes, dim=0), each).view(clips, classes)  # if it were of that one alone
+    return cast(Tensor, loss(logits, target) + (target * (weights - 1) * of_class).sum(dim=1))
+
+
 def stated_loss(loss: nn.Module) -> dict[str, Any]:
     """Returns ``class_path`` and ``init_args`` of a loss built in Python, plain values as in a YAML."""
     init_args = {}

@@ -27,7 +27,6 @@ from torchmetrics.classification import (
     BinaryF1Score,
     BinaryPrecision,
     BinaryRecall,
-    MulticlassF1Score,
     MultilabelAccuracy,
     MultilabelF1Score,
     MultilabelPrecision,
@@ -42,7 +41,9 @@ from zamba_lcli.losses import (
     check_takes_mixed_targets,
     prepare_loss,
     stated_loss,
+    weighted_losses,
 )
+from zamba_lcli.metrics import MacroF1
 from zamba_lcli.schedulers import PER_BATCH
 from zamba_lcli.types import Batch, Interval, Prediction, Task, callbacks_of, run_seed, seed_for
 
@@ -347,13 +348,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     def configure_metrics(self) -> None:
         """Makes the metrics of each stage: loss, macro F1, top-1/3/5/10 accuracy, and per class for val and test."""
         classes = len(self.class_names)
-        overall: dict[str, Metric | MetricCollection] = {
-            "macro_f1": MulticlassF1Score(classes, average="macro")
-            if self.task == "multiclass"
-            else BinaryF1Score()
-            if classes == 1
-            else MultilabelF1Score(classes, average="macro")
-        }
+        overall: dict[str, Metric | MetricCollection] = {"macro_f1": MacroF1(classes)}
         overall |= {f"top_{k}_accuracy": TopKAccuracy(k) for k in (1, 3, 5, 10) if k < classes}
         # Each class against all others, which a multiclass model answers with its one choice.
         per_class: dict[str, Metric | MetricCollection]
@@ -521,13 +516,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             logits: Float (B, classes).
             target: Float (B, classes), 1 where the clip has the label, between 0 and 1 for mixed clips.
         """
-        weights = self._weight_of_class.to(target)  # (classes,)
-        if self.task == "multilabel":
-            losses = self.loss(logits, target) * (1 + target * (weights - 1))  # (B, classes)
-        else:
-            is_mixed = (target.amax(dim=1) < 1).any()
-            losses = self.loss(logits, target if is_mixed else target.argmax(dim=1)) * (target @ weights)  # (B,)
-        return cast(Tensor, losses.mean())
+        return weighted_losses(self.loss, logits, target, self._weight_of_class.to(target), self.task).mean()
 
     def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
         """Returns the batch's mean loss and its logits, and counts its clips in the stage's metrics."""

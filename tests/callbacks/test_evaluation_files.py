@@ -136,6 +136,14 @@ def test_a_multilabel_model(zamba, clips, folder):
         average.append(sk.average_precision_score(truth[:, i], probabilities[:, i]))
         assert float(row["average_precision"]) == pytest.approx(average[-1], abs=1e-5)
     assert metrics["mean_average_precision"] == pytest.approx(np.mean(average), abs=1e-5)
+    logged = scalars(found)["test_macro_f1"][-1][1]
+    assert metrics["macro_f1"] == pytest.approx(
+        np.nanmean(
+            [sk.f1_score(t, p, zero_division=np.nan) for t, p in zip(truth.T, probabilities.T > 0.5, strict=True)]
+        )
+    )
+    assert logged == pytest.approx(metrics["macro_f1"], abs=1e-6)
+    assert "Intervals by clips are too narrow" in (found / "report.html").read_text()
     right = truth[np.arange(len(truth)), probabilities.argmax(axis=1)]
     assert metrics["accuracy"] == pytest.approx(right.mean(), abs=1e-5)
     assert (found / "report.html").exists()
@@ -147,9 +155,14 @@ def test_operating_points_say_what_they_do(tested):
     assert {row["class"] for row in points} == set(NAMES)
     assert [float(row["may_lose"]) for row in points[:5]] == [0.01, 0.02, 0.05, 0.1, 0.15]
     for point in points:
-        name, threshold = point["class"], float(point["threshold"])
-        assert point["sorted_out"] == ("above" if name == "blank" else "below")
+        name = point["class"]
         wanted = [(row["labels"] != "blank") if name == "blank" else row["labels"] == name for row in rows]
+        assert int(point["wanted_clips"]) == sum(wanted)
+        if sum(wanted) < 1 / float(point["may_lose"]) - 1:
+            assert {point[key] for key in ("threshold", "lost", "removed", "expected_lost")} == {""}
+            continue
+        threshold = float(point["threshold"])
+        assert point["sorted_out"] == ("above" if name == "blank" else "below")
         scores = np.array([float(row[name]) for row in rows])
         out = scores > threshold + 2e-6 if name == "blank" else scores < threshold - 2e-6
         wanted = np.array(wanted)
@@ -167,7 +180,7 @@ def test_the_temperature_is_used_by_predict(tested, fitted, clips, folder, predi
     report = (tested / "report.html").read_text()
     assert "fitted on 4 val clips" in report  # too few
     assert "fitted on 4 val clips" in metrics["fitted_temperature"]["doubt"]
-    assert "drawn from 3 sites are too narrow" in report
+    assert "Intervals from 3 sites are rough" in report
     assert {row["temperature"] for row in read_csv(tested / "operating_points.csv")} == {"1"}
     plain = predict(fitted / "checkpoints/last.ckpt", clips, output_dir="plain")
     cooled = predict(

@@ -21,12 +21,13 @@ from zamba_lcli.callbacks.formats import BLANK, is_called, printable
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.previews import read_previews
 from zamba_lcli.errors import InputError
+from zamba_lcli.intervals import site_intervals
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 from zamba_lcli.report import Report, ReportClip, spread
 from zamba_lcli.types import Batch, Task
 
 ENOUGH_CLIPS = 50  # to fit a temperature on
-ENOUGH_SITES = 5  # for intervals to mean something
+ENOUGH_SITES = 8  # for intervals that hold what they promise
 
 
 @dataclass
@@ -44,6 +45,11 @@ class Answers:
     failed: dict[str, str] = field(default_factory=dict)  # filepath of what could not be read: reason
 
     @property
+    def groups(self) -> list[str]:
+        """The site of each clip; a clip without one is a site of its own."""
+        return [site or f"\0{path}" for site, path in zip(self.sites or self.filepaths, self.filepaths, strict=True)]
+
+    @property
     def probabilities(self) -> NDArray[np.float64]:
         """(clips, classes)."""
         scaled = torch.from_numpy(self.logits / self.temperature)
@@ -53,29 +59,29 @@ class Answers:
 class Evaluation(Callback):
     """Writes what ``zamba test`` finds out to the run folder: scores, mistakes, thresholds and how sure the model may be.
 
-    - ``metrics.json``: the scores of all clips together, with 95 % intervals from drawing sites (without sites: clips) with
-      replacement, and the temperature that makes the val clips most likely.
+    - ``metrics.json``: the scores of all clips together, with 95 % intervals for sites like these (without sites: by clips,
+      which are too narrow), the calibration error of the top class beside that of a calibrated model of as many clips,
+      and the temperature that makes the val clips most likely.
     - ``per_class.csv``, ``per_site.csv``, ``confusion_matrix.csv`` (clips with one label; rows are the truth).
     - ``predictions.csv``: each clip of the holdout with its labels and probabilities, those that could not be read with why.
     - ``operating_points.csv``: thresholds, and which share of the clips they sort out when 1 to 15 % of those that are wanted
-      may be lost, chosen and counted on the holdout itself: on other clips a little more is lost. Of ``blank``: sorted out is
-      what has a higher probability of it, wanted is all that is not blank. Of another class: sorted out is what has a lower
-      probability of it, wanted is what has the class.
-    - ``calibration.csv``: how often the model is right where it is so sure.
+      may be lost: of these clips (``lost``), of other clips of the same sites (``expected_lost``), and at each site by the
+      threshold of all other sites (``lost_at_new_sites``). Without a threshold where there are too few clips to tell one. Of
+      ``blank``: sorted out is what has a higher probability of it, wanted is all that is not blank. Of another class: sorted
+      out is what has a lower probability of it, wanted is what has the class.
+    - ``calibration.csv``: how often the top class is right where the model is so sure of it.
     - ``calibrated.yaml``: for ``zamba predict --config``, the temperature.
 
     - ``report.html``: all of this to look at, with moving pictures of clips, mistakes first; one file without a network.
 
     Args:
         blank: The classes of clips with nothing to see, in any case; none of them need be there.
-        resamples: How many times sites are drawn.
         previews: How many clips have pictures in the report.
     """
 
-    def __init__(self, blank: tuple[str, ...] = BLANK, resamples: int = ev.RESAMPLES, previews: int = 100) -> None:
+    def __init__(self, blank: tuple[str, ...] = BLANK, previews: int = 100) -> None:
         """Keeps the arguments; see the class."""
         self.blank = blank
-        self.resamples = resamples
         self.previews = previews
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -141,12 +147,8 @@ class Evaluation(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         named = ev.decide(holdout.probabilities, holdout.task)
         scores = ev.class_scores(holdout.targets, named, holdout.probabilities)
-        groups = holdout.sites or holdout.filepaths
-        # a clip without a site is a site of its own
-        groups = [group or f"\0{path}" for group, path in zip(groups, holdout.filepaths, strict=True)]
-        intervals, by_class = ev.bootstrap(
-            holdout.targets, named, holdout.probabilities, groups, resamples=self.resamples
-        )
+        groups = holdout.groups
+        intervals, by_class = site_intervals(holdout.targets, named, holdout.probabilities, groups)
         drawn = "clips" if holdout.sites is None else "sites"
         metrics: dict[str, Any] = {
             "checkpoint": checkpoint,
@@ -166,8 +168,7 @@ class Evaluation(Callback):
             "temperature": holdout.temperature,
         }
         notes = [f"Checkpoint: {checkpoint}"] if checkpoint else []
-        if 1 < (number := len(set(groups))) < ENOUGH_SITES:
-            notes.append(f"Intervals drawn from {number} {drawn} are too narrow: {ENOUGH_SITES} or more are needed.")
+        notes += _doubts_of_intervals(holdout)
         if val is not None and len(val.targets):
             fitted = ev.fit_temperature(val.targets, val.logits, val.task)
             doubt = _doubt(fitted, len(val.targets))
@@ -204,19 +205,23 @@ class Evaluation(Callback):
         chosen = mistakes + [others[i] for i in spread([float(highest[i]) for i in others], left) if left > 0]
         found = read_previews([holdout.paths[i] for i in chosen])
         pictures = {i: preview for i, preview in zip(chosen, found, strict=True) if preview is not None}
-        low, high = metrics["intervals_95"]["macro_f1"]
         drawn = metrics["intervals_95"]["drawn"]
-        between = f"not known from one of the {drawn}" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+        between = {}
+        for name in ("accuracy", "macro_f1"):
+            low, high = metrics["intervals_95"][name]
+            between[name] = f"not known from one of the {drawn}" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
         Report(
             title=f"Test on {len(holdout.targets)} clips",
             summary=[
                 ("clips", str(len(holdout.targets))),
                 ("could not be read", str(len(holdout.failed))),
                 ("accuracy", f"{metrics['accuracy']:.3f}"),
+                (f"accuracy, 95 % interval by {drawn}", between["accuracy"]),
                 ("macro F1", f"{metrics['macro_f1']:.3f}"),
-                (f"macro F1, 95 % interval by {drawn}", between),
+                (f"macro F1, 95 % interval by {drawn}", between["macro_f1"]),
                 ("mean average precision", f"{metrics['mean_average_precision']:.3f}"),
-                ("expected calibration error", f"{metrics['expected_calibration_error']:.3f}"),
+                ("calibration error of the top class", f"{metrics['expected_calibration_error']:.3f}"),
+                ("of a calibrated model, by chance", f"{metrics['calibration_error_by_chance']['mean']:.3f}"),
             ],
             class_names=holdout.class_names,
             columns=["clips", "precision", "recall", "F1", "average precision"],
@@ -271,10 +276,21 @@ class Evaluation(Callback):
         _write(folder / "confusion_matrix.csv", ["true", *names], rows)
         _write(
             folder / "operating_points.csv",
-            ["class", "may_lose", "sorted_out", "threshold", "lost", "removed", "temperature"],
+            [
+                "class",
+                "may_lose",
+                "sorted_out",
+                "threshold",
+                "lost",
+                "removed",
+                "temperature",
+                "wanted_clips",
+                "expected_lost",
+                "lost_at_new_sites",
+            ],
             self._operating_rows(holdout),
         )
-        found = ev.reliability(holdout.targets, holdout.probabilities, holdout.task)
+        found = ev.reliability(holdout.targets, holdout.probabilities)
         bins = len(found.count)
         _write(
             folder / "calibration.csv",
@@ -292,10 +308,11 @@ class Evaluation(Callback):
             is_blank = is_called(name, self.blank)
             wanted = ~holdout.targets[:, i] if is_blank else holdout.targets[:, i]
             scores = holdout.probabilities[:, i]
-            for point in ev.operating_points(wanted, -scores if is_blank else scores):
+            for point in ev.operating_points(wanted, -scores if is_blank else scores, holdout.groups):
                 threshold = -point.threshold if is_blank else point.threshold
                 rule = "above" if is_blank else "below"
-                yield [name, point.may_lose, rule, threshold, point.lost, point.removed, holdout.temperature]
+                of_these = [threshold, point.lost, point.removed, holdout.temperature, wanted.sum()]
+                yield [name, point.may_lose, rule, *of_these, point.expected_lost, point.lost_at_new_sites]
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------------
@@ -344,14 +361,35 @@ def _answers(
     )
 
 
-def _calibration(answers: Answers, temperature: float) -> dict[str, float]:
+def _calibration(answers: Answers, temperature: float) -> dict[str, Any]:
     scaled = Answers(**{**vars(answers), "temperature": temperature})
-    found = ev.reliability(scaled.targets, scaled.probabilities, scaled.task)
-    likelihood = ev.negative_log_likelihood(scaled.targets, scaled.logits, scaled.task, temperature)
+    error = ev.reliability(scaled.targets, scaled.probabilities).expected_calibration_error
+    chance = ev.calibration_by_chance(scaled.probabilities)
     return {
-        "expected_calibration_error": found.expected_calibration_error,
-        "negative_log_likelihood": likelihood,
+        "expected_calibration_error": error,
+        "calibration_error_by_chance": {"mean": chance.mean, "below_95_percent": chance.high},
+        "calibration_error_beyond_chance": max(0.0, error - chance.mean),
+        "class_wise_calibration_error": ev.class_wise_calibration_error(scaled.targets, scaled.probabilities),
+        "negative_log_likelihood": ev.negative_log_likelihood(scaled.targets, scaled.logits, scaled.task, temperature),
     }
+
+
+def _doubts_of_intervals(answers: Answers) -> list[str]:
+    """Returns what keeps the intervals from holding what they promise."""
+    if answers.sites is None:
+        return [
+            "Intervals by clips are too narrow: clips of one site resemble each other. Give the labels a column site."
+        ]
+    groups = np.array(answers.groups, dtype=object)
+    number, notes = len(set(groups)), []
+    if 1 < number < ENOUGH_SITES:
+        notes.append(f"Intervals from {number} sites are rough: {ENOUGH_SITES} or more are needed.")
+    if loose := sum(not site for site in answers.sites):
+        notes.append(f"{loose} clips have no site and count as a site each, which makes intervals too narrow.")
+    of_class = [len(set(groups[has])) for has in answers.targets.T]
+    if alone := [name for name, sites in zip(answers.class_names, of_class, strict=True) if sites == 1]:
+        notes.append(f"At one site only, so that their scores tell nothing of other sites: {', '.join(alone)}.")
+    return notes
 
 
 def _site_rows(answers: Answers) -> Iterable[list[Any]]:
