@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from torchvision import tv_tensors
 
+from zamba_lcli.data import pictures
 from zamba_lcli.data.cache import FrameCache
 from zamba_lcli.data.dataset import ClipDataset, ClipItem, Drawn, EachClipOnceSampler, ShuffledSampler
 from zamba_lcli.data.demo import DemoClips
@@ -548,6 +549,7 @@ class ZambaVideoDataModule(LightningDataModule):
             "size": [self.height, self.width],
             "crop_bottom_pixels": self.crop_bottom_pixels,
             "max_damaged": self.max_damaged,
+            "pictures": pictures.VERSION,
         }
 
     def dataset(self, split: str) -> ClipDataset:

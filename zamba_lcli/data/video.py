@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from zamba_lcli.data.opening import Deadline, open_clip
 from zamba_lcli.data.opening import UnreadableClipError as UnreadableClipError
+from zamba_lcli.data.pictures import PictureMaker, upright
 from zamba_lcli.data.sampling import ContentSampling, FrameSampling, Timeline, TooShortError
 
 if TYPE_CHECKING:  # imported by the functions that need it: --help reads no clip
@@ -83,8 +84,7 @@ def upright_size(path: Path) -> tuple[int, int]:
     container, stream = open_clip(path, deadline)
     with container:
         for frame in _frames(container, stream, deadline, None):
-            sideways = round(frame.rotation / 90) % 2 == 1
-            return (frame.width, frame.height) if sideways else (frame.height, frame.width)
+            return upright(frame)
     raise UnreadableClipError("no frame of it can be decoded")
 
 
@@ -257,9 +257,7 @@ def _decode(
     """
     from av.error import FFmpegError
 
-    def picture(frame: VideoFrame) -> NDArray[np.uint8]:
-        return _picture(frame, height, width, crop_bottom_pixels)
-
+    picture = PictureMaker(height, width, crop_bottom_pixels)
     container, stream = open_clip(path, deadline)
     delivered: dict[int, tuple[int, NDArray[np.uint8]]] = {}
     remaining = iter(wanted)
@@ -351,18 +349,3 @@ def _ticks(frame: VideoFrame) -> int:
     ticks = frame.pts if frame.pts is not None else frame.dts
     assert ticks is not None
     return ticks
-
-
-def _picture(frame: VideoFrame, height: int, width: int, crop_bottom_pixels: int) -> NDArray[np.uint8]:
-    """Returns a frame upright, cropped and scaled: uint8 (height, width, 3)."""
-    quarter_turns = round(frame.rotation / 90) % 4
-    sideways = quarter_turns % 2 == 1
-    full_height = frame.width if sideways else frame.height
-    if crop_bottom_pixels >= full_height:
-        raise UnreadableClipError(f"crop_bottom_pixels is {crop_bottom_pixels}, but the picture has {full_height} rows")
-    # Scaled to a height of which the bar is cut off: cheaper than a full-size RGB picture to cut it from.
-    scaled_height = round(height * full_height / (full_height - crop_bottom_pixels))
-    # "area" averages all pixels that fall into one, without the aliasing of point sampling
-    size = (scaled_height, width) if sideways else (width, scaled_height)
-    rgb = frame.reformat(width=size[0], height=size[1], format="rgb24", interpolation="AREA").to_ndarray()
-    return np.ascontiguousarray(np.rot90(rgb, quarter_turns)[:height])
