@@ -1,7 +1,8 @@
 """What happens around the steps of a run."""
 
 from zamba_lcli.callbacks.averaging import ZambaEMAWeightAveraging, ZambaWeightAveraging
-from zamba_lcli.callbacks.camtrap_dp import CamtrapDPObservations, CamtrapDPPackage
+from zamba_lcli.callbacks.camtrap_dp import CamtrapDPObservations
+from zamba_lcli.callbacks.camtrap_dp_package import CamtrapDPPackage
 from zamba_lcli.callbacks.evaluation import Evaluation
 from zamba_lcli.callbacks.features import FrozenFeatureCache
 from zamba_lcli.callbacks.figures import TensorBoardFigures

@@ -11,7 +11,9 @@ from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil, floor
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from pytorch_lightning.utilities import rank_zero_warn
 
 from zamba_lcli.callbacks.formats import (
     BLANK,
@@ -23,49 +25,27 @@ from zamba_lcli.callbacks.formats import (
     check_thresholds,
     is_called,
 )
-from zamba_lcli.data.camtrap_dp import DESCRIPTOR, MISSING_VALUES
+from zamba_lcli.data import camtrap_dp_terms as terms
+from zamba_lcli.data.camtrap_dp import DESCRIPTOR
+from zamba_lcli.data.camtrap_dp_terms import format_time, parse_time
+from zamba_lcli.data.tables import Problems, Record, parse_cells, read_text, records, separator_in
 from zamba_lcli.errors import InputError
 
-if TYPE_CHECKING:  # it takes long to import
-    import pandas as pd
-
 ObservationType: TypeAlias = Literal["animal", "human", "vehicle", "blank"]
-SamplingDesign: TypeAlias = Literal[
-    "simpleRandom", "systematicRandom", "clusteredRandom", "experimental", "targeted", "opportunistic"
-]
 TYPES: dict[ObservationType, tuple[str, ...]] = {"blank": BLANK, "human": PEOPLE, "vehicle": VEHICLES}
-SCHEMAS = "https://raw.githubusercontent.com/tdwg/camtrap-dp/1.0.2"
-COLUMNS = {  # all must be there, https://camtrap-dp.tdwg.org/data
-    "deployments": (
-        "deploymentID,locationID,locationName,latitude,longitude,coordinateUncertainty,deploymentStart,deploymentEnd,setupBy,"
-        "cameraID,cameraModel,cameraDelay,cameraHeight,cameraDepth,cameraTilt,cameraHeading,detectionDistance,timestampIssues,"
-        "baitUse,featureType,habitat,deploymentGroups,deploymentTags,deploymentComments"
-    ),
-    "media": (
-        "mediaID,deploymentID,captureMethod,timestamp,filePath,filePublic,fileName,fileMediatype,exifData,favorite,"
-        "mediaComments"
-    ),
-    "observations": (
-        "observationID,deploymentID,mediaID,eventID,eventStart,eventEnd,observationLevel,observationType,cameraSetupType,"
-        "scientificName,count,lifeStage,sex,behavior,individualID,individualPositionRadius,individualPositionAngle,"
-        "individualSpeed,bboxX,bboxY,bboxWidth,bboxHeight,classificationMethod,classifiedBy,classificationTimestamp,"
-        "classificationProbability,observationTags,observationComments"
-    ),
-}
-MEDIATYPES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "quicktime", ".avi": "x-msvideo", ".mkv": "x-matroska"}
-MEDIATYPES |= {".wmv": "x-ms-wmv", ".asf": "x-ms-asf", ".webm": "webm", ".mpg": "mpeg", ".mpeg": "mpeg", ".3gp": "3gpp"}
+COLUMNS = {table: ",".join(terms.column_names(table)) for table in terms.TABLES}  # all must be there
+MAX_TOLD = 5  # values of a package that the standard does not know, named in the log
 
 
-TRUTH = ("true", "True", "TRUE", "1", "false", "False", "FALSE", "0")
-MEDIA_VALUES = {  # column -> what may stand in it
-    "filePublic": (TRUTH, "true or false"),
-    "favorite": ((*TRUTH, ""), "true, false or empty"),
-    "captureMethod": (("activityDetection", "timeLapse", ""), "activityDetection, timeLapse or empty"),
-}
+class CamtrapTable(NamedTuple):
+    """A table as it is, as text."""
+
+    names: list[str]  # of its columns
+    rows: list[Record]
 
 
 @dataclass(frozen=True)
-class _Media:
+class Media:
     """A row of the table media, as far as observations need it."""
 
     media_id: str
@@ -138,7 +118,7 @@ class CamtrapDP(PredictionFormat):
         """Returns the file that says which media there are."""
 
     @abstractmethod
-    def _media(self) -> dict[str, _Media]:
+    def _media(self) -> dict[str, Media]:
         """Returns the media by their absolute paths."""
 
     @abstractmethod
@@ -157,7 +137,7 @@ class CamtrapDP(PredictionFormat):
                 "WritePredictions another output_dir, or move it."
             )
 
-    def _observations(self, clip: PredictedClip, media: _Media, run: PredictionRun) -> Iterator[dict[str, str]]:
+    def _observations(self, clip: PredictedClip, media: Media, run: PredictionRun) -> Iterator[dict[str, str]]:
         """Yields the rows of a clip."""
         base = {
             "deploymentID": media.deployment_id,
@@ -168,7 +148,7 @@ class CamtrapDP(PredictionFormat):
             "classificationTimestamp": clip.predicted_at,
         }
         if clip.error:
-            begin = _time(media.timestamp)
+            begin = format_time(media.timestamp)
             yield {
                 **{key: value for key, value in base.items() if not key.startswith("classif")},
                 "observationID": _identifier(base, "unclassified"),
@@ -182,8 +162,8 @@ class CamtrapDP(PredictionFormat):
             # a single part is the whole clip
             start, end = (0.0, clip.duration) if len(clip.parts) == 1 else (part.times[0], part.times[-1])
             section = {
-                "eventStart": _time(media.timestamp + timedelta(seconds=floor(start))),
-                "eventEnd": _time(media.timestamp + timedelta(seconds=ceil(end))),
+                "eventStart": format_time(media.timestamp + timedelta(seconds=floor(start))),
+                "eventEnd": format_time(media.timestamp + timedelta(seconds=ceil(end))),
             }
             for name, seen in self._seen(part.probabilities, run):
                 yield {**base, **section, "observationID": _identifier(base, str(number), name, *seen.values()), **seen}
@@ -234,8 +214,8 @@ class CamtrapDPObservations(CamtrapDP):
     def check(self, run: PredictionRun) -> None:
         """Refuses a package that is not whole, and one that the package written would take the place of."""
         self._refuse_to_lose("package", self._source().parent, run)
-        self._table("observations")
         super().check(run)
+        self._tell_unknown_values()
 
     def _source(self) -> Path:
         path = Path(self.package)
@@ -244,14 +224,14 @@ class CamtrapDPObservations(CamtrapDP):
     def _package(self) -> dict[str, Any]:
         source = self._source()
         try:
-            package = json.loads(source.read_text(encoding="utf-8"))
+            package = json.loads(source.read_text(encoding="utf-8-sig"))
             resources = {resource["name"]: resource for resource in package["resources"]}
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(
                 f"package: {source.absolute()} is not the {DESCRIPTOR} of a package in Camtrap DP. Give its folder; unpack "
                 "a zip first."
             ) from None
-        for name in COLUMNS:
+        for name in terms.TABLES:
             paths = _paths(resources.get(name, {}))
             if len(paths) != 1:
                 raise InputError(f"package: {source.absolute()} must name one file for {name} in its resources.")
@@ -265,17 +245,49 @@ class CamtrapDPObservations(CamtrapDP):
                     raise InputError(f"package: there is no file {source.parent.absolute() / path}. Unpack it whole.")
         return {**package, "resources": list(resources.values())}
 
-    def _table(self, name: str) -> "pd.DataFrame":
+    def _table(self, name: terms.Table, problems: Problems) -> CamtrapTable:
         resource = next(r for r in self._package()["resources"] if r["name"] == name)
         dialect = resource.get("dialect") if isinstance(resource.get("dialect"), dict) else {}
         separator = str({**dialect, **(dialect.get("csv") or {})}.get("delimiter", ","))
-        path = self._source().parent / _paths(resource)[0]
-        return _read(path, separator, str(resource.get("encoding", "utf-8")))
+        (path,) = _paths(resource)
+        file, encoding = self._source().parent / path, str(resource.get("encoding", "utf-8"))
+        return read_camtrap_table(file, "package", problems, named=path, separator=separator, encoding=encoding)
 
-    def _media(self) -> dict[str, _Media]:
+    def _tell_unknown_values(self) -> None:
+        """Says in the log what the standard does not know in the package: it was there before, and is passed on."""
+        source = self._source()
+        found: list[str] = []
+        for name in terms.TABLES:
+            problems = Problems(source, "package")
+            table = self._table(name, problems)
+            problems.raise_if_any()
+            lacking = [column for column in terms.column_names(name) if column not in table.names]
+            if lacking and name != "observations":  # which get all
+                found.append(f"{name} without {', '.join(lacking)}")
+            terms.check_rows(name, table.rows, problems)
+            of_lacking = {f"the {column} is empty" for column in lacking}
+            found += [f"{place}: {what}" for place, what, _ in problems.found if what not in of_lacking]
+        if found:
+            more = f" and {len(found) - MAX_TOLD} more" if len(found) > MAX_TOLD else ""
+            rank_zero_warn(
+                f"{source} is not valid Camtrap DP {terms.version()}, and what is added to it does not mend that: "
+                f"{'; '.join(found[:MAX_TOLD])}{more}."
+            )
+
+    def _media(self) -> dict[str, Media]:
         folder = self._source().parent if self.media_dir is None else Path(self.media_dir)
-        known = set(self._table("deployments")["deploymentID"])
-        return _media_in(self._table("media"), self._source(), folder, known)
+        problems = Problems(self._source(), "package")
+        deployments, media = self._table("deployments", problems), self._table("media", problems)
+        for name, needed, table in (
+            ("deployments", ["deploymentID"], deployments),
+            ("media", ["mediaID", "deploymentID", "timestamp", "filePath"], media),
+        ):
+            if lacking := [column for column in needed if column not in table.names]:
+                raise InputError(f"package: {self._source()}: the table {name} has no column {lacking[0]}.")
+        known = {record["deploymentID"]: None for _, record in deployments.rows}
+        found = media_in(media.rows, folder, known, problems)
+        problems.raise_if_any()
+        return found
 
     def _begin(self, folder: Path) -> list[str]:
         package = self._package()
@@ -284,163 +296,106 @@ class CamtrapDPObservations(CamtrapDP):
                 target = folder / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self._source().parent / path, target)
-        table = self._table("observations")
-        columns = [*table.columns, *(name for name in _columns("observations") if name not in table.columns)]
-        table.reindex(columns=columns, fill_value="").to_csv(folder / "observations.csv", index=False)
+        problems = Problems(self._source(), "package")
+        table = self._table("observations", problems)
+        problems.raise_if_any()
+        columns = self._observation_columns(table.names)
+        write_table(folder / "observations.csv", columns, (record for _, record in table.rows))
         return columns
+
+    def _observation_columns(self, names: Sequence[str]) -> list[str]:
+        """Returns the columns written: those of the package and of the standard, in the order that the schema wants."""
+        standard = terms.column_names("observations")
+        if isinstance(self._resource_of_observations(self._package()).get("schema"), dict):
+            return [*names, *(name for name in standard if name not in names)]
+        return [*standard, *(name for name in names if name not in standard)]
+
+    @staticmethod
+    def _resource_of_observations(package: Mapping[str, Any]) -> dict[str, Any]:
+        resource: dict[str, Any] = next(r for r in package["resources"] if r["name"] == "observations")
+        return resource
 
     def _descriptor(self, scientific_names: Sequence[str]) -> dict[str, Any]:
         package = self._package()
-        for resource in package["resources"]:
-            if resource["name"] == "observations":
-                for key in ("dialect", "encoding", "bytes", "hash"):  # of the file as it was
-                    resource.pop(key, None)
-                resource["path"] = "observations.csv"
+        resource = self._resource_of_observations(package)
+        for key in ("dialect", "encoding", "bytes", "hash"):  # of the file as it was
+            resource.pop(key, None)
+        resource["path"] = "observations.csv"
+        if isinstance(schema := resource.get("schema"), dict):  # else it is the standard's, by its address
+            fields = schema.get("fields") or []
+            described = {field.get("name") for field in fields}
+            added = [dict(c.descriptor) for c in terms.columns("observations") if c.name not in described]
+            resource["schema"] = {**schema, "fields": [*fields, *added]}
         listed = package.get("taxonomic") or []
         known = {taxon.get("scientificName") for taxon in listed}
         package["taxonomic"] = [*listed, *({"scientificName": name} for name in scientific_names if name not in known)]
         project = package.get("project")
         if isinstance(project, dict) and "media" not in (levels := project.get("observationLevel") or []):
             project["observationLevel"] = [*levels, "media"]
-        package["created"] = _time(datetime.now(UTC))
+        package["created"] = format_time(datetime.now(UTC))
         return package
-
-
-@dataclass(frozen=True)
-class CamtrapDPPackage(CamtrapDP):
-    """Makes a package from a table of deployments and one of the clips.
-
-    Args:
-        deployments: Table (CSV) with the columns that Camtrap DP requires of deployments, ``deploymentID``, ``latitude``,
-            ``longitude``, ``deploymentStart`` and ``deploymentEnd``, and whichever of the others.
-        media: Table (CSV) with ``filePath``, ``deploymentID`` and ``timestamp`` of each clip, and whichever of the other
-            columns of Camtrap DP's media. Times have a zone, as in 2020-05-30T04:57:37+02:00.
-        title: Title of the project.
-        sampling_design: How the places of the cameras were chosen.
-        capture_method: What makes the cameras record: ``activityDetection``, ``timeLapse`` or both.
-        contributors: Who made it: for each a ``title``, the name, and maybe ``role``, ``email``, ``path`` and ``organization``.
-        individual_animals: Whether the project tells individuals apart.
-        file_public: Whether the clips may be seen by all, where the table of media has no ``filePublic``.
-        threshold: See ``CamtrapDP``, as for all the following.
-        observation_types: See there.
-        scientific_names: See there.
-        media_dir: See there.
-    """
-
-    deployments: str
-    media: str
-    title: str
-    sampling_design: SamplingDesign
-    capture_method: list[Literal["activityDetection", "timeLapse"]]
-    contributors: list[dict[str, str]]
-    individual_animals: bool = False
-    file_public: bool = False
-
-    def check(self, run: PredictionRun) -> None:
-        """Refuses tables that do not tell what the standard requires."""
-        for argument, path in (("deployments", self.deployments), ("media", self.media)):
-            self._refuse_to_lose(argument, Path(path), run)
-        self._deployments()
-        if not self.contributors or any(not person.get("title") for person in self.contributors):
-            raise InputError("contributors: give at least one, each with a title, the name.")
-        super().check(run)
-
-    def _source(self) -> Path:
-        return Path(self.media)
-
-    def _deployments(self) -> "pd.DataFrame":
-        import pandas as pd
-
-        path = Path(self.deployments)
-        table = _complete(_read(path), path, "deployments", ("deploymentStart", "deploymentEnd"))
-        for column, limit in (("latitude", 90), ("longitude", 180)):
-            number = pd.to_numeric(table[column], errors="coerce")
-            for row in table.index[~number.between(-limit, limit)]:
-                raise InputError(
-                    f"{path}, row {row + 2}: {column} is {table[column][row]!r}; it must be a number from -{limit} to {limit}."
-                )
-        return table
-
-    def _media_table(self) -> "pd.DataFrame":
-        path = Path(self.media)
-        given = _read(path)
-        table = given.copy()
-        if "filePath" in table:
-            for column, value in (
-                ("mediaID", table["filePath"]),
-                ("filePublic", str(self.file_public).lower()),
-                ("fileName", [PurePosixPath(name).name for name in table["filePath"]]),
-                ("fileMediatype", [_mediatype(name) for name in table["filePath"]]),
-            ):
-                if column not in table:
-                    table[column] = value
-        table = _complete(table, path, "media", ("timestamp",))
-        for column, (allowed, what) in MEDIA_VALUES.items():
-            for row in table.index[~table[column].isin(allowed)]:
-                raise InputError(f"{path}, row {row + 2}: {column} is {table[column][row]!r}; it must be {what}.")
-        for row, name in enumerate(table["filePath"]):
-            if "://" not in name and (name.startswith((".", "/", "~")) or ".." in PurePosixPath(name).parts):
-                raise InputError(
-                    f"{path}, row {row + 2}: the filePath {name!r} must lead downwards from the folder of the table, or from "
-                    "media_dir: write it without ., .., / or ~ in front."
-                )
-        return table
-
-    def _media(self) -> dict[str, _Media]:
-        folder = Path(self.media).parent if self.media_dir is None else Path(self.media_dir)
-        return _media_in(self._media_table(), Path(self.media), folder, set(self._deployments()["deploymentID"]))
-
-    def _begin(self, folder: Path) -> list[str]:
-        import pandas as pd
-
-        self._deployments().to_csv(folder / "deployments.csv", index=False)
-        self._media_table().to_csv(folder / "media.csv", index=False)
-        pd.DataFrame(columns=_columns("observations")).to_csv(folder / "observations.csv", index=False)
-        return _columns("observations")
-
-    def _descriptor(self, scientific_names: Sequence[str]) -> dict[str, Any]:
-        deployments = self._deployments()
-        west, east = (f(deployments["longitude"].astype(float)) for f in (min, max))
-        south, north = (f(deployments["latitude"].astype(float)) for f in (min, max))
-        corners = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-        start = min(datetime.fromisoformat(time) for time in deployments["deploymentStart"])
-        end = max(datetime.fromisoformat(time) for time in deployments["deploymentEnd"])
-        resources = [
-            {
-                "name": name,
-                "path": f"{name}.csv",
-                "profile": "tabular-data-resource",
-                "format": "csv",
-                "mediatype": "text/csv",
-                "encoding": "utf-8",
-                "schema": f"{SCHEMAS}/{name}-table-schema.json",
-            }
-            for name in COLUMNS
-        ]
-        project = {
-            "title": self.title,
-            "samplingDesign": self.sampling_design,
-            "captureMethod": list(self.capture_method),
-            "individualAnimals": self.individual_animals,
-            "observationLevel": ["media"],
-        }
-        return {
-            "resources": resources,
-            "profile": f"{SCHEMAS}/camtrap-dp-profile.json",
-            "created": _time(datetime.now(UTC)),
-            "contributors": self.contributors,
-            "project": project,
-            "spatial": {"type": "Polygon", "coordinates": [corners]},
-            "temporal": {"start": start.date().isoformat(), "end": end.date().isoformat()},
-            "taxonomic": [{"scientificName": name} for name in scientific_names],
-        }
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _columns(name: str) -> list[str]:
-    return COLUMNS[name].split(",")
+def read_camtrap_table(
+    path: Path, argument: str, problems: Problems, *, named: str, separator: str = "", encoding: str = "utf-8"
+) -> CamtrapTable:
+    """Reads a table as text, as tables of labels are read.
+
+    Args:
+        path: The table.
+        argument: The argument that named it, for messages.
+        problems: Gets rows that do not fit the header.
+        named: What messages call the table.
+        separator: What separates its columns; if empty, it is found out.
+        encoding: Of the file.
+
+    Raises:
+        InputError: If it cannot be read or is empty.
+    """
+    text = read_text(path, encoding, key=argument)
+    cells = parse_cells(text, separator or separator_in(text), path, key=argument)
+    if not cells:
+        raise InputError(f"{argument}: {path} is empty.")
+    return CamtrapTable(cells[0], list(records(cells[0], cells[1:], problems, file=named)))
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
+    """Writes a table with these columns."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, columns)
+        table.writeheader()
+        table.writerows(rows)
+
+
+def media_in(
+    rows: Iterable[Record], folder: Path, deployments: Mapping[str, Any], problems: Problems
+) -> dict[str, Media]:
+    """Returns the media by their absolute paths.
+
+    Args:
+        rows: The table media.
+        folder: What its filePaths are relative to.
+        deployments: The deployments by deploymentID.
+        problems: Gets media without a deployment or a time, and those that were there before.
+    """
+    found: dict[str, Media] = {}
+    for place, record in rows:
+        deployment, filepath = record.get("deploymentID", ""), record.get("filePath", "")
+        if deployment not in deployments:
+            remedy = "Correct the deploymentID, or give the deployment a row in deployments."
+            problems.add(place, f"there is no deployment with the deploymentID {deployment!r}", remedy)
+        time = parse_time(record.get("timestamp", ""))
+        if time is None:
+            problems.add(place, f"the timestamp is {record.get('timestamp', '')!r}", f"timestamp: write {terms.TIME}.")
+            continue
+        key = _key(folder / filepath)
+        if key in found:
+            problems.add(place, f"the filePath {filepath!r} was there before", "Give each clip one row.")
+        found[key] = Media(record.get("mediaID", ""), deployment, time)
+    return found
 
 
 def _paths(resource: Mapping[str, Any]) -> list[str]:
@@ -448,79 +403,8 @@ def _paths(resource: Mapping[str, Any]) -> list[str]:
     return [name for name in (path if isinstance(path, list) else [path]) if isinstance(name, str) and name]
 
 
-def _read(path: Path, separator: str = ",", encoding: str = "utf-8") -> "pd.DataFrame":
-    """Returns a table as text, missing values empty."""
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding=encoding)
-    except FileNotFoundError:
-        raise InputError(f"There is no file {path.absolute()}. Correct the path.") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path.absolute()} cannot be read: {error}. Save it as 'CSV UTF-8'.") from None
-    return table.replace(dict.fromkeys(MISSING_VALUES, ""))
-
-
-def _complete(table: "pd.DataFrame", path: Path, name: str, times: Sequence[str]) -> "pd.DataFrame":
-    """Returns a table with all the columns of the standard, in its order."""
-    required = {"deployments": ["deploymentID", "latitude", "longitude", *times], "media": ["filePath", "deploymentID"]}
-    if missing := [column for column in (*required[name], *times) if column not in table]:
-        raise InputError(f"{path}: there is no column {missing[0]}. Camtrap DP requires it of {name}.")
-    if unknown := [column for column in table if column not in _columns(name)]:
-        raise InputError(
-            f"{path}: the columns {unknown} are none of Camtrap DP's {name}. Take them out; its tags and comments have room "
-            "for what they tell."
-        )
-    for column in times:
-        read = [_parse_time(text, f"{path}, row {row + 2}: {column}") for row, text in enumerate(table[column])]
-        table[column] = [_time(time) for time in read]  # the standard takes one way of writing times
-    key = _columns(name)[0]
-    for row in table.index[table[key].duplicated() | (table[key] == "")]:
-        raise InputError(f"{path}, row {row + 2}: the {key} {table[key][row]!r} is empty or was there before.")
-    return table.reindex(columns=_columns(name), fill_value="")
-
-
-def _media_in(table: "pd.DataFrame", source: Path, folder: Path, deployments: set[str]) -> dict[str, _Media]:
-    """Returns the media of a table that has been checked for its columns, by their absolute paths."""
-    found: dict[str, _Media] = {}
-    columns = ("mediaID", "deploymentID", "timestamp", "filePath")
-    if missing := [name for name in columns if name not in table]:
-        raise InputError(f"{source}: the table media has no column {missing[0]}.")
-    rows = zip(*(table[column] for column in columns), strict=True)
-    for row, (media_id, deployment_id, timestamp, filepath) in enumerate(rows):
-        place = f"{source}: media, row {row + 2}"
-        if deployment_id not in deployments:
-            raise InputError(f"{place}: there is no deployment {deployment_id!r}. Give it a row in deployments.")
-        key = _key(folder / filepath)
-        if key in found:
-            raise InputError(f"{place}: the filePath {filepath!r} was there before. Give each clip one row.")
-        found[key] = _Media(media_id, deployment_id, _parse_time(timestamp, f"{place}: timestamp"))
-    return found
-
-
 def _key(path: Path) -> str:
     return os.path.abspath(path)
-
-
-def _parse_time(text: str, place: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        raise InputError(f"{place} is {text!r}; it must be a time with its zone, as in 2020-05-30T04:57:37+02:00.")
-    return time
-
-
-def _time(time: datetime) -> str:
-    """Returns a time as the standard writes it: seconds, and the zone it was given in."""
-    text = time.replace(microsecond=0).isoformat()
-    return text.replace("+00:00", "Z")
-
-
-def _mediatype(name: str) -> str:
-    suffix = PurePosixPath(name).suffix.lower()
-    return f"video/{MEDIATYPES.get(suffix, suffix.lstrip('.') or 'mp4')}"
 
 
 def _identifier(base: Mapping[str, str], *more: str) -> str:

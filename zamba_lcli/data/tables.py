@@ -47,6 +47,7 @@ class Problems:
     """What is wrong with the rows of a table or package, to be told in one go."""
 
     source: Path
+    key: str = "data.labels"  # the argument that named the table
     found: list[tuple[Place, str, str]] = field(default_factory=list)  # where, what, remedy
     warnings: list[Problem] = field(default_factory=list)  # what ``zamba check`` tells besides
 
@@ -64,7 +65,7 @@ class Problems:
             in_order = sorted(self.found, key=lambda problem: problem[0])
             lines = [f"{place}: {what}" for place, what, _ in in_order]
             remedies = dict.fromkeys(remedy for _, _, remedy in self.found)
-            head = f"data.labels: {counted(len(lines), 'problem')} in {self.source.absolute()}:"
+            head = f"{self.key}: {counted(len(lines), 'problem')} in {self.source.absolute()}:"
             problems = [
                 Problem(str(place.row), place.file or str(self.source), what, remedy)
                 for place, what, remedy in in_order
@@ -123,6 +124,7 @@ def check_columns(
     optional: Sequence[str],
     other_names: Mapping[str, Sequence[str]],
     label_column: str | None = None,
+    key: str = "data.labels",
 ) -> None:
     """Refuses a header without the columns that are needed, or with one that was surely meant to be one we know.
 
@@ -133,6 +135,7 @@ def check_columns(
         optional: Columns that are read if they are there.
         other_names: What people call the columns that are needed.
         label_column: The column, among those needed, that the user may choose.
+        key: The argument that named the table, for messages.
 
     Raises:
         InputError: Names the table and all that is wrong with its header.
@@ -152,7 +155,7 @@ def check_columns(
         choice = "" if label_column in (None, *names) else ", or name the column with the labels in data.label_column"
         may_have = f", and may have {_enumeration(optional)}" if optional else ""
         raise InputError(
-            f"data.labels: {where}: {'; '.join(wrong)}. Its columns are {', '.join(map(repr, names))}. "
+            f"{key}: {where}: {'; '.join(wrong)}. Its columns are {', '.join(map(repr, names))}. "
             f"It needs {_enumeration(needed)}{may_have}: correct the first row{choice}."
         )
 
