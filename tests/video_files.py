@@ -63,3 +63,63 @@ def damage(path, share=0.05, seed=0, start=0.2):
         data[at : at + 64] = rng.bytes(64)
     path.write_bytes(data)
     return path
+
+
+def shown(path):
+    """Numbers of the frames that a player shows, in its order: a plain loop over FFmpeg's decoder."""
+    with av.open(str(path)) as file:
+        file.streams.video[0].codec_context.thread_count = 1
+        return numbers_in(np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]))
+
+
+def remux(path, out, change=lambda number, packet: None):
+    """Copies a video into another file, with ``change`` made to each packet."""
+    with av.open(str(path)) as source, av.open(str(out), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.size:
+                change(number, packet)
+                packet.stream = stream
+                target.mux(packet)
+    return out
+
+
+def mark_all_as_key_frames(number, packet):
+    """A change for ``remux``."""
+    packet.is_keyframe = True
+
+
+def trim(path, edits, out):
+    """Gives an MP4 or MOV an edit list: pairs of how long and from where, in seconds; from -1 for nothing shown.
+
+    The file must have its ``moov`` at the end.
+    """
+    data = bytearray(path.read_bytes())
+    movie = data.index(b"moov")
+    assert movie > data.index(b"mdat")
+
+    def number(at):
+        return int.from_bytes(data[at : at + 4], "big")
+
+    ticks, media_ticks = number(data.index(b"mvhd") + 16), number(data.index(b"mdhd") + 16)
+    entries = b"".join(
+        round(length * ticks).to_bytes(4, "big")
+        + (-1 if start < 0 else round(start * media_ticks)).to_bytes(4, "big", signed=True)
+        + (1 << 16).to_bytes(4, "big")
+        for length, start in edits
+    )
+    body = bytes(4) + len(edits).to_bytes(4, "big") + entries
+    box = (16 + len(body)).to_bytes(4, "big") + b"edts" + (8 + len(body)).to_bytes(4, "big") + b"elst" + body
+    at = data.find(b"edts", movie) - 4
+    if at < 0:
+        at = data.index(b"tkhd", movie) - 4
+        at += number(at)
+        old = 0
+    else:
+        old = number(at)
+    data[at : at + old] = box
+    for name in (b"moov", b"trak"):
+        size = data.index(name, movie) - 4
+        data[size : size + 4] = (number(size) + len(box) - old).to_bytes(4, "big")
+    out.write_bytes(data)
+    return out
