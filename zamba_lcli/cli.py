@@ -39,7 +39,8 @@ from pytorch_lightning.cli import (
     SaveConfigCallback,
     instantiate_class,
 )
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
@@ -50,6 +51,7 @@ from zamba_lcli.callbacks import (
     ClipProgressBar,
     Evaluation,
     FrozenFeatureCache,
+    NoCheckpointIO,
     SaveOnInterrupt,
     Speed,
     WholeCheckpointIO,
@@ -59,7 +61,6 @@ from zamba_lcli.callbacks import (
     ZambaLearningRateFinder,
     ZambaWeightAveraging,
 )
-from zamba_lcli.callbacks.interruption import checkpoint_folder
 from zamba_lcli.checks import (
     check_checkpoint_file,
     check_frozen_stays,
@@ -70,11 +71,13 @@ from zamba_lcli.checks import (
     is_refusal_of_lightning,
 )
 from zamba_lcli.data.datamodule import POSITION
+from zamba_lcli.earlier_runs import last_checkpoint, refuse_to_write_over
 from zamba_lcli.errors import InputError
 from zamba_lcli.help import ABOUT, USAGE, PlainHelpFormatter, arrange_help
 from zamba_lcli.messages import did_you_mean, of_subcommand, plain_message
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.run_folder import free_name, is_dry_run, keep_earlier, run_folder
 from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential
 from zamba_lcli.types import Interval, callbacks_of
 
@@ -203,32 +206,44 @@ class ZambaArgumentParser(LightningArgumentParser):
 
 
 class RunFolderConfigCallback(SaveConfigCallback):
-    """Saves the configuration in the run folder.
+    """Saves the configuration in the run folder, in ``config.yaml``; that of a later test, say, in ``config_test.yaml``.
 
     Lightning's callback refuses to run in a folder that has one, which a run resumed in the same TensorBoard version always
     does (Lightning#17115), and writes into the working folder where there is no logger (Lightning#17168). Here a
     configuration found there is kept under another name, and without a run folder none is written.
     """
 
+    @property
+    def text(self) -> str:
+        """What is saved."""
+        return str(self.parser.dump(self.config, skip_none=False))
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Saves the configuration, once a run."""
         if self.already_saved:
             return
         self.already_saved = True
-        log_dir = trainer.log_dir  # the same in all processes: this is a broadcast
-        if not trainer.loggers or log_dir is None or not trainer.is_global_zero:
+        folder = run_folder(trainer)  # the same in all processes: this is a broadcast
+        if folder is None or not trainer.is_global_zero:
             return
-        config_file = Path(log_dir) / self.config_filename
-        config_file.parent.mkdir(parents=True, exist_ok=True)
-        text = self.parser.dump(self.config, skip_none=False)
-        if config_file.exists() and config_file.read_text() != text:
-            number = next(n for n in range(1, 10_000) if not config_file.with_stem(f"{config_file.stem}_{n}").exists())
-            config_file.rename(config_file.with_stem(f"{config_file.stem}_{number}"))
-        config_file.write_text(text)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / self.config_filename
+        if stage != "fit" and file.exists():
+            file = file.with_stem(f"{file.stem}_{TrainerFn(stage).value}")
+            if any(other.read_text(encoding="utf-8") == self.text for other in folder.glob(f"{file.stem}*.yaml")):
+                return
+            file = free_name(file) if file.exists() else file
+        keep_earlier(file, self.text)
 
 
 class ZambaTrainer(Trainer):
     """Lightning's trainer, and what ``zamba check`` and ``zamba export`` do; its arguments are Lightning's."""
+
+    @property
+    def log_dir(self) -> str | None:
+        """The run folder, of every logger; without one ``default_root_dir``. All processes must ask for it together."""
+        folder = run_folder(self)
+        return super().log_dir if folder is None else str(folder)
 
     def check(
         self,
@@ -511,7 +526,10 @@ class ZambaCLI(LightningCLI):
             )
         plugins = self._get(self.config_init, "trainer").plugins or []
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
-        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        if self._get(self.config_init, "trainer").fast_dev_run:
+            plugins = [plugin for plugin in plugins if not isinstance(plugin, CheckpointIO)] + [NoCheckpointIO()]
+            kwargs["profiler"] = None  # some write files
+        elif not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
         _check_distinct(self._get(self.config_init, "trainer").callbacks or [])
         if self.subcommand == "predict" and self._get(self.config_init, "trainer").logger is None:
@@ -568,8 +586,15 @@ class ZambaCLI(LightningCLI):
         check_frozen_stays(callbacks_of(self.trainer))
         check_monitors(callbacks_of(self.trainer), self.model, self._get(self.config, "lr_scheduler"))
         if self.config_init[self.subcommand].ckpt_path == "last":
-            self.config_init[self.subcommand].ckpt_path = self._last_checkpoint()
+            stated = self._get(self.config_init, "trainer").logger if is_dry_run(trainer) else trainer.loggers
+            stated = stated if isinstance(stated, list) else [stated]
+            last = last_checkpoint(trainer, [logger for logger in stated if isinstance(logger, Logger)])
+            print_once(f"ckpt_path: last is {last}.")
+            self.config_init[self.subcommand].ckpt_path = str(last)
         ckpt_path = self.config_init[self.subcommand].ckpt_path
+        saved = next((c for c in callbacks_of(trainer) if isinstance(c, RunFolderConfigCallback)), None)
+        if saved is not None:
+            refuse_to_write_over(trainer, ckpt_path, saved.text)
         if ckpt_path is not None and Path(ckpt_path).is_file():
             self._take_over_seed(ckpt_path)
 
@@ -586,17 +611,6 @@ class ZambaCLI(LightningCLI):
         print_once(f"seed_everything: {theirs} as in the checkpoint.")
         command.seed_everything = theirs  # the run folder records it
         seed_everything(theirs, workers=True)
-
-    def _last_checkpoint(self) -> str:
-        """Returns the newest last.ckpt of the run folder, without which Lightning would start over in silence."""
-        folder = checkpoint_folder(self.trainer)
-        found = sorted(folder.glob("last*.ckpt"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise InputError(
-                f"ckpt_path: last: no checkpoint in {folder}. Leave out ckpt_path to start from the beginning, or name "
-                "the run folder to go on with, e.g. --trainer.logger.init_args.version 0."
-            )
-        return str(found[-1])
 
     def before_test(self) -> None:
         """Makes sure that what is found out is written."""

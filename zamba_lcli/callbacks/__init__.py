@@ -8,7 +8,7 @@ from zamba_lcli.callbacks.features import FrozenFeatureCache
 from zamba_lcli.callbacks.figures import TensorBoardFigures
 from zamba_lcli.callbacks.finetuning import ConstantFactor, ZambaBackboneFinetuning
 from zamba_lcli.callbacks.formats import ClipTimelines, CSVPredictions, HTMLReport, MegaDetectorJSON, ParquetPredictions
-from zamba_lcli.callbacks.interruption import SaveOnInterrupt, WholeCheckpointIO
+from zamba_lcli.callbacks.interruption import NoCheckpointIO, SaveOnInterrupt, WholeCheckpointIO
 from zamba_lcli.callbacks.lr_finder import ZambaLearningRateFinder
 from zamba_lcli.callbacks.predictions import WritePredictions
 from zamba_lcli.callbacks.progress import ClipProgressBar
@@ -25,6 +25,7 @@ __all__ = [
     "FrozenFeatureCache",
     "HTMLReport",
     "MegaDetectorJSON",
+    "NoCheckpointIO",
     "ParquetPredictions",
     "SaveOnInterrupt",
     "Speed",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -24,8 +25,20 @@ from zamba_lcli.errors import InputError
 from zamba_lcli.intervals import site_intervals
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 from zamba_lcli.report import Report, ReportClip, spread
+from zamba_lcli.run_folder import free_name, is_dry_run, run_folder
 from zamba_lcli.types import Batch, Task
 
+FILES = (
+    "metrics.json",
+    "per_class.csv",
+    "per_site.csv",
+    "confusion_matrix.csv",
+    "predictions.csv",
+    "operating_points.csv",
+    "calibration.csv",
+    "calibrated.yaml",
+    "report.html",
+)
 ENOUGH_CLIPS = 50  # to fit a temperature on
 ENOUGH_SITES = 8  # for intervals that hold what they promise
 
@@ -74,6 +87,8 @@ class Evaluation(Callback):
 
     - ``report.html``: all of this to look at, with moving pictures of clips, mistakes first; one file without a network.
 
+    Where an earlier test's files are, those of the next one go to the folder ``test_1`` beside them, then ``test_2``.
+
     Args:
         blank: The classes of clips with nothing to see, in any case; none of them need be there.
         previews: How many clips have pictures in the report.
@@ -114,7 +129,7 @@ class Evaluation(Callback):
         if trainer.world_size > 1:
             everyone = [None] * trainer.world_size
             torch.distributed.all_gather_object(everyone, (self._seen, self._failed))
-        folder = Path(trainer.log_dir or ".")  # the same in all processes: this is a broadcast
+        folder = run_folder(trainer) or Path(trainer.default_root_dir)  # the same in all processes: this is a broadcast
         if not trainer.is_global_zero:
             return
         module = cast(ZambaVideoClassificationLightningModule, pl_module)
@@ -125,9 +140,12 @@ class Evaluation(Callback):
             if answers is not None:
                 _check_numbers(answers, split)
         checkpoint = "" if trainer.ckpt_path is None else str(trainer.ckpt_path)
-        metrics = self.write(folder, holdout, val, checkpoint=checkpoint, model=type(module))
+        with TemporaryDirectory() as nowhere:  # of a dry run, in which everything is done and nothing kept
+            folder = Path(nowhere) if is_dry_run(trainer) else _without_results(folder)
+            metrics = self.write(folder, holdout, val, checkpoint=checkpoint, model=type(module))
         shown = {name: metrics[name] for name in ("accuracy", "macro_f1", "expected_calibration_error")}
-        trainer.print(", ".join(f"{name} {value:.4f}" for name, value in shown.items()) + f": {folder / 'report.html'}")
+        where = "a dry run writes nothing" if is_dry_run(trainer) else folder / "report.html"
+        trainer.print(", ".join(f"{name} {value:.4f}" for name, value in shown.items()) + f": {where}")
 
     def write(
         self, folder: Path, holdout: Answers, val: Answers | None, *, checkpoint: str = "", model: type | None = None
@@ -359,6 +377,19 @@ def _answers(
         logits=np.array([seen[i] for i in order], np.float64).reshape(shape),
         failed={dataset.filepaths[i]: failed[i] for i in sorted(failed)},
     )
+
+
+def _without_results(folder: Path) -> Path:
+    """Returns ``folder``; if it has the files of an earlier test, a new folder ``test_1``, ``test_2`` and so on in it."""
+    if not any((folder / name).exists() for name in FILES):
+        return folder
+    while True:
+        beside = free_name(folder / "test")
+        try:
+            beside.mkdir()
+        except FileExistsError:  # another test was quicker
+            continue
+        return beside
 
 
 def _calibration(answers: Answers, temperature: float) -> dict[str, Any]:

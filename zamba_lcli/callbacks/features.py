@@ -25,6 +25,7 @@ from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.dataset import ClipDataset, Drawn
 from zamba_lcli.errors import InputError
 from zamba_lcli.module import Features, ZambaVideoClassificationLightningModule
+from zamba_lcli.run_folder import is_dry_run
 from zamba_lcli.types import Batch, callbacks_of, run_seed
 
 GB = 10**9
@@ -236,6 +237,9 @@ class FrozenFeatureCache(Callback):
         module = cast(ZambaVideoClassificationLightningModule, pl_module)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self._refuse(module, data)
+        if is_dry_run(trainer):
+            rank_zero_info("FrozenFeatureCache: a dry run computes each batch anew and keeps nothing.")
+            return
         store = FeatureStore(Path(self.dir), DTYPES[self.dtype])
         store.backbone_key = fingerprint(module.backbone)[:16]
         store.sweep()

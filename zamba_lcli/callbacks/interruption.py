@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_info
+
+from zamba_lcli.run_folder import checkpoint_folders, is_dry_run
 
 
 class SaveOnInterrupt(Callback):
@@ -64,9 +66,12 @@ class SaveOnInterrupt(Callback):
             number = trainer.strategy.all_gather(number).max()
         if number == 0:
             return
-        path = checkpoint_folder(trainer) / "last.ckpt"
-        trainer.save_checkpoint(path)
-        rank_zero_info(f"Interrupted. To go on: --ckpt_path {path}")
+        if is_dry_run(trainer):
+            rank_zero_info("Interrupted; a dry run saves nothing.")
+        else:
+            path = checkpoint_folders(trainer)[0] / "last.ckpt"
+            trainer.save_checkpoint(path)
+            rank_zero_info(f"Interrupted. To go on: --ckpt_path {path}")
         raise SystemExit(128 + int(number))
 
 
@@ -99,9 +104,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
             raise
 
 
-def checkpoint_folder(trainer: Trainer) -> Path:
-    """Returns where the run's checkpoints are: that of its ModelCheckpoint, or ``checkpoints`` in the run folder."""
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.dirpath is not None:
-            return Path(callback.dirpath)
-    return Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
+class NoCheckpointIO(TorchCheckpointIO):
+    """Writes and deletes no checkpoint, for a dry run: with ``save_last``, ModelCheckpoint saves at the end of one, too."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Saves nothing."""
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Deletes nothing."""

@@ -7,6 +7,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -30,6 +31,7 @@ from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.videos import folder_beside
 from zamba_lcli.errors import InputError
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.run_folder import is_dry_run
 from zamba_lcli.types import Batch, Prediction
 
 SPOOL = "predictions.partial"
@@ -84,6 +86,9 @@ class WritePredictions(BasePredictionWriter):
             return
         data, module = _data_of(trainer), cast(ZambaVideoClassificationLightningModule, pl_module)
         self.folder = folder_beside(str(data.videos)) if self.output_dir is None else Path(self.output_dir)
+        if is_dry_run(trainer):  # everything is done as in a run, and nothing kept
+            self._dry = TemporaryDirectory()
+            self.folder = Path(trainer.strategy.broadcast(self._dry.name))
         self.spool = Spool(self.folder / SPOOL)
         # once the weights are there, which rows depend on
         data.leave_out(lambda: self._done_already(trainer, module, data))
@@ -196,6 +201,7 @@ class WritePredictions(BasePredictionWriter):
         before = int(self._done_before.sum())
         told = f", {before} of them by the run before" if before else ""
         paths = ", ".join(str(self.folder / f.filename) for f in self.formats)
+        paths = "a dry run writes nothing" if is_dry_run(trainer) else paths
         trainer.print(f"{ok} clips predicted{told}, {int(found.failed.sum())} failed: {paths}")
 
     def _write(self, prediction_format: PredictionFormat, found: FoundRows, data: ZambaVideoDataModule) -> None:

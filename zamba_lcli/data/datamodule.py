@@ -39,6 +39,7 @@ from zamba_lcli.data.video import TIME_LIMIT, UnreadableClipError, probe
 from zamba_lcli.data.videos import find_videos
 from zamba_lcli.data.weighting import ClipWeights
 from zamba_lcli.errors import InputError
+from zamba_lcli.run_folder import is_dry_run, run_folder
 from zamba_lcli.types import Batch, Task, run_seed, seed_for
 
 MAX_WORKERS = 8  # if not stated; each holds a few batches of frames
@@ -314,11 +315,8 @@ class ZambaVideoDataModule(LightningDataModule):
             torch.distributed.all_gather_object(refusals, self._refusal)
             if any(refusals):
                 raise InputError("\n".join(dict.fromkeys(text for text in refusals if text)))
-        run_folder = None
-        if self.trainer is not None and self.trainer.loggers:
-            log_dir = self.trainer.log_dir  # the same in all processes: this is a broadcast
-            run_folder = None if log_dir is None else Path(log_dir)
-        self._failed_csv = None if run_folder is None else run_folder / "failed.csv"
+        folder = None if self.trainer is None else run_folder(self.trainer)  # the same in all processes: a broadcast
+        self._failed_csv = None if folder is None else folder / "failed.csv"
         if stage == "predict":
             if self.videos is None:
                 raise InputError(
@@ -329,8 +327,8 @@ class ZambaVideoDataModule(LightningDataModule):
             self._announce_cache()
             return
         self._check_labels()
-        if stage == "fit" and run_folder is not None and self._process()["rank"] == 0:
-            write_labels(self.table, run_folder / "splits.csv")  # splits that were drawn can be told, and used again
+        if stage == "fit" and folder is not None and self._process()["rank"] == 0:
+            write_labels(self.table, folder / "splits.csv")  # splits that were drawn can be told, and used again
         for split in self._splits():
             self._add_split(split)
         self._announce_cache()
@@ -538,7 +536,7 @@ class ZambaVideoDataModule(LightningDataModule):
         )
 
     def _cache(self) -> FrameCache | None:
-        if self.cache_dir is None:
+        if self.cache_dir is None or (self.trainer is not None and is_dry_run(self.trainer)):  # which writes nothing
             return None
         return FrameCache(self.cache_dir, self.cache_max_gb, self.loading())
 
@@ -634,12 +632,11 @@ class ZambaVideoDataModule(LightningDataModule):
         if self._failed_csv is None:
             return
         self._failed_csv.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not self._failed_csv.exists()
-        with self._failed_csv.open("a", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            if is_new:
-                rows.writerow(["filepath", "reason"])
-            rows.writerow([filepath, reason])
+        with self._failed_csv.open("a+", newline="", encoding="utf-8") as file:
+            file.seek(0)
+            there = list(csv.reader(file))  # of the run that is resumed, too
+            new = [row for row in (["filepath", "reason"], [filepath, reason]) if row not in there]
+            csv.writer(file).writerows(new)
 
 
 def _squares(video: Tensor, number: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import math
 import os
 import stat
@@ -28,6 +29,7 @@ from zamba_lcli.data.tables import (
 )
 from zamba_lcli.data.videos import VIDEO_SUFFIXES
 from zamba_lcli.errors import InputError, Problem
+from zamba_lcli.run_folder import keep_earlier
 
 SPLITS = ("train", "val", "holdout")
 DEFAULT_PROPORTIONS = {"train": 3, "val": 1, "holdout": 1}
@@ -305,12 +307,16 @@ def _stratify(groups: Mapping[str, Counter[str]], shares: Mapping[str, float], s
 
 
 def write_labels(table: LabelTable, path: Path) -> None:
-    """Writes a table that ``read_labels`` reads, with all splits; its filepaths start from where they did before."""
+    """Writes a table that ``read_labels`` reads, with all splits; its filepaths start from where they did before.
+
+    Another one that is there is kept as ``splits_1.csv``, say.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(COLUMNS)
-        rows.writerows((clip.filepath, ";".join(clip.labels), clip.split, clip.site or "") for clip in table.clips)
+    text = io.StringIO(newline="")
+    rows = csv.writer(text)
+    rows.writerow(COLUMNS)
+    rows.writerows((clip.filepath, ";".join(clip.labels), clip.split, clip.site or "") for clip in table.clips)
+    keep_earlier(path, text.getvalue())
 
 
 # ---- checks that a command asks for ----------------------------------------------------------------------------------

@@ -1,0 +1,324 @@
+"""Where a run's files are, and that nothing that is there is written over."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import read_csv
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
+from test_cli import scalars
+from test_resume import cls, state
+
+from zamba_lcli.cli import main
+
+FINETUNING = cls("BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_ratio_lr=0.01)
+LAST = cls("ModelCheckpoint", save_last=True, enable_version_counter=False)
+STATED = ["--trainer.logger.init_args.version", "0"]
+RUN = Path("runs/tiny/version_0")
+
+
+class ByName(Logger):
+    """A logger as Weights & Biases, MLflow and Comet have theirs: names, and no folder of its own."""
+
+    def __init__(self, save_dir: str | None = "by_name", version: str | None = None):
+        super().__init__()
+        self._save_dir, self._version = save_dir, version
+
+    @property
+    def name(self):
+        return "project"
+
+    @property
+    def version(self):
+        return self._version  # as of W&B: none before the experiment begins
+
+    @property
+    def save_dir(self):
+        return self._save_dir
+
+    @property
+    def experiment(self):
+        if self._version is None:
+            beside = Path(self._save_dir or ".") / "project"
+            self._version = f"run{len(list(beside.iterdir())) if beside.exists() else 0}"
+        return self
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+    def log_metrics(self, metrics, step=None):
+        pass
+
+
+class Breaks(Callback):
+    """Fails, or is interrupted, in the first batch."""
+
+    def __init__(self, how: str = "error"):
+        self.how = how
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if self.how == "error":
+            raise RuntimeError
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def contents(folder="."):
+    """What is in a folder: the bytes of each file, and the target of each link."""
+    paths = [path for path in Path(folder).rglob("*") if path.is_file() or path.is_symlink()]
+    return {path: os.readlink(path) if path.is_symlink() else path.read_bytes() for path in paths}
+
+
+def with_trainer(name="more.yaml", **keys):
+    """Writes a YAML with keys of the trainer, and returns the options that name it."""
+    Path(name).write_text(yaml.safe_dump({"trainer": keys}))
+    return ["--config", name]
+
+
+def kept(before):
+    """Whether all that was there is there, as it was."""
+    now = contents()
+    return {path for path, content in before.items() if now.get(path) != content}
+
+
+# ---- a dry run -------------------------------------------------------------------------------------------------------
+
+DRY = "--trainer.fast_dev_run=2"
+EVERYTHING = [
+    FINETUNING,
+    cls("ModelCheckpoint", dirpath="ckpts", save_last=True, enable_version_counter=False),
+    cls("ModelCheckpoint", filename="a-{step}", every_n_train_steps=1, save_top_k=-1, save_on_exception=True),
+    cls("ModelCheckpoint", monitor="val_loss", save_last="link"),
+    cls("OnExceptionCheckpoint", dirpath="."),
+    cls("LearningRateFinder", num_training_steps=2),
+    cls("BatchSizeFinder", max_trials=1),
+    cls("FrozenFeatureCache"),
+    cls("TensorBoardFigures"),
+]
+
+
+@pytest.mark.parametrize(
+    "logger", [cls("TensorBoardLogger", save_dir="runs"), cls("CSVLogger", save_dir="runs"), False]
+)
+def test_a_dry_fit_writes_nothing(zamba, folder, logger):
+    profiler = cls("SimpleProfiler", dirpath="profile", filename="times")
+    more = with_trainer(callbacks=EVERYTHING, logger=logger, profiler=profiler)
+    before = contents()
+    zamba("fit", *more, DRY, "--data.cache_dir=frames")
+    assert contents() == before
+    assert [path.name for path in Path().iterdir()] == ["more.yaml"]  # nor any folder
+
+
+@pytest.mark.parametrize("how", ["error", "SIGINT"])
+def test_a_dry_fit_that_breaks_writes_nothing(zamba, folder, how, capfd):
+    more = with_trainer(callbacks=[*EVERYTHING, cls("test_run_folders.Breaks", how=how)])
+    before = contents()
+    with pytest.raises(RuntimeError if how == "error" else SystemExit) as info:
+        zamba("fit", *more, DRY)
+    assert contents() == before
+    if how == "SIGINT":
+        assert info.value.code == 130
+
+
+def test_a_dry_run_leaves_a_real_one_as_it_is(zamba, folder, fitted):
+    shutil.copytree(fitted, RUN)
+    shutil.copytree(fitted / "checkpoints", "ckpts")
+    more = with_trainer(callbacks=EVERYTHING)
+    before = contents()
+    zamba("fit", *more, *STATED, DRY)
+    zamba("fit", *more, *STATED, DRY, "--ckpt_path=last", "--trainer.max_epochs=4")
+    zamba("fit", *more, *STATED, DRY, "--ckpt_path=ckpts/last.ckpt", "--trainer.max_epochs=4")
+    assert contents() == before
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+@pytest.mark.parametrize("logger", [cls("CSVLogger", save_dir="runs", version=0), False])
+def test_a_dry_run_without_training_writes_nothing(zamba, clips, folder, fitted, capsys, command, logger):
+    more = with_trainer(callbacks=[cls("OnExceptionCheckpoint", dirpath="."), LAST], logger=logger)
+    shutil.copytree(clips, "clips")
+    before = contents()
+    videos = ["--data.videos", "clips"] if command == "predict" else []
+    labels = None if videos else "clips/labels.csv"
+    checkpoint = ["--ckpt_path", fitted / "checkpoints/last.ckpt"]
+    zamba(command, *more, *checkpoint, *videos, DRY, "--data.cache_dir=frames", labels=labels)
+    assert contents() == before
+    assert sorted(path.name for path in Path().iterdir()) == ["clips", "more.yaml"]
+    assert command == "validate" or "a dry run writes nothing" in capsys.readouterr().out
+
+
+# ---- a stated version ------------------------------------------------------------------------------------------------
+
+
+def test_a_fit_in_the_folder_of_another_is_refused(zamba, folder, fitted, refused):
+    shutil.copytree(fitted, RUN)
+    before = contents()
+    for more in ([], ["--seed_everything=2"], ["--ckpt_path", fitted / "checkpoints/last.ckpt"]):
+        refused(lambda more=more: zamba("fit", *STATED, *more), RUN, "last.ckpt", "--ckpt_path", "version")
+        assert contents() == before
+
+
+@pytest.mark.parametrize("counter", [False, True])
+def test_a_folder_of_checkpoints_is_of_one_run(zamba, folder, refused, counter):
+    saved = cls("ModelCheckpoint", dirpath="ckpts", filename="{epoch}", save_last=True, enable_version_counter=counter)
+    more = [*with_trainer(callbacks=[FINETUNING, saved]), "--trainer.limit_val_batches=0"]
+    Path("ckpts").mkdir()
+    Path("ckpts/other.ckpt").write_bytes(b"of something else")
+    zamba("fit", *more, "--trainer.max_epochs=1")
+    before = contents()
+    refused(lambda: zamba("fit", *more), "ckpts", "last.ckpt", "dirpath")
+    assert contents() == before
+    zamba("fit", *more, "--ckpt_path=ckpts/last.ckpt", "--trainer.max_epochs=2")  # in a new run folder
+    assert torch.load("ckpts/last.ckpt", weights_only=True)["epoch"] == 1
+    assert Path("ckpts/other.ckpt").read_bytes() == b"of something else"
+
+
+def test_without_a_logger_too(zamba, folder, refused):
+    more = [*with_trainer(callbacks=[FINETUNING, LAST]), "--trainer.logger=false", "--trainer.limit_val_batches=0"]
+    zamba("fit", *more, "--trainer.max_epochs=1")
+    before = contents()
+    refused(lambda: zamba("fit", *more), "checkpoints", "earlier run")
+    assert contents() == before
+    zamba("fit", *more, "--ckpt_path=last")
+    assert state(Path())["epoch"] == 1
+
+
+def test_the_folder_of_a_test_or_of_a_run_without_checkpoints_is_not_that_of_a_fit(zamba, folder, fitted, refused):
+    zamba("validate", *STATED, "--ckpt_path", fitted / "checkpoints/last.ckpt")
+    before = contents()
+    refused(lambda: zamba("fit", *STATED), RUN, "config.yaml")
+    assert contents() == before
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(zamba, folder):
+    zamba("fit", *STATED, "--trainer.max_epochs=1")
+    shutil.rmtree(RUN / "checkpoints")
+    before = {path: content for path, content in contents().items() if "tfevents" not in path.name}
+    zamba("fit", *STATED, "--trainer.max_epochs=1")
+    assert not kept(before)
+    assert (RUN / "checkpoints/last.ckpt").exists()
+
+
+def test_files_of_commands_stand_beside_those_of_the_fit(zamba, folder, fitted):
+    shutil.copytree(fitted, RUN)
+    before = contents()
+    checkpoint = ["--ckpt_path", str(RUN / "checkpoints/last.ckpt")]
+    zamba("test", *STATED, *checkpoint)
+    zamba("validate", *STATED, *checkpoint)
+    tested = contents()
+    assert before.items() <= tested.items()
+    assert {path.name for path in tested.keys() - before.keys()} >= {
+        "config_test.yaml",
+        "config_validate.yaml",
+        "metrics.json",
+    }
+    zamba("test", *STATED, *checkpoint, "--data.batch_size=1")
+    zamba("test", *STATED, *checkpoint, "--data.batch_size=1")
+    assert not kept(tested)
+    for n in (1, 2):
+        assert (RUN / f"test_{n}/metrics.json").exists()
+        assert (RUN / f"test_{n}/report.html").exists()
+    assert yaml.safe_load((RUN / "config_test_1.yaml").read_text())["data"]["batch_size"] == 1
+    assert not (RUN / "config_test_2.yaml").exists()  # the same once more
+    main(
+        ["fit", "--config", str(RUN / "config.yaml"), *checkpoint, *STATED, "--trainer.max_epochs=3"]
+    )  # as in the README
+    assert state(RUN)["epoch"] == 2
+
+
+def test_without_a_logger_a_second_test_has_a_folder_of_its_own(zamba, folder, fitted):
+    for _ in range(2):
+        zamba("test", "--trainer.logger=false", "--ckpt_path", fitted / "checkpoints/last.ckpt")
+    assert Path("metrics.json").exists()
+    assert Path("test_1/metrics.json").exists()
+
+
+def test_another_table_on_resume_keeps_the_splits_of_before(zamba, clips, folder):
+    zamba("fit", *STATED, "--trainer.max_epochs=1")
+    before = (RUN / "splits.csv").read_bytes()
+    rows = (clips / "labels.csv").read_text().splitlines(keepends=True)
+    (folder / "less.csv").write_text("".join(rows[:-1]))
+    zamba("fit", *STATED, "--ckpt_path=last", "--data.data_dir", clips, labels="less.csv")
+    assert (RUN / "splits_1.csv").read_bytes() == before
+    assert len(read_csv(RUN / "splits.csv")) == len(rows) - 2
+
+
+def test_a_clip_that_cannot_be_read_is_listed_once(zamba, clips, folder):
+    shutil.copytree(clips, "clips")
+    rows = [row["filepath"] for row in read_csv("clips/labels.csv") if row["split"] == "train"]
+    Path("clips", rows[0]).write_bytes(b"no video")
+    more = [*STATED, "--data.check_clips=false"]
+    zamba("fit", *more, "--trainer.max_epochs=1", labels="clips/labels.csv")
+    zamba("fit", *more, "--ckpt_path=last", labels="clips/labels.csv")
+    assert [row["filepath"] for row in read_csv(RUN / "failed.csv")] == [rows[0]]
+
+
+# ---- every logger ----------------------------------------------------------------------------------------------------
+
+BY_NAME = cls("test_run_folders.ByName", version="a")
+LOGGERS = {
+    "by name": (BY_NAME, "by_name/project/a"),
+    "without a folder": (cls("test_run_folders.ByName", save_dir=None, version="a"), "root/project/a"),
+    "tensorboard": (cls("TensorBoardLogger", save_dir="runs", name="t", version="a"), "runs/t/a"),
+    "sub_dir": (cls("TensorBoardLogger", save_dir="runs", name="t", version=3, sub_dir="s"), "runs/t/version_3"),
+    "csv": (cls("CSVLogger", save_dir="runs", name="", version=1), "runs/version_1"),
+    "several": ([BY_NAME, cls("CSVLogger", save_dir="runs")], "by_name/project/a"),
+}
+
+
+@pytest.mark.parametrize(("logger", "where"), LOGGERS.values(), ids=LOGGERS.keys())
+def test_one_run_folder_whatever_the_logger(zamba, clips, folder, refused, logger, where):
+    shutil.copytree(clips, "clips")
+    train = [row["filepath"] for row in read_csv("clips/labels.csv") if row["split"] == "train"]
+    Path("clips", train[0]).write_bytes(b"no video")
+    best = cls("ModelCheckpoint", dirpath="best", monitor="val_loss")
+    more = with_trainer(callbacks=[FINETUNING, best, LAST], logger=logger, default_root_dir="root")
+    more += ["--data.check_clips=false"]
+    zamba("fit", *more, "--trainer.max_epochs=1", labels="clips/labels.csv")
+    run = Path(where)
+    for name in ("config.yaml", "splits.csv", "failed.csv", "checkpoints/last.ckpt"):
+        assert (run / name).exists(), name
+    before = contents()
+    refused(lambda: zamba("fit", *more, labels="clips/labels.csv"), "earlier run")
+    assert contents() == before
+    zamba("test", *more, "--ckpt_path", run / "checkpoints/last.ckpt", labels="clips/labels.csv")
+    assert (run / "metrics.json").exists()
+    zamba("fit", *more, "--ckpt_path=last", labels="clips/labels.csv")
+    assert state(run)["epoch"] == 1
+    assert (run / "config_1.yaml").exists()
+    names = {path.name for path in Path("best").iterdir()}
+    assert len(names) == 1  # the callback goes on, too
+
+
+def test_runs_that_draw_their_names_have_folders_of_their_own(zamba, folder, fitted, refused):
+    more = with_trainer(callbacks=[FINETUNING, LAST], logger=cls("test_run_folders.ByName"))
+    for n in range(2):
+        zamba("fit", *more, "--trainer.max_epochs=1", "--seed_everything", n)
+        assert (Path(f"by_name/project/run{n}") / "splits.csv").exists()
+    for n in range(2, 4):
+        zamba("test", *more, "--ckpt_path", fitted / "checkpoints/last.ckpt")
+        assert (Path(f"by_name/project/run{n}") / "metrics.json").exists()
+    refused(lambda: zamba("fit", *more, "--ckpt_path=last"), "--trainer.logger.init_args.version run1")
+
+
+# ---- what last stands for --------------------------------------------------------------------------------------------
+
+
+def test_last_is_what_a_fit_can_go_on_from(zamba, folder):
+    weights = cls("ModelCheckpoint", filename="w-{step}", save_weights_only=True, every_n_epochs=1, save_last=False)
+    plain = cls("ModelCheckpoint", filename="{epoch}", every_n_epochs=1, save_top_k=-1, monitor="epoch")
+    more = [*with_trainer(callbacks=[FINETUNING, plain, weights]), *STATED]
+    zamba("fit", *more, "--trainer.max_epochs=1")
+    shutil.copy(RUN / "checkpoints/epoch=0.ckpt", RUN / "checkpoints/last.ckpt")  # as an interruption leaves it
+    zamba("fit", *more, "--ckpt_path=last")
+    zamba("fit", *more, "--ckpt_path=last", "--trainer.max_epochs=3")  # not the older last.ckpt, not the weights alone
+    assert [step for step, _ in scalars(RUN)["train_loss"]] == list(range(6))
+    shutil.copy(RUN / "checkpoints/epoch=0.ckpt", RUN / "checkpoints/kept.ckpt")  # newer, and of an earlier step
+    (RUN / "checkpoints/epoch=2.ckpt").rename(RUN / "checkpoints/last-v1.ckpt")
+    os.utime(RUN / "checkpoints/last-v1.ckpt")
+    os.utime(RUN / "checkpoints/kept.ckpt")
+    zamba("fit", *more, "--ckpt_path=last", "--trainer.max_epochs=4")
+    assert [step for step, _ in scalars(RUN)["train_loss"]] == list(range(8))
