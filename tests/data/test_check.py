@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from video_files import cut, numbered, write_video
+from video_files import cut, numbered, remux, trim, write_video
 
 from zamba_lcli.cli import main
 from zamba_lcli.data.tables import Place, Problems
@@ -93,6 +93,35 @@ def test_warnings_stand_last_and_leave_the_exit_code(folder, capfd, monkeypatch)
     code, found = check("--data.labels", "labels.csv")
     assert (code, [problem["severity"] for problem in found]) == (1, ["problem", "warning"])
     assert "\n1 problem, 1 warning; all in check.csv." in capfd.readouterr().out
+
+
+def test_clips_with_odd_times_are_warned_of(folder):
+    for name, ticks in (
+        ("gap.mp4", [*range(30), *range(630, 660)]),
+        ("well.mp4", None),
+        ("pause.mkv", [*range(30), *range(500, 530)]),
+    ):
+        write_video(folder / name, numbered(60), ticks=ticks, bf=0)
+    for suffix in ("ts", "mpg"):
+        codec = {"codec": "mpeg2video"} if suffix == "mpg" else {}
+        part = write_video(folder / f"part.{suffix}", numbered(20), fps=25, bf=0, **codec).read_bytes()
+        (folder / f"joined.{suffix}").write_bytes(part * 3)
+    write_video(folder / "order.avi", numbered(30), bf=2)
+    write_video(folder / "source.mkv", numbered(40), gop=10, bf=0)
+    remux(folder / "source.mkv", folder / "plain.mp4")
+    trim(folder / "plain.mp4", [(2, 1), (1, 3)], folder / "trimmed.mp4")
+    names = ["gap.mp4", "pause.mkv", "joined.ts", "joined.mpg", "order.avi", "well.mp4", "trimmed.mp4"]
+    rows = [f"{name},{'xy'[number % 2]},{('train', 'val')[number // 2 % 2]}" for number, name in enumerate(names)]
+    (folder / "labels.csv").write_text("\n".join(["filepath,label,split", *rows]))
+    code, found = check("--data.labels", "labels.csv")
+    assert code == 0
+    assert [(one["row"], one["file"], one["what"], one["severity"]) for one in found] == [
+        ("2", "gap.mp4", "its times jump by 75 s at frame 30", "warning"),
+        ("4", "joined.ts", "its times begin anew at frames 20, 40", "warning"),
+        ("5", "joined.mpg", "its times begin anew at frames 20, 40", "warning"),
+        ("6", "order.avi", "its times do not tell the order of its frames", "warning"),
+    ]
+    assert all(one["remedy"] for one in found)
 
 
 def test_the_report_goes_where_it_is_told(clips, folder):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
@@ -18,9 +19,12 @@ from zamba_lcli.data.labels import (
     require_split,
     wrong_with_file,
 )
+from zamba_lcli.data.packets import ClipIndex
 from zamba_lcli.data.tables import counted
 from zamba_lcli.data.video import UnreadableClipError, try_clip
 from zamba_lcli.errors import InputError, Problem, Severity
+
+LONG_GAP = 60.0  # seconds between two frames
 
 
 def find_problems(data: ZambaVideoDataModule) -> list[Problem]:
@@ -85,8 +89,40 @@ def _problems_with(clip: LabelledClip) -> list[Problem]:
         remedy = f"It is looked for at {clip.path.absolute()}: correct the filepath or data_dir."
         return [Problem(row, clip.filepath, what, remedy)]
     try:
-        try_clip(clip.path)
+        index = try_clip(clip.path)
     except UnreadableClipError as error:
         remedy = "Copy it again from the card, or take its rows out of the table."
         return [Problem(row, clip.filepath, error.reason, remedy)]
-    return []
+    return [Problem(row, clip.filepath, what, remedy, "warning") for what, remedy in _odd_times(index)]
+
+
+def _odd_times(index: ClipIndex) -> list[tuple[str, str]]:
+    """Returns what is odd about a clip's times, and what to do: it is read as players show it, but perhaps not as meant."""
+    odd = []
+    if index.restarts:
+        odd.append(
+            (
+                f"its times begin anew at {_frames(index.restarts)}",
+                "Recordings were joined: they are read one after the other. Take them apart if they are not of one visit.",
+            )
+        )
+    steps = np.diff(index.timeline.times)
+    for frame in np.flatnonzero(steps > LONG_GAP) + 1:
+        remedy = "Frames are chosen by time. Write wrong times anew: ffmpeg -i IN -vf setpts=N/FRAME_RATE/TB OUT"
+        odd.append((f"its times jump by {steps[frame - 1]:.0f} s at frame {frame}", remedy))
+    for frame, seconds in index.jumps:
+        if seconds > LONG_GAP:
+            remedy = "Players leave such a jump out of this kind of file, and so does this program. Take the recordings apart."
+            odd.append((f"its times jump by {seconds:.0f} s at frame {frame}", remedy))
+    if index.order_decoded:
+        remedy = "They are read in the decoder's order, which takes longer. Faster: ffmpeg -i IN -c:v libx264 OUT.mp4"
+        odd.append(("its times do not tell the order of its frames", remedy))
+    return odd
+
+
+def _frames(numbers: list[int], most: int = 5) -> str:
+    """Returns such as ``frame 40`` and ``frames 40, 80 and 3 more``."""
+    if len(numbers) == 1:
+        return f"frame {numbers[0]}"
+    rest = f" and {len(numbers) - most} more" if len(numbers) > most else ""
+    return f"frames {', '.join(map(str, numbers[:most]))}{rest}"

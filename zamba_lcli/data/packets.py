@@ -93,6 +93,7 @@ class _Stored:
     places: list[Place] = field(default_factory=list)
     keys: list[bool] = field(default_factory=list)  # as they are marked
     hidden: list[bool] = field(default_factory=list)  # cut off by an edit list, or only there for others
+    trimmed: bool = False  # whether an edit list cuts some off
     ascending: bool = True  # whether each is shown after those before it, by the times
     moved: bool = False  # whether some are shown before others that are stored before them, by the pictures
     odd: bool = False  # whether some hold two pictures, or none
@@ -127,6 +128,8 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
         or (codec.reorder and _unclear(stored.places, keys, hidden))
     ):
         order = _order_of_decoder(path, hidden, deadline)
+        if not untimed and order == np.flatnonzero(~hidden).tolist():  # as it is stored, each packet one picture
+            order = None
     if untimed:
         when, seconds_per_tick = np.arange(len(keys), dtype=np.float64), 1 / rate
     else:
@@ -162,10 +165,11 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
         rank=rank,
         keys=np.flatnonzero(keys),
         places=stored.places,
-        seekable=not (untimed or restarts or jumps or stored.odd),
+        seekable=not (untimed or restarts or jumps or (stored.odd and order is not None)),
         order_decoded=order is not None,
         marks_wrong=marks_wrong,
-        restarts=[int(positions[packet]) for packet in restarts],
+        # parts of a recording that an edit list shows again may overlap, without being another recording
+        restarts=[] if stored.trimmed else [int(positions[packet]) for packet in restarts],
         jumps=[(int(positions[packet]), gap * seconds_per_tick) for packet, gap in jumps],
     )
 
@@ -226,6 +230,7 @@ def _pass_over(container: InputContainer, stream: VideoStream, deadline: Deadlin
             if not packet.size:
                 continue
             place, hidden = place_of(packet), packet.is_discard
+            stored.trimmed |= hidden
             if name in HIDING:
                 hidden |= shows_nothing(name, bytes(packet))
             elif name == "mpeg4" and not stored.odd:
