@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from video_files import numbered, write_video
+from video_files import mark_all_as_key_frames, numbered, remux, trim, write_video
 
 from zamba_lcli.data import EvenlySpaced, KeyFrames, MostMotion
 from zamba_lcli.data.video import UnreadableClipError, read_clip, read_timeline
@@ -25,6 +25,15 @@ STRATEGIES = (EvenlySpaced(6), KeyFrames(3), MostMotion(num_frames=3, preview_he
 
 def write_originals(folder):
     pictures = numbered(40)
+    write_video(folder / "source.mkv", pictures, gop=8, bf=2)
+    remux(folder / "source.mkv", folder / "source.mp4")
+    parts = [
+        write_video(folder / f"part.{suffix}", pictures[:20], fps=25, gop=8, **options).read_bytes()
+        for suffix, options in (("ts", {"bf": 2}), ("mpg", {"codec": "mpeg2video"}))
+    ]
+    joined = [folder / "j.ts", folder / "k.mpg"]
+    for path, part in zip(joined, parts, strict=True):
+        path.write_bytes(part * 3)
     return [
         write_video(folder / "a.mp4", pictures, gop=8),
         write_video(folder / "b.avi", pictures, codec="mjpeg", pix_fmt="yuvj422p"),
@@ -32,6 +41,15 @@ def write_originals(folder):
         write_video(folder / "d.asf", pictures, codec="wmv2"),
         write_video(folder / "e.avi", pictures, codec="mpeg4", gop=8),
         write_video(folder / "f.ts", pictures, gop=8),
+        trim(folder / "source.mp4", [(3, 0.6)], folder / "g.mp4"),
+        trim(folder / "source.mp4", [(1, -1), (1, 2), (2, 1.1)], folder / "h.mp4"),
+        write_video(folder / "i.avi", pictures, gop=8, bf=2),
+        *joined,
+        write_video(folder / "l.avi", pictures, codec="mpeg4", gop=8, bf=2),
+        remux(
+            write_video(folder / "source.flv", pictures, codec="flv", gop=8), folder / "m.flv", mark_all_as_key_frames
+        ),
+        write_video(folder / "n.webm", pictures, codec="libvpx", gop=8),
     ]
 
 

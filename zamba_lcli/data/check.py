@@ -107,7 +107,7 @@ def _odd_times(index: ClipIndex) -> list[tuple[str, str]]:
             )
         )
     steps = np.diff(index.timeline.times)
-    for frame in np.flatnonzero(steps > LONG_GAP) + 1:
+    for frame in (np.flatnonzero(steps > LONG_GAP) + 1).tolist():
         remedy = "Frames are chosen by time. Write wrong times anew: ffmpeg -i IN -vf setpts=N/FRAME_RATE/TB OUT"
         odd.append((f"its times jump by {steps[frame - 1]:.0f} s at frame {frame}", remedy))
     for frame, seconds in index.jumps:
