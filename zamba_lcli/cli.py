@@ -43,7 +43,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import OneCycleLR
 
 from zamba_lcli import __version__, data, models  # noqa: F401  (so that a YAML can name their classes shortly)
 from zamba_lcli._jsonargparse import mend_parsing
@@ -61,6 +61,7 @@ from zamba_lcli.callbacks import (
     ZambaLearningRateFinder,
     ZambaWeightAveraging,
 )
+from zamba_lcli.checkpointing import Stated, plain
 from zamba_lcli.checks import (
     check_checkpoint_file,
     check_frozen_stays,
@@ -70,7 +71,6 @@ from zamba_lcli.checks import (
     check_something_trains,
     is_refusal_of_lightning,
 )
-from zamba_lcli.data.datamodule import POSITION
 from zamba_lcli.earlier_runs import last_checkpoint, refuse_to_write_over
 from zamba_lcli.errors import InputError
 from zamba_lcli.help import ABOUT, USAGE, PlainHelpFormatter, arrange_help
@@ -78,8 +78,9 @@ from zamba_lcli.messages import did_you_mean, of_subcommand, plain_message
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 from zamba_lcli.run_folder import free_name, is_dry_run, keep_earlier, run_folder
+from zamba_lcli.run_length import run_length
 from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential
-from zamba_lcli.types import Interval, callbacks_of
+from zamba_lcli.types import POSITION, Interval, callbacks_of
 
 # jsonargparse warns of calls that Lightning's command line makes and that version 5, which is excluded, takes away
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -565,14 +566,19 @@ class ZambaCLI(LightningCLI):
             check_scheduler(self._get(self.config, "lr_scheduler"))  # in which those inside others are not built yet
         interval = self._get(self.config_init, "lr_scheduler_interval")
 
-        def build_scheduler(built: Optimizer) -> LRScheduler:
-            complete = with_run_length(lr_scheduler, interval, self.trainer)
-            return cast(LRScheduler, _build("lr_scheduler", built, complete))
+        def complete(stated: Any) -> dict[str, Any]:
+            return with_run_length(stated, interval, self.trainer, self.model.resumed)
 
         if optimizer is not None and self.model is not None:
+            as_stated = plain(self._get(self.config, "lr_scheduler"))
             self.model.set_optimizer(
                 lambda groups: _build("optimizer", groups, optimizer),
-                None if lr_scheduler is None else build_scheduler,
+                None
+                if lr_scheduler is None
+                else Stated(
+                    lambda built: _build("lr_scheduler", built, complete(lr_scheduler)),
+                    lambda: complete(as_stated)["init_args"],
+                ),
                 interval,
             )
 
@@ -706,13 +712,16 @@ def _order(callback: Callback) -> int:
     )
 
 
-def with_run_length(lr_scheduler: dict[str, Any], interval: Interval | None, trainer: Trainer) -> dict[str, Any]:
+def with_run_length(
+    lr_scheduler: dict[str, Any], interval: Interval | None, trainer: Trainer, resumed: dict[str, Any] | None
+) -> dict[str, Any]:
     """Fills in the length of a scheduler that goes over the whole run, if it was left out.
 
     Args:
         lr_scheduler: ``class_path`` and ``init_args``, as in the YAML.
         interval: What the scheduler counts; None for what it is made for.
         trainer: Knows how long the run is.
+        resumed: The checkpoint that is gone on with, if there is one.
 
     Raises:
         InputError: If the run has no end.
@@ -727,12 +736,12 @@ def with_run_length(lr_scheduler: dict[str, Any], interval: Interval | None, tra
         missing, per_batch = "length", interval == "step"
     else:
         return {**lr_scheduler, "init_args": init_args}
-    length = trainer.estimated_stepping_batches if per_batch else trainer.max_epochs
-    if length is None or not 0 < length < float("inf"):
+    length = run_length(trainer, "step" if per_batch else "epoch", resumed)
+    if length is None:
         if missing == "length":  # not needed by most
             return {**lr_scheduler, "init_args": init_args}
         raise InputError(f"lr_scheduler.init_args.{missing}: give it, or give the run an end with trainer.max_epochs.")
-    return {**lr_scheduler, "init_args": {**init_args, missing: int(length)}}
+    return {**lr_scheduler, "init_args": {**init_args, missing: length}}
 
 
 def _build(key: str, args: Any, stated: dict[str, Any]) -> Any:

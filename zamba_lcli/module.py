@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
-from pytorch_lightning.callbacks import BackboneFinetuning
+from pytorch_lightning.callbacks import BackboneFinetuning, LearningRateFinder
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -34,6 +34,7 @@ from torchmetrics.classification import (
 )
 
 from zamba_lcli._lightning import average_in_small_checkpoint
+from zamba_lcli.checkpointing import STATED, Resumption, build_at, set_numbers, stated_optimizer, stated_scheduler
 from zamba_lcli.errors import InputError
 from zamba_lcli.losses import (
     balanced_weights,
@@ -44,6 +45,8 @@ from zamba_lcli.losses import (
     weighted_losses,
 )
 from zamba_lcli.metrics import MacroF1
+from zamba_lcli.optimizer_states import fit_state
+from zamba_lcli.run_length import check_cycles, check_not_done, has_cycle, run_length
 from zamba_lcli.schedulers import PER_BATCH
 from zamba_lcli.types import Batch, Interval, Prediction, Task, callbacks_of, run_seed, seed_for
 
@@ -184,6 +187,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self._callback_metrics: dict[str, Tensor] = {}  # of the checkpoint that is resumed
         self._lr_scheduler: LRSchedulerBuilder | None = None
         self._lr_scheduler_interval: Interval | None = None
+        self.stated: dict[str, Any] | None = None  # optimizer and schedule, in the words of a checkpoint
+        self.resumed: dict[str, Any] | None = None  # the checkpoint, until the run goes on
 
     # ---- the network -------------------------------------------------------------------------------------------------
 
@@ -312,10 +317,12 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                 "or call `model.set_optimizer(...)` when the Trainer is used from Python."
             )
         optimizer = self._optimizer(self.parameter_groups())
+        self.stated = {"optimizer": stated_optimizer(optimizer), "lr_scheduler": None, "found_lr": None}
         if self._lr_scheduler is None:
             return optimizer
         scheduler = self.build_lr_scheduler(optimizer)
-        interval = self._lr_scheduler_interval or ("step" if isinstance(scheduler, PER_BATCH) else "epoch")
+        interval: Interval = self._lr_scheduler_interval or ("step" if isinstance(scheduler, PER_BATCH) else "epoch")
+        self._note_schedule(scheduler, interval)
         config: dict[str, Any] = {
             "scheduler": scheduler,
             "interval": interval,
@@ -332,6 +339,52 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         """Builds the scheduler on the optimizer, where one is stated."""
         assert self._lr_scheduler is not None
         return self._lr_scheduler(optimizer)
+
+    def restart_schedule(self, optimizer: Optimizer, found_lr: float | None) -> LRScheduler | None:
+        """Gives the optimizer what is stated, and builds the scheduler on it anew, with the length of the run as it is by now.
+
+        Args:
+            optimizer: The trainer's.
+            found_lr: The head's learning rate (the peak, for OneCycleLR and CyclicLR) in place of the one stated; None for
+                that.
+
+        Returns:
+            The scheduler, which is the trainer's by now; None where none is stated.
+        """
+        assert self._optimizer is not None
+        assert self.stated is not None
+        set_numbers(optimizer, self._optimizer(self.parameter_groups()))
+        self.stated["found_lr"] = found_lr
+        if found_lr is not None:
+            scheduler = build_at(found_lr, optimizer, self._lr_scheduler)
+        else:
+            scheduler = None if self._lr_scheduler is None else self._lr_scheduler(optimizer)
+        for config in self.trainer.lr_scheduler_configs:
+            config.scheduler = scheduler
+            self._note_schedule(scheduler, cast(Interval, config.interval))
+        return cast(LRScheduler | None, scheduler)
+
+    def _note_schedule(self, scheduler: LRScheduler, interval: Interval) -> None:
+        """Keeps what is stated for checkpoints, and refuses a cycle that ends before the run does."""
+        assert self.stated is not None
+        self.stated["lr_scheduler"] = stated_scheduler(self._lr_scheduler, scheduler, interval)
+        if self._trainer is not None and has_cycle(scheduler):
+            check_cycles(scheduler, run_length(self.trainer, interval, self.resumed))
+
+    def on_fit_start(self) -> None:
+        """Lets optimizer and schedule be as stated, for the run as it is by now: callbacks may have changed its batches."""
+        if self.stated is None or self._optimizer is None:  # a model that builds its optimizer itself
+            return
+        optimizer, configs = self.trainer.optimizers[0], self.trainer.lr_scheduler_configs
+        for config in configs:
+            by_now = stated_scheduler(self._lr_scheduler, config.scheduler, cast(Interval, config.interval))
+            if by_now != self.stated["lr_scheduler"]:
+                self.restart_schedule(optimizer, self.stated["found_lr"])
+        if self.resumed is not None and (configs or self._lr_scheduler is None):
+            keeps_found_lr = any(isinstance(callback, LearningRateFinder) for callback in callbacks_of(self.trainer))
+            resumption = Resumption(self.resumed, self.stated, keeps_found_lr)
+            resumption.apply(optimizer, next(iter(configs), None), lambda lr: self.restart_schedule(optimizer, lr))
+        self.resumed = None
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Steps a scheduler, but for ReduceLROnPlateau, which ``on_train_epoch_end`` steps.
@@ -638,6 +691,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             loop = self.trainer.fit_loop
             _resume_before_validation(loop, self.trainer.validating, checkpoint["loops"]["fit_loop"])
             checkpoint["callback_metrics"] = dict(self.trainer.callback_metrics)
+            if self.stated is not None:
+                checkpoint[STATED] = self.stated
         if self._trainer is not None:
             average_in_small_checkpoint(self.trainer, self, checkpoint)
         checkpoint["seed"] = run_seed()
@@ -691,6 +746,9 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                     "new run from its weights, set model.init_args.weights to it instead."
                 )
             self._check_same_groups(checkpoint)
+            if not self.trainer.optimizers:  # else a callback restores what it saved before it tried something out
+                check_not_done(self.trainer, checkpoint)
+                self.resumed = checkpoint
         theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
         if theirs is not None and list(theirs) != self.class_names:
             only_theirs, only_ours = (
@@ -729,16 +787,10 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     def _check_same_groups(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to go on with an optimizer of other parameter groups, whose state could not be told apart."""
         ours = [group["name"] for group in self.parameter_groups()]
-        built = None if self._optimizer is None else self._optimizer(self.parameter_groups())
+        then = checkpoint.get(STATED, {}).get("optimizer", {}).get("class_path")
         for optimizer in checkpoint.get("optimizer_states", []):
-            # numbers that one kind of optimizer has and another has not; flags come and go with torch's versions
-            numbers = {} if built is None else {k: v for k, v in built.defaults.items() if isinstance(v, float | tuple)}
-            if built is not None and (lacking := numbers.keys() - optimizer["param_groups"][0].keys()):
-                raise InputError(
-                    f"optimizer: the checkpoint is of another optimizer than {type(built).__name__}: it has no "
-                    f"{', '.join(sorted(lacking))}. Go on with the one it was made with, or begin a new run from its weights "
-                    "with model.init_args.weights."
-                )
+            if self._optimizer is not None:
+                fit_state(optimizer, then, self._optimizer)
             theirs = [group.get("name") for group in optimizer["param_groups"]]
             if None not in theirs and theirs != ours:
                 raise InputError(

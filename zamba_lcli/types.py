@@ -9,6 +9,7 @@ from torch import Tensor
 
 Task: TypeAlias = Literal["multilabel", "multiclass"]
 Interval: TypeAlias = Literal["epoch", "step"]
+POSITION = "position"  # what a data module keeps in a checkpoint: the epoch, and how many of its clips are done
 
 
 class Batch(TypedDict):

@@ -1,12 +1,9 @@
 """Find a learning rate by trying all."""
 
-from typing import Any
-
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateFinder
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
-from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
@@ -60,33 +57,7 @@ class ZambaLearningRateFinder(LearningRateFinder):
         if self.optimal_lr is None or found is None:
             rank_zero_warn("LearningRateFinder: too few batches to find a learning rate; it stays as stated.")
             return
-        self._apply(found, trainer, pl_module)
+        pl_module.restart_schedule(trainer.optimizers[0], found)
         rank_zero_info(f"LearningRateFinder: the learning rate is {found:.3g}.")
         if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
             trainer.logger.experiment.add_figure("lr_finder", self.optimal_lr.plot(suggest=True), global_step=0)
-
-    @staticmethod
-    def _apply(found: float, trainer: Trainer, module: ZambaVideoClassificationLightningModule) -> None:
-        """Scales the groups' learning rates so that the head's is ``found``, and builds the scheduler anew on them."""
-        groups = trainer.optimizers[0].param_groups
-        stated = [group.get("initial_lr", group["lr"]) for group in groups]
-        for group, lr in zip(groups, stated, strict=True):
-            group["lr"] = lr * found / stated[0]
-            group.pop("initial_lr", None)
-        if not trainer.lr_scheduler_configs:
-            return
-        scheduler: Any = module.build_lr_scheduler(trainer.optimizers[0])
-        if isinstance(scheduler, OneCycleLR):
-            _scale_cycle(groups, found / groups[0]["max_lr"])
-        elif isinstance(scheduler, CyclicLR):
-            factor = found / scheduler.max_lrs[0]
-            scheduler.base_lrs = [lr * factor for lr in scheduler.base_lrs]
-            scheduler.max_lrs = [lr * factor for lr in scheduler.max_lrs]
-            _scale_cycle(groups, factor)
-        trainer.lr_scheduler_configs[0].scheduler = scheduler
-
-
-def _scale_cycle(groups: list[dict[str, Any]], factor: float) -> None:
-    for group in groups:
-        for key in {"lr", "max_lr", "min_lr", "initial_lr"} & set(group):
-            group[key] *= factor

@@ -40,11 +40,10 @@ from zamba_lcli.data.videos import find_videos
 from zamba_lcli.data.weighting import ClipWeights
 from zamba_lcli.errors import InputError
 from zamba_lcli.run_folder import is_dry_run, run_folder
-from zamba_lcli.types import Batch, Task, run_seed, seed_for
+from zamba_lcli.types import POSITION, Batch, Task, run_seed, seed_for
 
 MAX_WORKERS = 8  # if not stated; each holds a few batches of frames
 WORKERS_PER_CORE = 16  # at most, where stated
-POSITION = "position"  # key of the checkpoint
 SPLITS_OF = {  # the splits that a command reads
     TrainerFn.FITTING: ("train", "val"),
     TrainerFn.VALIDATING: ("val",),

@@ -1,0 +1,162 @@
+"""How long a run is in all, and how much of it a checkpoint has done: what schedules go by that leave out their length."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
+from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, OneCycleLR, SequentialLR
+
+from zamba_lcli.errors import InputError
+from zamba_lcli.types import POSITION, Interval, callbacks_of
+
+
+class Progress(NamedTuple):
+    """How far a run has come."""
+
+    epochs: int = 0  # those of which the last batch is trained on
+    batches: int = 0  # of the epoch after them
+    steps: int = 0  # of the optimizer, in all
+
+    def count(self, interval: Interval) -> int:
+        """Returns how often a scheduler has been stepped that counts epochs, or steps."""
+        return self.epochs if interval == "epoch" else self.steps
+
+
+def progress_of(checkpoint: dict[str, Any] | None) -> Progress:
+    """Returns how far the run of a checkpoint has come; nowhere if there is none."""
+    if checkpoint is None:
+        return Progress()
+    loop = checkpoint["loops"]["fit_loop"]
+    epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
+    begun, last = epochs["started"] > epochs["processed"], batches["is_last_batch"]
+    return Progress(
+        epochs["processed"] + int(begun and last),
+        batches["current"]["processed"] if begun and not last else 0,
+        checkpoint["global_step"],
+    )
+
+
+def run_length(trainer: Trainer, interval: Interval, resumed: dict[str, Any] | None) -> int | None:
+    """Returns how many epochs, or steps of the optimizer, a run has in all; None if it has no end.
+
+    What ends first counts, ``max_epochs`` or ``max_steps``; of ``max_time`` nobody knows how many steps it is. Of a resumed
+    run it is what was done, and what is to come with the batches and the accumulation stated now.
+
+    Args:
+        trainer: The trainer, with its data.
+        interval: What to count.
+        resumed: The checkpoint that is gone on with, if there is one.
+    """
+    max_epochs, max_steps = trainer.max_epochs, trainer.max_steps
+    if max_epochs in (None, -1) and max_steps == -1:
+        return None
+    if max_steps == -1 and interval == "epoch":
+        return max_epochs
+    done = progress_of(resumed)
+    epochs, steps = done.epochs, done.steps
+    for steps_to_come in _steps_to_come(trainer, done, resumed):
+        if (max_epochs not in (None, -1) and epochs >= max_epochs) or steps >= max_steps != -1:
+            break
+        epochs, steps = epochs + 1, steps + steps_to_come
+    return epochs if interval == "epoch" else (steps if max_steps == -1 else min(steps, max_steps))
+
+
+def _steps_to_come(trainer: Trainer, done: Progress, resumed: dict[str, Any] | None) -> Iterator[int]:
+    """Yields the steps of each epoch to come, without end; the first is what is left of one that was begun."""
+    batches = batches_in_epoch(trainer, resumed is not None)
+    schedules = [c for c in callbacks_of(trainer) if isinstance(c, GradientAccumulationScheduler)]
+    epoch, left = done.epochs, _batches_left(trainer, batches, done, resumed)
+    while True:
+        together = schedules[0].get_accumulate_grad_batches(epoch) if schedules else trainer.accumulate_grad_batches
+        yield math.ceil(left / together)
+        epoch, left = epoch + 1, batches
+
+
+def _batches_left(trainer: Trainer, batches: int, done: Progress, resumed: dict[str, Any] | None) -> int:
+    """Returns how many batches there are to come in the epoch that goes on, also if it was begun with other ones."""
+    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+    position = None if resumed is None else resumed.get(type(datamodule).__qualname__, {}).get(POSITION)
+    if not done.batches or position is None or position["epoch"] != done.epochs:
+        return max(0, batches - done.batches)
+    clips = min(_clips_in_epoch(trainer), batches * datamodule.batch_size)
+    left: int = math.ceil((clips - position["clips"] // trainer.world_size) / datamodule.batch_size)
+    return min(batches, max(0, left))
+
+
+def _clips_in_epoch(trainer: Trainer) -> int:
+    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+    return len(datamodule.train_dataloader().sampler)
+
+
+def batches_in_epoch(trainer: Trainer, resumed: bool) -> int:
+    """Returns the number of batches of a whole epoch in one process.
+
+    The loader that Lightning makes for this is not used in a resumed run: when optimizers are built, its position in the
+    epoch is not restored yet, and workers would read the wrong clips ahead.
+
+    Raises:
+        InputError: If nobody knows the number.
+    """
+    loop: Any = trainer.fit_loop
+    is_new = trainer.train_dataloader is None
+    if is_new:
+        loop.setup_data()
+    batches = trainer.num_training_batches
+    if is_new and resumed:
+        loop._combined_loader = None  # lets Lightning make another one; as its LearningRateFinder does
+    if not isinstance(batches, int):
+        raise InputError(
+            "lr_scheduler: the length of the run is not known, since the number of its batches is not. State the length."
+        )
+    return batches
+
+
+def has_cycle(scheduler: LRScheduler) -> bool:
+    """Returns whether a scheduler is a OneCycleLR, or made of one."""
+    return isinstance(scheduler, OneCycleLR) or any(map(has_cycle, getattr(scheduler, "_schedulers", ())))
+
+
+def check_cycles(scheduler: LRScheduler, length: int | None) -> None:
+    """Refuses a OneCycleLR, at any depth, that is over before the run is: torch finds it out after its last step.
+
+    Args:
+        scheduler: As built.
+        length: How often it is stepped in the run; None if the run has no end, which a max_time may give it.
+
+    Raises:
+        InputError: Says how long it must be.
+    """
+    if length is None:
+        return
+    if isinstance(scheduler, OneCycleLR) and scheduler.total_steps < length:
+        raise InputError(
+            f"lr_scheduler: OneCycleLR is over after {scheduler.total_steps} steps (total_steps, or epochs times "
+            f"steps_per_epoch), and the run steps it {length} times. State at least {length}, or leave the length out for that "
+            "of the run; or let the run end before, with trainer.max_epochs or trainer.max_steps."
+        )
+    if isinstance(scheduler, ChainedScheduler):
+        for part in scheduler._schedulers:
+            check_cycles(part, length)
+    elif isinstance(scheduler, SequentialLR):
+        begins = [0, *scheduler._milestones]
+        for part, begin, end in zip(scheduler._schedulers, begins, [*scheduler._milestones, None], strict=True):
+            last = length if end is None else min(length, end - 1)
+            check_cycles(part, last - begin)
+
+
+def check_not_done(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Refuses to resume a run that is made shorter than it has become already.
+
+    Raises:
+        InputError: Names the key.
+    """
+    done = progress_of(checkpoint)
+    ends = (("max_epochs", trainer.max_epochs, done.epochs), ("max_steps", trainer.max_steps, done.steps))
+    for key, end, count in ends:
+        if end not in (None, -1) and count > end:
+            raise InputError(
+                f"trainer.{key}: {end} is less than the {count} {key.removeprefix('max_')} that the checkpoint's run has done. "
+                "They count from its beginning; give more to go on."
+            )
