@@ -31,12 +31,6 @@ CYCLE = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum")  # w
 OPTIMIZER = "optimizer.init_args."
 CYCLED = {OPTIMIZER + "momentum", OPTIMIZER + "betas"}  # by OneCycleLR and CyclicLR
 PEAKS = {"lr_scheduler.init_args.max_lr", "lr_scheduler.init_args.base_lr"}
-OTHER_METRIC = {
-    "lr_scheduler_interval",
-    "lr_scheduler.init_args.monitor",
-    "lr_scheduler.init_args.mode",
-    "lr_scheduler",
-}
 print_once = rank_zero_only(print)
 
 
@@ -125,11 +119,11 @@ def _arguments_in(state: Mapping[str, Any], groups: list[dict[str, Any]]) -> dic
     return found
 
 
-def build_at(found_lr: float, optimizer: Optimizer, build: Callable[[Optimizer], LRScheduler] | None) -> Any:
-    """Builds the scheduler at another learning rate than the one stated, which the groups' ratio is kept at.
+def build_at(found_lr: float | None, optimizer: Optimizer, build: Callable[[Optimizer], LRScheduler] | None) -> Any:
+    """Builds the scheduler, also at another learning rate than the one stated; the groups keep their ratio.
 
     Args:
-        found_lr: The first group's learning rate; the peak, for OneCycleLR and CyclicLR.
+        found_lr: The first group's learning rate (the peak, for OneCycleLR and CyclicLR); None for the one stated.
         optimizer: As just built; its learning rates are set.
         build: Builds the scheduler; None for none.
 
@@ -137,6 +131,8 @@ def build_at(found_lr: float, optimizer: Optimizer, build: Callable[[Optimizer],
         The scheduler, or None.
     """
     groups = optimizer.param_groups
+    if found_lr is None:
+        return None if build is None else build(optimizer)
     first = groups[0]["lr"]
     for group in groups:
         group["lr"] *= found_lr / first
@@ -200,7 +196,7 @@ class Resumption:
 
     def apply(
         self, optimizer: Optimizer, config: LRSchedulerConfig | None, rebuild: Callable[[float | None], Any]
-    ) -> None:
+    ) -> bool:
         """Changes what Lightning restores next to what is stated, and prints the differences.
 
         Args:
@@ -208,6 +204,9 @@ class Resumption:
             config: Lightning's of the run's scheduler, as built; None where there is none.
             rebuild: Gives the optimizer the numbers stated, at a learning rate that was found if there is one, and builds the
                 scheduler of ``config`` on it.
+
+        Returns:
+            Whether the learning rates of the past would have been others.
         """
         scheduler: Any = None if config is None else config.scheduler
         now, then = self.now, self.checkpoint.get(STATED)
@@ -232,9 +231,12 @@ class Resumption:
             if moves_lr:
                 self._move_reduced_lr(scheduler, then)
             if moves_lr or moves_schedule:
-                self._restore_plateau(scheduler, counts_on=not keys & OTHER_METRIC)
-        elif moves_lr or moves_schedule or (getattr(scheduler, "cycle_momentum", False) and keys & CYCLED):
+                self._restore_plateau(scheduler, now["lr_scheduler"], then["lr_scheduler"])
+            return moves_lr
+        if moves_lr or moves_schedule or (getattr(scheduler, "cycle_momentum", False) and keys & CYCLED):
             self._restart(optimizer, config, rebuild(self.now["found_lr"]))
+            return True
+        return False
 
     def _set_numbers(self, then: list[dict[str, Any]]) -> None:
         """Sets what is stated otherwise, but for the learning rate, which belongs to the schedule."""
@@ -260,9 +262,11 @@ class Resumption:
         for saved, stated, lowest in zip(self.groups, self.now["optimizer"]["groups"], scheduler.min_lrs, strict=True):
             saved["lr"] = min(stated["lr"], max(stated["lr"] * reduced, lowest))
 
-    def _restore_plateau(self, scheduler: ReduceLROnPlateau, counts_on: bool) -> None:
+    def _restore_plateau(self, scheduler: Any, now: dict[str, Any], then: dict[str, Any]) -> None:
         """Keeps what was counted, unless that was another metric, and takes the arguments stated."""
         assert self.state is not None
+        watched = [(stated["monitor"], stated["interval"]) for stated in (now, then)]
+        counts_on = watched[0] == watched[1] and scheduler.mode == self.state["mode"]
         kept = {key: self.state[key] for key in PLATEAU_COUNTERS} if counts_on else {}
         rates = [group["lr"] for group in self.groups]
         self.checkpoint["lr_schedulers"] = [{**scheduler.state_dict(), **kept, "_last_lr": rates}]
@@ -286,14 +290,17 @@ class Resumption:
         }
         now = {**self.now}
         if state is not None:
-            then["lr_scheduler"] = {"class_path": "another one", "init_args": self._arguments(state, self.groups)}
+            then["lr_scheduler"] = {
+                "class_path": "another one",
+                "init_args": self._arguments(state, self.groups),
+                "interval": None if scheduler is None else now["lr_scheduler"]["interval"],
+                **({"monitor": state.get("monitor", "val_loss")} if "num_bad_epochs" in state else {}),
+            }
         if scheduler is not None:
             stated = self._arguments(scheduler.state_dict(), optimizer.param_groups)
             now["lr_scheduler"] = {**now["lr_scheduler"], "init_args": stated}
             if state is not None and then["lr_scheduler"]["init_args"].keys() == stated.keys():
-                then["lr_scheduler"] = {**now["lr_scheduler"], "init_args": then["lr_scheduler"]["init_args"]}
-                if isinstance(scheduler, ReduceLROnPlateau):
-                    then["lr_scheduler"]["monitor"] = state.get("monitor", now["lr_scheduler"]["monitor"])
+                then["lr_scheduler"]["class_path"] = now["lr_scheduler"]["class_path"]
         return now, then
 
     def _arguments(self, state: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:

@@ -569,6 +569,8 @@ class ZambaCLI(LightningCLI):
         def complete(stated: Any) -> dict[str, Any]:
             return with_run_length(stated, interval, self.trainer, self.model.resumed)
 
+        if self.model is not None:
+            self.model.stated_callbacks = self._stated_callbacks()
         if optimizer is not None and self.model is not None:
             as_stated = plain(self._get(self.config, "lr_scheduler"))
             self.model.set_optimizer(
@@ -581,6 +583,13 @@ class ZambaCLI(LightningCLI):
                 ),
                 interval,
             )
+
+    def _stated_callbacks(self) -> dict[str, Any]:
+        """Returns what is stated of each callback, by its key in checkpoints."""
+        both: list[Any] = [self._get(config, "trainer").callbacks or [] for config in (self.config_init, self.config)]
+        built, stated = (of if isinstance(of, list) else [of] for of in both)
+        pairs = zip(built, stated, strict=False)  # those that Lightning adds come last
+        return {callback.state_key: plain(item) for callback, item in pairs}
 
     # ---- running -----------------------------------------------------------------------------------------------------
 

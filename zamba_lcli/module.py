@@ -34,7 +34,16 @@ from torchmetrics.classification import (
 )
 
 from zamba_lcli._lightning import average_in_small_checkpoint
-from zamba_lcli.checkpointing import STATED, Resumption, build_at, set_numbers, stated_optimizer, stated_scheduler
+from zamba_lcli.callback_states import keep_stated_arguments
+from zamba_lcli.checkpointing import (
+    STATED,
+    Resumption,
+    build_at,
+    fast_forward,
+    set_numbers,
+    stated_optimizer,
+    stated_scheduler,
+)
 from zamba_lcli.errors import InputError
 from zamba_lcli.losses import (
     balanced_weights,
@@ -188,6 +197,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self._lr_scheduler: LRSchedulerBuilder | None = None
         self._lr_scheduler_interval: Interval | None = None
         self.stated: dict[str, Any] | None = None  # optimizer and schedule, in the words of a checkpoint
+        self.schedule_is_restated = False  # whether it is another one than the checkpoint's run had
+        self.stated_callbacks: dict[str, Any] = {}  # by state key, class path and arguments
         self.resumed: dict[str, Any] | None = None  # the checkpoint, until the run goes on
 
     # ---- the network -------------------------------------------------------------------------------------------------
@@ -355,14 +366,25 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         assert self.stated is not None
         set_numbers(optimizer, self._optimizer(self.parameter_groups()))
         self.stated["found_lr"] = found_lr
-        if found_lr is not None:
-            scheduler = build_at(found_lr, optimizer, self._lr_scheduler)
-        else:
-            scheduler = None if self._lr_scheduler is None else self._lr_scheduler(optimizer)
+        scheduler = build_at(found_lr, optimizer, self._lr_scheduler)
         for config in self.trainer.lr_scheduler_configs:
             config.scheduler = scheduler
             self._note_schedule(scheduler, cast(Interval, config.interval))
         return cast(LRScheduler | None, scheduler)
+
+    def head_lr_at(self, epochs: int, steps: int) -> float:
+        """Returns the head's learning rate after so many epochs and steps, had all been as it is stated.
+
+        What a ReduceLROnPlateau did nobody can say; before it reduces it, the learning rate is as stated.
+        """
+        assert self._optimizer is not None
+        assert self.stated is not None
+        optimizer = self._optimizer(self.parameter_groups())
+        scheduler = build_at(self.stated["found_lr"], optimizer, self._lr_scheduler)
+        if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
+            fast_forward(scheduler, epochs if self.stated["lr_scheduler"]["interval"] == "epoch" else steps)
+        head = optimizer.param_groups[0]
+        return float(head["lr"] or head["initial_lr"])  # a warm-up may start at 0
 
     def _note_schedule(self, scheduler: LRScheduler, interval: Interval) -> None:
         """Keeps what is stated for checkpoints, and refuses a cycle that ends before the run does."""
@@ -383,7 +405,9 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         if self.resumed is not None and (configs or self._lr_scheduler is None):
             keeps_found_lr = any(isinstance(callback, LearningRateFinder) for callback in callbacks_of(self.trainer))
             resumption = Resumption(self.resumed, self.stated, keeps_found_lr)
-            resumption.apply(optimizer, next(iter(configs), None), lambda lr: self.restart_schedule(optimizer, lr))
+            self.schedule_is_restated = resumption.apply(
+                optimizer, next(iter(configs), None), lambda lr: self.restart_schedule(optimizer, lr)
+            )
         self.resumed = None
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
@@ -692,7 +716,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             _resume_before_validation(loop, self.trainer.validating, checkpoint["loops"]["fit_loop"])
             checkpoint["callback_metrics"] = dict(self.trainer.callback_metrics)
             if self.stated is not None:
-                checkpoint[STATED] = self.stated
+                checkpoint[STATED] = {**self.stated, "callbacks": self.stated_callbacks}
         if self._trainer is not None:
             average_in_small_checkpoint(self.trainer, self, checkpoint)
         checkpoint["seed"] = run_seed()
@@ -749,6 +773,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             if not self.trainer.optimizers:  # else a callback restores what it saved before it tried something out
                 check_not_done(self.trainer, checkpoint)
                 self.resumed = checkpoint
+                keep_stated_arguments(callbacks_of(self.trainer), self.stated_callbacks, checkpoint)
         theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
         if theirs is not None and list(theirs) != self.class_names:
             only_theirs, only_ours = (

@@ -461,7 +461,7 @@ def test_the_callback_needs_one_of_our_models():
 
 
 def test_the_backbone_of_a_resumed_run_has_no_learning_rate_before_it_was_unfrozen():
-    callback = ZambaBackboneFinetuning(unfreeze_backbone_at_epoch=2)
+    callback = ZambaBackboneFinetuning(unfreeze_backbone_at_epoch=2, backbone_initial_ratio_lr=0.01)
     callback.load_state_dict({"unfrozen_at_epoch": 5, "initial_ratio": 0.01})
     assert [callback.ratio(epoch) for epoch in (4, 5, 6)] == pytest.approx([0.0, 0.01, 0.02])
 

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.run_length import progress_of
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,11 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
             rounding=rounding,
         )
         self.unfrozen_at_epoch: int | None = None
+        self.unfrozen_at_step: int | None = None
+        self._epochs_done = 0
+        self._ratio_is_open = (
+            False  # whether backbone_initial_lr is to be compared with a head's learning rate of the past
+        )
         self.initial_ratio: float | None = None
 
     @property
@@ -108,22 +114,42 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
     # ---- state -------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns since when the backbone trains and with which ratio it began."""
-        return {"unfrozen_at_epoch": self.unfrozen_at_epoch, "initial_ratio": self.initial_ratio}
+        """Returns since when the backbone trains, with which ratio it began, and what this was for."""
+        return {
+            "unfrozen_at_epoch": self.unfrozen_at_epoch,
+            "unfrozen_at_step": self.unfrozen_at_step,
+            "initial_ratio": self.initial_ratio,
+            "backbone_initial_lr": self.backbone_initial_lr,
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Looks how far the run has come that is resumed."""
+        self._epochs_done = progress_of(checkpoint).epochs if "loops" in checkpoint else 0
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over since when the backbone trains, unless this callback is to unfreeze it later than that.
+        """Takes over since when the backbone trains; the ratio since then is what the arguments now say.
 
-        A state of Lightning's own callback says nothing of it.
+        If this callback is to unfreeze it later than that, the backbone is frozen again until then. Where that is past too, the
+        ratio grows since then. A state of Lightning's own callback says nothing of it.
         """
-        since = state_dict.get("unfrozen_at_epoch")
-        if since is not None and since < self.unfreeze_backbone_at_epoch:
-            rank_zero_info(
-                f"The backbone was unfrozen in epoch {since} of the checkpoint's run; it is frozen again until epoch "
-                f"{self.unfreeze_backbone_at_epoch}, as unfreeze_backbone_at_epoch says now."
-            )
+        since, step = state_dict.get("unfrozen_at_epoch"), state_dict.get("unfrozen_at_step")
+        if since is None:
             return
-        self.unfrozen_at_epoch, self.initial_ratio = since, state_dict.get("initial_ratio")
+        if since < self.unfreeze_backbone_at_epoch:
+            told = f"The backbone was unfrozen in epoch {since} of the checkpoint's run; "
+            end = f"epoch {self.unfreeze_backbone_at_epoch}, as unfreeze_backbone_at_epoch says now."
+            if self._epochs_done < self.unfreeze_backbone_at_epoch:
+                rank_zero_info(f"{told}it is frozen again until {end}")
+                return
+            rank_zero_info(f"{told}its learning rate is what it would be if that had been {end}")
+            since, step = self.unfreeze_backbone_at_epoch, None
+        self.unfrozen_at_epoch, self.unfrozen_at_step = since, step
+        self.initial_ratio = self.backbone_initial_ratio_lr
+        if self.backbone_initial_lr is not None:
+            self.initial_ratio = state_dict.get("initial_ratio")
+            stated_then = state_dict.get("backbone_initial_lr", self.backbone_initial_lr)
+            is_moved = since != state_dict["unfrozen_at_epoch"]
+            self._ratio_is_open = is_moved or stated_then != self.backbone_initial_lr
 
     # ---- hooks -------------------------------------------------------------------------------------------------------
 
@@ -140,6 +166,10 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Brings a resumed run into the phase of its epoch, also in the middle of one."""
+        module = cast(ZambaVideoClassificationLightningModule, pl_module)
+        is_open = self._ratio_is_open or module.schedule_is_restated
+        if self.unfrozen_at_epoch is not None and self.backbone_initial_lr is not None and is_open:
+            self.initial_ratio = self.backbone_initial_lr / self._head_lr_then(trainer, module)
         self._enter_epoch(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -169,7 +199,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         epoch = trainer.current_epoch
         if epoch >= self.unfreeze_backbone_at_epoch and module.backbone_is_frozen:
             if self.unfrozen_at_epoch is None:
-                self.unfrozen_at_epoch = epoch
+                self.unfrozen_at_epoch, self.unfrozen_at_step = epoch, trainer.global_step
                 self.initial_ratio = self._initial_ratio(trainer)
                 rank_zero_info(
                     f"Epoch {epoch}: the backbone is unfrozen, at {self.ratio(epoch):g} of the head's learning rate."
@@ -183,6 +213,13 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
             return self.backbone_initial_ratio_lr
         head = _groups(trainer)["head"]
         return float(self.backbone_initial_lr / (head["lr"] or head["initial_lr"]))  # a warm-up may start at 0
+
+    def _head_lr_then(self, trainer: Trainer, module: ZambaVideoClassificationLightningModule) -> float:
+        """Returns the head's learning rate when the backbone was unfrozen, in the schedule that is stated now."""
+        epoch, step = cast(int, self.unfrozen_at_epoch), self.unfrozen_at_step
+        if step is None:
+            step = round(trainer.global_step * epoch / max(1, trainer.current_epoch))
+        return module.head_lr_at(epoch, step)
 
     def _tie_learning_rates(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = cast(ZambaVideoClassificationLightningModule, pl_module)
