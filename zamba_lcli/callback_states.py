@@ -26,8 +26,9 @@ def keep_stated_arguments(callbacks: Sequence[Callback], stated: Mapping[str, An
                 _tell(f"{name}.{argument}", ours[argument], theirs[argument])
         state = checkpoint.get("callbacks", {}).get(key)
         if isinstance(callback, EarlyStopping) and state is not None:
-            if state["patience"] != callback.patience and "patience" not in theirs:
-                _tell(f"{name}.patience", callback.patience, state["patience"])
+            before = state.get("patience", callback.patience)
+            if before != callback.patience and "patience" not in theirs:
+                _tell(f"{name}.patience", callback.patience, before)
             state["patience"] = callback.patience
         if isinstance(callback, ModelCheckpoint) and state is not None and callback.monitor is not None:
             _keep_top_k(callback, state)

@@ -1,7 +1,7 @@
 """What optimizer and schedule of a resumed run take from the checkpoint, and what from the configuration.
 
 Lightning restores all of them, and with them the learning rates, momenta and arguments of the run that the checkpoint is of,
-whatever is stated now (Lightning#5339, #12118). Here a checkpoint keeps what was stated, apart from what schedules made of it.
+whatever is stated now (Lightning#12118, #20552). Here a checkpoint keeps what was stated, apart from what schedules made of it.
 What is stated otherwise on a resume is used; the rest is restored as it was.
 """
 

@@ -23,6 +23,7 @@ from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import (
     BackboneFinetuning,
     BasePredictionWriter,
+    BatchSizeFinder,
     Callback,
     EMAWeightAveraging,
     LearningRateFinder,
@@ -57,6 +58,7 @@ from zamba_lcli.callbacks import (
     WholeCheckpointIO,
     WritePredictions,
     ZambaBackboneFinetuning,
+    ZambaBatchSizeFinder,
     ZambaEMAWeightAveraging,
     ZambaLearningRateFinder,
     ZambaWeightAveraging,
@@ -394,6 +396,7 @@ class ZambaCLI(LightningCLI):
         # a YAML that names one of Lightning's callbacks gets the one that keeps its promises
         parser.add_instantiator(_build_finetuning, BackboneFinetuning, subclasses=False)
         parser.add_instantiator(_build_lr_finder, LearningRateFinder, subclasses=False)
+        parser.add_instantiator(_build_batch_size_finder, BatchSizeFinder, subclasses=False)
         parser.add_instantiator(_build_moving_average, EMAWeightAveraging, subclasses=False)
         parser.add_instantiator(_build_average, WeightAveraging, subclasses=False)
 
@@ -579,7 +582,7 @@ class ZambaCLI(LightningCLI):
                 if lr_scheduler is None
                 else Stated(
                     lambda built: _build("lr_scheduler", built, complete(lr_scheduler)),
-                    lambda: complete(as_stated)["init_args"],
+                    lambda: {**(as_stated.get("dict_kwargs") or {}), **complete(as_stated)["init_args"]},
                 ),
                 interval,
             )
@@ -805,6 +808,10 @@ def _with_one_name(value: Any) -> Any:
 
 def _build_finetuning(class_type: type, *args: Any, **kwargs: Any) -> ZambaBackboneFinetuning:
     return ZambaBackboneFinetuning(*args, **kwargs)
+
+
+def _build_batch_size_finder(class_type: type, *args: Any, **kwargs: Any) -> ZambaBatchSizeFinder:
+    return ZambaBatchSizeFinder(*args, **kwargs)
 
 
 def _build_lr_finder(class_type: type, *args: Any, **kwargs: Any) -> ZambaLearningRateFinder:

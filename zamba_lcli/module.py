@@ -387,28 +387,31 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         return float(head["lr"] or head["initial_lr"])  # a warm-up may start at 0
 
     def _note_schedule(self, scheduler: LRScheduler, interval: Interval) -> None:
-        """Keeps what is stated for checkpoints, and refuses a cycle that ends before the run does."""
+        """Keeps what is stated, for checkpoints."""
         assert self.stated is not None
         self.stated["lr_scheduler"] = stated_scheduler(self._lr_scheduler, scheduler, interval)
-        if self._trainer is not None and has_cycle(scheduler):
-            check_cycles(scheduler, run_length(self.trainer, interval, self.resumed))
 
     def on_fit_start(self) -> None:
         """Lets optimizer and schedule be as stated, for the run as it is by now: callbacks may have changed its batches."""
-        if self.stated is None or self._optimizer is None:  # a model that builds its optimizer itself
-            return
-        optimizer, configs = self.trainer.optimizers[0], self.trainer.lr_scheduler_configs
-        for config in configs:
-            by_now = stated_scheduler(self._lr_scheduler, config.scheduler, cast(Interval, config.interval))
-            if by_now != self.stated["lr_scheduler"]:
+        if self.stated is not None and self._optimizer is not None:  # else the model builds its optimizer itself
+            self._restate(self.trainer.optimizers[0])
+        self.resumed = None
+
+    def _restate(self, optimizer: Optimizer) -> None:
+        assert self.stated is not None
+        configs = self.trainer.lr_scheduler_configs
+        for config in configs if self._lr_scheduler is not None else ():
+            interval = cast(Interval, config.interval)
+            if stated_scheduler(self._lr_scheduler, config.scheduler, interval) != self.stated["lr_scheduler"]:
                 self.restart_schedule(optimizer, self.stated["found_lr"])
-        if self.resumed is not None and (configs or self._lr_scheduler is None):
+            if has_cycle(config.scheduler):
+                check_cycles(config.scheduler, run_length(self.trainer, interval, self.resumed))
+        if self.resumed is not None:
             keeps_found_lr = any(isinstance(callback, LearningRateFinder) for callback in callbacks_of(self.trainer))
             resumption = Resumption(self.resumed, self.stated, keeps_found_lr)
             self.schedule_is_restated = resumption.apply(
                 optimizer, next(iter(configs), None), lambda lr: self.restart_schedule(optimizer, lr)
             )
-        self.resumed = None
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Steps a scheduler, but for ReduceLROnPlateau, which ``on_train_epoch_end`` steps.
@@ -509,6 +512,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         each call (a sixth of SlowFast's time on two cores). And lets all processes go by the seed of the first one: a seed
         that is drawn is another in each of them.
         """
+        self.stated = None  # of an earlier run
         if stage == "fit":
             self._watch_bfloat16()
         for layer in self.modules():
@@ -770,7 +774,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
                     "new run from its weights, set model.init_args.weights to it instead."
                 )
             self._check_same_groups(checkpoint)
-            if not self.trainer.optimizers:  # else a callback restores what it saved before it tried something out
+            if self.stated is None:  # else a callback restores what it saved before it tried something out
                 check_not_done(self.trainer, checkpoint)
                 self.resumed = checkpoint
                 keep_stated_arguments(callbacks_of(self.trainer), self.stated_callbacks, checkpoint)

@@ -1,6 +1,7 @@
 """What happens around the steps of a run."""
 
 from zamba_lcli.callbacks.averaging import ZambaEMAWeightAveraging, ZambaWeightAveraging
+from zamba_lcli.callbacks.batch_size_finder import ZambaBatchSizeFinder
 from zamba_lcli.callbacks.camtrap_dp import CamtrapDPObservations
 from zamba_lcli.callbacks.camtrap_dp_package import CamtrapDPPackage
 from zamba_lcli.callbacks.evaluation import Evaluation
@@ -33,6 +34,7 @@ __all__ = [
     "WholeCheckpointIO",
     "WritePredictions",
     "ZambaBackboneFinetuning",
+    "ZambaBatchSizeFinder",
     "ZambaEMAWeightAveraging",
     "ZambaLearningRateFinder",
     "ZambaWeightAveraging",

@@ -44,7 +44,7 @@ class ZambaLearningRateFinder(LearningRateFinder):
         """Looks for the learning rate, in a new run only."""
         if not isinstance(pl_module, ZambaVideoClassificationLightningModule):
             raise InputError(f"ZambaLearningRateFinder needs a model of zamba_lcli, not {type(pl_module).__name__}.")
-        if trainer.ckpt_path is not None:
+        if pl_module.resumed is not None:
             rank_zero_info("LearningRateFinder: a resumed run keeps its learning rate.")
             return
         epochs = trainer.fit_loop.max_epochs
