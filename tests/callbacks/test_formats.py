@@ -17,7 +17,14 @@ from megadetector.postprocessing.validate_batch_results import validate_batch_re
 from test_readme import BLOCKS
 
 from zamba_lcli.callbacks import camtrap_dp
-from zamba_lcli.callbacks.formats import HTMLReport, MegaDetectorJSON, PredictedClip, PredictedPart, PredictionRun
+from zamba_lcli.callbacks.formats import (
+    CSVPredictions,
+    HTMLReport,
+    MegaDetectorJSON,
+    PredictedClip,
+    PredictedPart,
+    PredictionRun,
+)
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
 from zamba_lcli.data.labels import read_labels
@@ -156,6 +163,55 @@ def test_people_and_vehicles_have_their_categories(videos, write):
         best = NAMES[int(detection["classifications"][0][0])]
         assert detection["category"] == ("2" if best in arguments["people"] else "3")
     assert sum(len(image["detections"] or []) for image in images) == 3  # without a class for blank each has one
+
+
+@pytest.mark.parametrize(
+    ("place", "written", "data_dir", "expected"),
+    [
+        (".", "{videos}/{name}", None, ["a.mp4", "b/c.mp4"]),  # absolute: the folder that all share
+        (".", "videos/{name}", None, ["videos/a.mp4", "videos/b/c.mp4"]),  # the table's folder
+        ("tables", "{name}", "videos", ["a.mp4", "b/c.mp4"]),
+        ("tables", "{videos}/{name}", ".", ["videos/a.mp4", "videos/b/c.mp4"]),
+        ("tables", "../videos/{name}", None, ["a.mp4", "b/c.mp4"]),
+        (".", "./videos/../videos/{name}", None, ["videos/a.mp4", "videos/b/c.mp4"]),
+    ],
+)
+def test_files_are_relative_for_other_programs(videos, write, folder, place, written, data_dir, expected):
+    (folder / place).mkdir(exist_ok=True)
+    names = [written.format(videos=videos, name=name) for name in ("a.mp4", "b/c.mp4")]
+    (folder / place / "list.csv").write_text("\n".join(["filepath", *names, ""]))
+    args = [] if data_dir is None else [f"--data.data_dir={data_dir}"]
+    out = write(Path(place) / "list.csv", ("MegaDetectorJSON", {}), args=args)
+    assert [image["file"] for image in json.loads((out / "megadetector.json").read_text())["images"]] == expected
+
+
+def test_the_file_of_a_single_clip_is_its_name(videos, write):
+    out = write(videos / "b/c.mp4", ("MegaDetectorJSON", {}))
+    assert [image["file"] for image in json.loads((out / "megadetector.json").read_text())["images"]] == ["c.mp4"]
+
+
+ODD_NAMES = ["=1+1.mp4", "+1.mp4", "-2.mp4", "@sum(a).mp4", "\tx.mp4", "Übersicht é.mp4", "a=b.mp4", 'a,b"c.mp4']
+
+
+@pytest.mark.parametrize("for_excel", [False, True])
+def test_a_table_for_spreadsheets(folder, for_excel):
+    clips = [
+        PredictedClip(name, Path(name), "-site" if i else "", "", [0.25, 0.75]) for i, name in enumerate(ODD_NAMES)
+    ]
+    clips.append(PredictedClip("bad.mp4", Path("bad.mp4"), "", "", error="@ the end"))
+    run = PredictionRun(["=deer", "blank"], "multiclass", "a model", True, ODD_NAMES, [], folder)
+    csv_format = CSVPredictions(threshold=0.5, for_excel=for_excel)
+    csv_format.check(run)
+    csv_format.write(folder / "p.csv", clips, run)
+    assert (folder / "p.csv").read_bytes().startswith(b"\xef\xbb\xbf") == for_excel
+    with (folder / "p.csv").open(encoding="utf-8-sig", newline="") as file:
+        header, *rows = csv.reader(file)
+    mark = "'" if for_excel else ""
+    assert header[:4] == ["filepath", "site", f"{mark}=deer", "blank"]
+    expected = [*(mark + name for name in ODD_NAMES[:5]), *ODD_NAMES[5:], "bad.mp4"]
+    assert [row[0] for row in rows] == expected
+    assert rows[1][1:] == [f"{mark}-site", "0.25", "0.75", "0", "1", "blank", "ok", ""]
+    assert rows[-1][-1] == f"{mark}@ the end"
 
 
 # ---- Camtrap DP ------------------------------------------------------------------------------------------------------

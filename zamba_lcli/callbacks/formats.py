@@ -6,6 +6,7 @@ that ``WritePredictions`` moves into place when all is well.
 
 import csv
 import json
+import os
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,19 @@ from zamba_lcli.types import Task
 
 ROWS_AT_ONCE = 10_000  # in memory
 MAX_FAILED = 1000  # files that could not be read, listed on a page
+FORMULA_STARTS = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "\uff1d",
+    "\uff0b",
+    "\uff0d",
+    "\uff20",
+)  # and as wide as Chinese
 # what classes that are no animals are usually called, in any case
 BLANK = ("blank", "empty")
 PEOPLE = ("human", "person")
@@ -67,6 +81,7 @@ class PredictionRun:
     filepaths: Sequence[str]  # of all clips, in order
     paths: Sequence[Path]  # where they are
     folder: Path  # where the formats' files go
+    root: Path | None = None  # absolute: a folder that all clips are below; None where filepaths are relative to one
 
 
 class PredictionFormat(ABC):
@@ -96,9 +111,12 @@ class CSVPredictions(PredictionFormat):
     Args:
         threshold: From which probability on a clip counts as having the class: one number, or one for each class by name. The
             columns ``has_<class>`` then say so with 1 and 0. Null for no such columns.
+        for_excel: Whether it is written to be opened by a double click: a byte order mark tells spreadsheets that the text is
+            UTF-8, and text that they would take for a formula gets an apostrophe in front. Other programs then see these too.
     """
 
     threshold: float | dict[str, float] | None = None
+    for_excel: bool = False
     filename = "predictions.csv"
 
     def check(self, run: PredictionRun) -> None:
@@ -108,12 +126,19 @@ class CSVPredictions(PredictionFormat):
     def write(self, path: Path, clips: Iterable[PredictedClip], run: PredictionRun) -> None:
         """Writes the table."""
         # names of files need not be text in any encoding: what is not is written as it is
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        encoding = "utf-8-sig" if self.for_excel else "utf-8"
+        with path.open("w", newline="", encoding=encoding, errors="surrogateescape") as file:
             table = csv.writer(file)
-            table.writerow(_columns(self.threshold, run))
+            table.writerow(self._written(name) for name in _columns(self.threshold, run))
             for clip in clips:
-                cells = _cells(clip, self.threshold, run)
-                table.writerow(f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells)
+                table.writerow(self._written(cell) for cell in _cells(clip, self.threshold, run))
+
+    def _written(self, cell: str | float | int | None) -> str | int | None:
+        if isinstance(cell, float):
+            return f"{cell:.6g}"
+        if self.for_excel and isinstance(cell, str) and cell.startswith(FORMULA_STARTS):
+            return f"'{cell}"
+        return cell
 
 
 @dataclass(frozen=True)
@@ -201,6 +226,9 @@ class MegaDetectorJSON(PredictionFormat):
     of the whole picture at its middle frame, whose classifications are the classes and their probabilities, the highest
     first, and whose confidence is the probability of the best one; none if that is one of ``blank``.
 
+    Files are named relative to the folder given as ``data.videos``. Those of a table are relative to ``data.data_dir`` or the
+    table's folder; where the table has absolute paths, or some lead out of that folder, to the folder that all clips share.
+
     Args:
         blank: Classes of clips with nothing to see, in any case, as with the following; none of them need be there.
         people: Classes whose detections are of the category ``person``.
@@ -231,11 +259,12 @@ class MegaDetectorJSON(PredictionFormat):
         with path.open("w", encoding="utf-8") as file:
             file.write(json.dumps(head, indent=1)[: -len("\n}")] + ',\n "images": [')
             for i, clip in enumerate(clips):
-                file.write(("," if i else "") + "\n  " + json.dumps(self._image(clip, number_of)))
+                image = self._image(clip, _relative(clip, run.root), number_of)
+                file.write(("," if i else "") + "\n  " + json.dumps(image))
             file.write("\n ]\n}\n")
 
-    def _image(self, clip: PredictedClip, number_of: dict[str, str]) -> dict[str, Any]:
-        image: dict[str, Any] = {"file": clip.filepath, "frame_rate": clip.frame_rate, "frames_processed": []}
+    def _image(self, clip: PredictedClip, file: str, number_of: dict[str, str]) -> dict[str, Any]:
+        image: dict[str, Any] = {"file": file, "frame_rate": clip.frame_rate, "frames_processed": []}
         if clip.error:
             return {**image, "failure": clip.error, "detections": None}
         seen = sorted({number for part in clip.parts for number in part.frame_numbers})
@@ -331,6 +360,11 @@ class HTMLReport(PredictionFormat):
         chosen = [[group[i] for i in spread([max(clips[j].probabilities) for j in group], number)] for group in seen]
         in_turn = [i for turn in zip_longest(*chosen) for i in turn if i is not None]  # each class before any has two
         return in_turn[: self.previews]
+
+
+def _relative(clip: PredictedClip, root: Path | None) -> str:
+    """Returns where a clip is below a folder, with forward slashes."""
+    return clip.filepath if root is None else Path(os.path.relpath(clip.path, root)).as_posix()
 
 
 def is_called(class_name: str, names: Sequence[str]) -> bool:

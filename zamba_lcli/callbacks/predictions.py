@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
@@ -240,7 +241,27 @@ def _run(
         filepaths=dataset.filepaths,
         paths=dataset.paths,
         folder=folder,
+        root=_root(str(data.videos), data.data_dir, dataset.filepaths, dataset.paths),
     )
+
+
+def _root(videos: str, data_dir: str | None, filepaths: Sequence[str], paths: Sequence[Path]) -> Path:
+    """Returns the folder that names of clips for other programs start from, absolute.
+
+    It is the folder of clips; of a table ``data_dir``, or the table's folder if all filepaths are relative; else the folder
+    that all clips share.
+    """
+    root = os.path.abspath(videos if os.path.isdir(videos) else data_dir or os.path.dirname(videos))
+    if os.path.isdir(videos):
+        return Path(root)
+    places = [os.path.abspath(path) for path in paths]
+    if data_dir is None and any(os.path.isabs(name) for name in filepaths):
+        return _shared(places)
+    return Path(root) if all(Path(place).is_relative_to(root) for place in places) else _shared(places)
+
+
+def _shared(places: Sequence[str]) -> Path:
+    return Path(os.path.commonpath([os.path.dirname(place) for place in places]))
 
 
 def _header(
