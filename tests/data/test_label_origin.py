@@ -129,6 +129,78 @@ def test_what_is_wrong_with_predictions_is_told_only_where_they_count(package):
     assert "observations.csv, row 4: the eventStart 'soon' is no time" in message
 
 
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+PREDICTIONS = "filepath,deer,blank,top_class,status,error\na.mp4,0.9,0.1,deer,ok,\nb.mp4,0.2,0.8,blank,ok,\n"
+
+
+def test_predictions_are_no_labels(folder):
+    Path("predictions.csv").write_text(PREDICTIONS)
+    assert "is a table of predictions and has no column 'label'" in error_of("predictions.csv")
+    message = error_of("predictions.csv", label_column="top_class")
+    assert "the column 'top_class' of" in message
+    assert "has a machine's predictions" in message
+    assert "data.machine_labels" in message
+    expected = {"a.mp4": ("deer",), "b.mp4": ("blank",)}
+    assert labels_of("predictions.csv", label_column="top_class", machine_labels=True) == expected
+
+
+def test_a_column_of_people_in_a_table_of_predictions(folder):
+    rows = PREDICTIONS.splitlines()
+    Path("reviewed.csv").write_text("\n".join([rows[0] + ",label", rows[1] + ",fox", rows[2] + ",blank"]) + "\n")
+    assert labels_of("reviewed.csv") == {"a.mp4": ("fox",), "b.mp4": ("blank",)}
+    tested = "filepath,site,labels,deer,top_class,correct,status,error\na.mp4,s,fox,0.9,deer,0,ok,\n"
+    Path("tested.csv").write_text(tested)
+    assert "set data.label_column to it" in error_of("tested.csv")
+    assert labels_of("tested.csv", label_column="labels") == {"a.mp4": ("fox",)}
+
+
+@pytest.mark.parametrize("column", ["prediction", "predicted_label", "ai_classification_label", "pred", "Predicted"])
+def test_columns_that_say_that_they_are_predictions(folder, column):
+    Path("labels.csv").write_text(f"filepath,{column}\na.mp4,fox\n")
+    assert "machine's predictions" in error_of("labels.csv", label_column=column)
+
+
+@pytest.mark.parametrize("column", ["has_animal", "aim", "predator", "airport_species"])
+def test_columns_that_only_look_so(folder, column):
+    Path("labels.csv").write_text(f"filepath,{column}\na.mp4,fox\n")
+    assert labels_of("labels.csv", label_column=column) == {"a.mp4": ("fox",)}
+
+
+@pytest.mark.parametrize(
+    ("columns", "of_people", "of_machine"),
+    [
+        ("identified_by", ["A. B."], ["Computer vision"]),
+        ("identified_by,cv_confidence", ["A. B.", "97"], ["Computer vision", "97"]),
+        ("cv_confidence", [""], ["88"]),
+        ("human_verified", ["True"], ["False"]),
+        ("classification_method,is_verified", ["machine", "TRUE"], ["machine", "FALSE"]),
+        ("classification_method,is_verified", ["human", "FALSE"], ["machine", ""]),
+        ("classificationMethod", [""], ["machine"]),
+    ],
+)
+def test_rows_that_say_whose_their_label_is(folder, columns, of_people, of_machine):
+    people, machine = ",".join(of_people), ",".join(of_machine)
+    Path("labels.csv").write_text(
+        f"filepath,label,{columns}\na.mp4,wolf,{machine}\na.mp4,fox,{people}\nb.mp4,wolf,{machine}\nc.mp4,blank,{people}\n"
+    )
+    read = read_labels("labels.csv", split_proportions={"train": 1})
+    assert {clip.filepath: clip.labels for clip in read.clips} == {"a.mp4": ("fox",), "c.mp4": ("blank",)}
+    (told,) = read.warnings
+    assert told.what.startswith("2 rows by a machine passed over")
+    assert "1 clip left out" in told.what
+    expected = {"a.mp4": ("fox",), "b.mp4": ("wolf",), "c.mp4": ("blank",)}
+    assert labels_of("labels.csv", machine_labels=True) == expected
+    Path("labels.csv").write_text(f"filepath,label,{columns}\na.mp4,wolf,{machine}\n")
+    assert "has no label of people: its 1 row by a machine" in error_of("labels.csv")
+
+
+@pytest.mark.parametrize("content", ['{"images": [], "detection_categories": {"1": "animal"}}', '{"predictions": []}'])
+def test_results_of_a_detector(folder, content):
+    Path("results.json").write_text(content)
+    assert "They are predictions, and no labels" in error_of("results.json")
+
+
 def test_check_tells_of_predictions(package, clips, folder, capsys):
     """From the command line: told by check, and refused where there is nothing else."""
     names = sorted(path.name for path in clips.iterdir() if path.suffix == ".mp4")[:2]

@@ -263,6 +263,11 @@ def _resources(descriptor: _Descriptor) -> dict[str, dict[str, Any]]:
             f"data.labels: {descriptor}, line {error.lineno}: {error.msg}. Correct it, or export the package anew."
         ) from None
     package = package if isinstance(package, dict) else {}
+    if "detection_categories" in package or "predictions" in package:
+        raise InputError(
+            f"data.labels: {descriptor} has the results of MegaDetector or a program like it. They are predictions, and no "
+            "labels. Give a table (CSV) with the columns filepath and label."
+        )
     version = re.search(r"camtrap-dp/v?(0\.[^/]*)/", str(package.get("profile")))
     if version:
         raise InputError(

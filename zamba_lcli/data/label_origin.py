@@ -1,16 +1,26 @@
 """Who gave a label: people, or a machine, whose answers are predictions."""
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_info
 
-from zamba_lcli.data.tables import Place, Problems, counted
+from zamba_lcli.data.tables import LabelRow, Place, Problems, counted
 from zamba_lcli.errors import InputError, Problem
 
 KEY = "data.machine_labels"
 HUMAN, MACHINE = "human", "machine"
 MAX_AUTHORS = 5  # named in a message
+OWN_COLUMNS = {"top_class", "status", "error"}  # of the tables of predictions that this program writes
+PREDICTIONS = re.compile(r"top_class|(?:predictions?|predicted|preds?|ai)(?:_.*)?", re.IGNORECASE)  # columns
+# columns of other programs' tables that say whose a label is, as they are called without _ and in small letters
+VERIFIED = ("isverified", "humanverified")  # AddaxAI: true or false
+METHOD = "classificationmethod"  # AddaxAI, Camtrap DP: human or machine
+AUTHOR = ("identifiedby", "classifiedby")  # Wildlife Insights, Camtrap DP: a name
+CONFIDENCE = "cvconfidence"  # Wildlife Insights: empty for people
+COMPUTER_VISION = "computer vision"  # the author of a machine's labels in Wildlife Insights
 
 
 def is_machine_observation(record: Mapping[str, str], place: Place, problems: Problems) -> bool:
@@ -75,3 +85,85 @@ def tell_machine_labels(
         remedy = f"To count predictions where people say nothing, set {KEY} to true."
     rank_zero_info(f"{source}: {told}. {remedy}")
     problems.warnings.append(Problem("", str(source), told, remedy, "warning"))
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def check_label_column(header: Sequence[str], label_column: str, where: Path, *, machine_labels: bool) -> None:
+    """Refuses a table of predictions without a column of labels, and a column of predictions as labels.
+
+    Args:
+        header: The columns of the table.
+        label_column: The one with the labels.
+        where: The table, for messages.
+        machine_labels: Whether predictions count as labels.
+
+    Raises:
+        InputError: Names the table and the column.
+    """
+    is_own = OWN_COLUMNS.issubset(header)
+    if is_own and label_column not in header:
+        labels = "; its column labels has them, set data.label_column to it" if "labels" in header else ""
+        raise InputError(
+            f"data.labels: {where} is a table of predictions and has no column {label_column!r} with labels{labels}. Give the "
+            f"table of labels, or add what people saw as a column {label_column}."
+        )
+    predicted = PREDICTIONS.fullmatch(label_column) or (is_own and label_column.startswith("has_"))
+    if label_column in header and predicted and not machine_labels:
+        raise InputError(
+            f"data.labels: the column {label_column!r} of {where} has a machine's predictions, and no labels. Name the column "
+            f"with what people saw in data.label_column; or, to take the predictions for labels, set {KEY} to true."
+        )
+
+
+class RowOrigin:
+    """Tells which rows of a table have a machine's labels, where columns of AddaxAI, Wildlife Insights or Camtrap DP say so.
+
+    Args:
+        header: The columns of the table.
+    """
+
+    def __init__(self, header: Sequence[str]) -> None:
+        """Finds the columns."""
+        self._columns = {name.replace("_", "").replace(" ", "").casefold(): name for name in header}
+
+    def author(self, record: Mapping[str, str]) -> str:
+        """Returns who gave the label of a row; empty if that is not told."""
+        return next((value for name in AUTHOR if (value := self._value(record, name))), "")
+
+    def is_machine(self, record: Mapping[str, str]) -> bool:
+        """Returns whether the label of a row is a machine's that nobody has confirmed."""
+        verified = {self._value(record, name).casefold() for name in VERIFIED}
+        method, author = self._value(record, METHOD).casefold(), self._value(record, "identifiedby").casefold()
+        if verified & {"true", "1"} or method == HUMAN or author not in ("", COMPUTER_VISION):
+            return False
+        confident = not author and bool(self._value(record, CONFIDENCE))
+        return bool(verified & {"false", "0"}) or method == MACHINE or author == COMPUTER_VISION or confident
+
+    def _value(self, record: Mapping[str, str], name: str) -> str:
+        return record.get(self._columns.get(name, ""), "")
+
+
+def add_predictions(
+    rows: Sequence[LabelRow], predicted: Sequence[tuple[LabelRow, str]], problems: Problems, *, machine_labels: bool
+) -> list[LabelRow]:
+    """Returns the rows that count, in the order of the table, and says what became of the others.
+
+    Args:
+        rows: Those with labels of people.
+        predicted: Those with a machine's, and who it is.
+        problems: Gets a warning.
+        machine_labels: Whether they count for clips of which people say nothing.
+
+    Raises:
+        InputError: If they do not, and there are no others.
+    """
+    labelled = {row.filepath for row in rows}
+    lacking = [(row, author) for row, author in predicted if row.filepath not in labelled]
+    told = lacking if machine_labels else predicted
+    authors = Counter(author for _, author in told)
+    clips = {row.filepath for row, _ in lacking}
+    tell_machine_labels(problems, "row", authors, len(clips), len(labelled), counts=machine_labels)
+    counting = [*rows, *(row for row, _ in lacking)] if machine_labels else list(rows)
+    return sorted(counting, key=lambda row: row.place)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from zamba_lcli.data.camtrap_dp import find_package, read_package
+from zamba_lcli.data.label_origin import RowOrigin, add_predictions, check_label_column
 from zamba_lcli.data.tables import (
     LabelRow,
     Place,
@@ -108,7 +109,7 @@ def read_labels(
     if package is not None:
         rows = read_package(package, label_column or "scientificName", problems, machine_labels=machine_labels)
     else:
-        rows = _read_table(source, label_column or "label", problems)
+        rows = _read_table(source, label_column or "label", problems, machine_labels=machine_labels)
     has_splits = any(row.split for row in rows)
     if has_splits:
         if split_proportions is not None:
@@ -129,7 +130,7 @@ def read_labels(
     return LabelTable(source, clips, tuple(names), tuple(problems.warnings))
 
 
-def _read_table(source: Path, label_column: str, problems: Problems) -> list[LabelRow]:
+def _read_table(source: Path, label_column: str, problems: Problems, *, machine_labels: bool) -> list[LabelRow]:
     """Returns the rows of a CSV."""
     where = source.absolute()
     text = read_text(source)
@@ -138,6 +139,7 @@ def _read_table(source: Path, label_column: str, problems: Problems) -> list[Lab
         raise InputError(
             f"data.labels: {where} is empty. It needs a header filepath,{label_column} and a row for each clip."
         )
+    check_label_column(cells[0], label_column, where, machine_labels=machine_labels)
     check_columns(
         cells[0],
         where,
@@ -146,16 +148,26 @@ def _read_table(source: Path, label_column: str, problems: Problems) -> list[Lab
         other_names=OTHER_NAMES,
         label_column=label_column,
     )
-    rows = []
+    origin = RowOrigin(cells[0])
+    rows: list[LabelRow] = []
+    predicted: list[tuple[LabelRow, str]] = []  # with who predicted it
+    not_told = Problems(source)  # what is wrong with rows that do not count
     for place, value in records(cells[0], cells[1:], problems):
         if not value["filepath"]:
             problems.add(place, "the filepath is empty", "Give every row a filepath, or delete the row.")
             continue
-        labels = parse_label(value.get(label_column, ""), place, problems)
+        is_machine = origin.is_machine(value)
+        told = not_told if is_machine and not machine_labels else problems
+        labels = parse_label(value.get(label_column, ""), place, told)
         split = value.get("split", "")
         if split and split not in SPLITS:
             problems.add(place, f"unknown split {split!r}", f"Write one of {', '.join(SPLITS)} in the column split.")
-        rows.append(LabelRow(place, value["filepath"], labels, split, value.get("site", "")))
+        row = LabelRow(place, value["filepath"], labels, split, value.get("site", ""))
+        if is_machine:
+            predicted.append((row, origin.author(value)))
+        else:
+            rows.append(row)
+    rows = add_predictions(rows, predicted, problems, machine_labels=machine_labels)
     labels = [label for row in rows for label in row.labels]
     if labels and all(_is_video(label) for label in labels) and not any(_is_video(row.filepath) for row in rows):
         raise InputError(
