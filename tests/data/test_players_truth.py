@@ -1,14 +1,17 @@
 """A clip's frames, their order and numbers are what a player shows, whatever the file says of them."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from conftest import read_csv
 from numpy.testing import assert_allclose
 from video_files import mark_all_as_key_frames, numbered, numbers_in, remux, shown, trim, write_video
 
+from zamba_lcli.cli import main
 from zamba_lcli.data import EvenlySpaced, FixedRate, GivenFrames, KeyFrames
 from zamba_lcli.data.bitstream import shows_nothing
 from zamba_lcli.data.opening import Deadline
@@ -286,3 +289,41 @@ def test_frames_that_only_others_refer_to_are_not_counted(folder):
 )
 def test_what_the_first_bits_say(codec, packet, nothing):
     assert shows_nothing(codec, packet) is nothing
+
+
+# ---- what users see --------------------------------------------------------------------------------------------------
+
+
+def test_outputs_count_the_frames_that_are_shown(fitted, folder):
+    videos = folder / "videos"
+    videos.mkdir()
+    write_video(folder / "source.mkv", numbered(100), gop=25, bf=0)
+    remux(folder / "source.mkv", folder / "source.mp4")
+    trim(folder / "source.mp4", [(20 / 8, 40 / 8)], videos / "a.mp4")
+    trim(folder / "source.mp4", [(1 / 8, 37 / 8)], videos / "b.mov")
+    part = write_video(folder / "part.ts", numbered(40), bf=2).read_bytes()
+    (videos / "c.ts").write_bytes(part * 2)
+    write_video(videos / "d.avi", numbered(50), bf=2)
+    classes = ("CSVPredictions", "ClipTimelines", "MegaDetectorJSON")
+    formats = ", ".join(f"{{class_path: zamba_lcli.callbacks.{name}}}" for name in classes)
+    options = ["+=WritePredictions", ".output_dir=out", f".formats=[{formats}]"]
+    checkpoint = fitted / "checkpoints/last.ckpt"
+    main(
+        [
+            "predict",
+            f"--ckpt_path={checkpoint}",
+            f"--data.videos={videos}",
+            *(f"--trainer.callbacks{option}" for option in options),
+        ]
+    )
+    rows = {row["filepath"]: row for row in read_csv("out/timelines.csv")}
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    shown_frames = {"a.mp4": 20, "b.mov": 1, "c.ts": 80, "d.avi": 50}
+    for name, frames in shown_frames.items():
+        assert (rows[name]["start"], float(rows[name]["end"])) == ("0.000", pytest.approx((frames - 1) / 8, abs=2e-3))
+    for image in json.loads(Path("out/megadetector.json").read_text())["images"]:
+        frames = shown_frames[image["file"]]
+        assert image["frame_rate"] == pytest.approx(8 if frames > 1 else 1, abs=0.01)
+        expected = np.linspace(0, frames - 1, 8).astype(int)  # EvenlySpaced(8)
+        assert set(image["frames_processed"]) <= {*expected, *(expected + 1)}
+        assert len(image["frames_processed"]) == min(frames, 8)
