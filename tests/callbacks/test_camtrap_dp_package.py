@@ -181,6 +181,12 @@ def test_where_a_clock_was_wrong_clips_may_be_outside_of_their_deployment(folder
     assert read_csv(written / "media.csv")[0]["timestamp"] == "2000-01-01T00:00:00Z"
 
 
+def test_a_name_in_another_case_is_shown(folder):
+    message = error_of(lambda: write([CAMERA], [{**CLIP, "filePath": "A.MP4"}]))
+    assert "the table media has no row for a.mp4 (but for A.MP4)" in message
+    assert "(but" not in error_of(lambda: write([CAMERA], [{**CLIP, "filePath": "b.mp4"}]))
+
+
 def test_columns_that_lack_or_are_none(folder):
     without = {name: value for name, value in CAMERA.items() if name != "deploymentEnd"}
     assert "deployments: cameras.csv: there is no column 'deploymentEnd'" in error_of(lambda: write([without], [CLIP]))

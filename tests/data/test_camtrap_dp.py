@@ -68,6 +68,7 @@ TABLES = {  # of https://camtrap-dp.tdwg.org/data, without the columns that are 
                 },
             },
             {"name": "scientificName", "type": "string"},
+            {"name": "count", "type": "integer", "constraints": {"minimum": 1}},
             {"name": "behavior", "type": "string"},
             {"name": "classificationMethod", "type": "string", "constraints": {"enum": ["human", "machine"]}},
             {"name": "classifiedBy", "type": "string"},
@@ -550,6 +551,12 @@ FOX = seen("a", "fox")
             [seen("a", "animal")],
             "observations.csv, row 2: an animal, but scientificName",
             "data.label_column",
+        ),
+        (
+            [clip("a")],
+            [seen("a", "fox", count="0"), seen("a", "badger", count="2")],
+            "observations.csv, row 2: an observation of fox with the count 0",
+            "Delete observations of what was not there",
         ),
         (
             [clip("a")],

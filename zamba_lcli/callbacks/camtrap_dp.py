@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import unicodedata
 import uuid
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,12 +91,17 @@ class CamtrapDP(PredictionFormat):
                     f"{argument}: there are no classes {unknown}; the model knows {list(run.class_names)}."
                 )
         media = self._media()
-        missing = [name for name, path in zip(run.filepaths, run.paths, strict=True) if _key(path) not in media]
+        path_of = {n: path for n, path in zip(run.filepaths, run.paths, strict=True) if _key(path) not in media}
+        missing = list(path_of)
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            alike = {_alike(path): Path(path).name for path in media}
+            of_other_case = [alike[k] for name in missing[:5] if (k := _alike(_key(path_of[name]))) in alike]
+            has = f" (but for {', '.join(of_other_case)})" if of_other_case else ""
             raise InputError(
-                f"{self._source()}: the table media has no row for {', '.join(missing[:5])}{more}. Give each clip a row with "
-                "its filePath, deploymentID and timestamp; filePath is relative to the folder of the table, or to media_dir."
+                f"{self._source()}: the table media has no row for {', '.join(missing[:5])}{more}{has}. Give each clip a row "
+                "with its filePath, deploymentID and timestamp; filePath is relative to the folder of the table, or to "
+                "media_dir."
             )
 
     def write(self, path: Path, clips: Iterable[PredictedClip], run: PredictionRun) -> None:
@@ -405,6 +411,11 @@ def _paths(resource: Mapping[str, Any]) -> list[str]:
 
 def _key(path: Path) -> str:
     return os.path.abspath(path)
+
+
+def _alike(path: str) -> str:
+    """Returns what is the same for paths that look the same but for their case."""
+    return unicodedata.normalize("NFC", path).casefold()
 
 
 def _identifier(base: Mapping[str, str], *more: str) -> str:

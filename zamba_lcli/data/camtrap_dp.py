@@ -36,7 +36,10 @@ COLUMNS = {  # of the tables: those that are needed, those that may be there
     "media": (["mediaID", "deploymentID", "timestamp", "filePath", "fileMediatype"], ["eventID"]),
     "observations": (
         ["observationType", "deploymentID", "eventStart", "eventEnd"],
-        ["observationLevel", "mediaID", "eventID", "classificationMethod", "classificationProbability", "classifiedBy"],
+        [
+            *("observationLevel", "mediaID", "eventID", "count"),
+            *("classificationMethod", "classificationProbability", "classifiedBy"),
+        ],
     ),
 }
 MISSING_VALUES = frozenset(["NA", "NaN", "nan"])
@@ -387,6 +390,10 @@ def _labels(place: Place, record: Mapping[str, str], column: str, problems: Prob
         return []
     if kind not in ("animal", "unknown"):
         return [kind]
+    if record["count"] in ("0", "0.0"):
+        remedy = "Delete observations of what was not there, or correct the count; blank is an observationType."
+        problems.add(place, f"an observation of {text or 'an animal'} with the count 0", remedy)
+        return []
     if not text:
         remedy = f"Fill in {column} for every animal, or name another column in data.label_column."
         problems.add(place, f"an animal, but {column} is empty", remedy)
