@@ -7,6 +7,7 @@ import pytest
 import pytorch_lightning
 import schedules
 import torch
+from conftest import some_slow
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.cli import ReduceLROnPlateau
 from torch.optim import lr_scheduler as torch_schedulers
@@ -126,6 +127,7 @@ SCHEDULERS = {  # what is stated first, and on the resume
     "ChainedScheduler": (partial(chained, gamma=gamma) for gamma in (0.9, 0.5)),
 }
 SCHEDULERS = {name: tuple(built) for name, built in SCHEDULERS.items()}
+QUICK = ("CosineAnnealingLR", "CyclicLR", "OneCycleLR", "SequentialLR", "StepLR")
 STEPS = ["step=6", "end=6", "step=8"]  # an epoch's last batch, its end, and the middle of the next one
 
 
@@ -142,8 +144,14 @@ def is_close(ours, expected):
         assert a[1] == pytest.approx(b[1], rel=1e-9)
 
 
-@pytest.mark.parametrize("ckpt", STEPS)
-@pytest.mark.parametrize("interval", ["epoch", "step"])
+@pytest.mark.parametrize(
+    ("interval", "ckpt"),
+    [("epoch", "end=6"), ("step", "step=8")]
+    + [
+        pytest.param(i, c, marks=pytest.mark.slow)
+        for i, c in (("epoch", "step=6"), ("epoch", "step=8"), ("step", "end=6"))
+    ],
+)
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_other_arguments_of_the_scheduler(folder, capfd, name, interval, ckpt):
     before, now = SCHEDULERS[name]
@@ -155,7 +163,7 @@ def test_other_arguments_of_the_scheduler(folder, capfd, name, interval, ckpt):
     assert lines[0].startswith("lr_scheduler.init_args.")
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", some_slow(SCHEDULERS, QUICK))
 def test_nothing_stated_otherwise_changes_nothing(folder, capfd, name):
     """Also with functions of which nothing is known, whose schedule is told by its state."""
     for scheduler in (SCHEDULERS[name][0], lambda optimizer: SCHEDULERS[name][0](optimizer)):
@@ -191,7 +199,7 @@ def test_another_interval(folder, capfd, interval):
     )
 
 
-@pytest.mark.parametrize("name", [None, *SCHEDULERS])
+@pytest.mark.parametrize("name", [None, *some_slow(SCHEDULERS, QUICK)])
 def test_another_learning_rate(folder, name):
     scheduler, other = None if name is None else SCHEDULERS[name][0], partial(torch.optim.SGD, lr=0.03, momentum=0.9)
     seen = resume(folder, (SGD, scheduler), (other, scheduler), ["epoch"] * 2, "end=6")
@@ -213,6 +221,7 @@ OPTIMIZERS = [
     (partial(torch.optim.RAdam, lr=0.01), {"betas": (0.8, 0.9)}),
     (partial(torch.optim.Adagrad, lr=0.01), {"lr_decay": 0.1, "eps": 1e-8}),
     (partial(torch.optim.Adadelta, lr=0.1), {"rho": 0.5}),
+    (partial(torch.optim.Adafactor, lr=0.01), {"d": 2.0}),
     (partial(torch.optim.Adamax, lr=0.01), {"betas": (0.8, 0.9)}),
     (partial(torch.optim.ASGD, lr=0.01), {"lambd": 0.01, "alpha": 0.5}),
 ]
@@ -221,7 +230,7 @@ OPTIMIZERS = [
 @pytest.mark.parametrize(
     ("optimizer", "others"), OPTIMIZERS, ids=lambda value: getattr(getattr(value, "func", None), "__name__", "")
 )
-@pytest.mark.parametrize("groups", [{}, {"decay_norm_and_bias": False}])
+@pytest.mark.parametrize("groups", [{}, pytest.param({"decay_norm_and_bias": False}, marks=pytest.mark.slow)])
 def test_other_numbers_of_the_optimizer(folder, capfd, optimizer, others, groups):
     """The schedule and the optimizer's state go on; each parameter group has its own of what is stated."""
     scheduler = partial(torch_schedulers.StepLR, step_size=1, gamma=0.5)
@@ -366,7 +375,7 @@ def forget(path):
     return path
 
 
-@pytest.mark.parametrize("name", [None, "plateau", *SCHEDULERS])
+@pytest.mark.parametrize("name", [None, "plateau", *some_slow(SCHEDULERS, QUICK)])
 def test_without_the_record_nothing_stated_otherwise_changes_nothing(folder, capfd, name):
     scheduler = None if name is None else plateau() if name == "plateau" else SCHEDULERS[name][0]
     watched = [Worsening(VALUES)]
@@ -377,7 +386,9 @@ def test_without_the_record_nothing_stated_otherwise_changes_nothing(folder, cap
     assert "as you state" not in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("name", [name for name in SCHEDULERS if name not in ("LambdaLR", "MultiplicativeLR")])
+@pytest.mark.parametrize(
+    "name", some_slow([name for name in SCHEDULERS if "lr_lambda" not in SCHEDULERS[name][0].keywords], QUICK)
+)
 def test_without_the_record_other_arguments_and_numbers_are_seen(folder, capfd, name):
     before, now = SCHEDULERS[name]
     other = partial(torch.optim.SGD, lr=0.03, momentum=0.5)

@@ -105,10 +105,28 @@ def test_a_cosine_of_a_longer_and_of_a_shorter_run(zamba, capfd):
     zamba("fit", *COSINE, "--trainer.max_epochs=3")
     zamba("fit", *COSINE, "--trainer.max_epochs=6", "--ckpt_path", FIRST)
     assert list(rates(1).values())[::BATCHES] == pytest.approx(cosine(6)[3:], rel=1e-5)
-    assert "lr_scheduler.init_args.T_max: 6 as you state; the checkpoint has 3." in capfd.readouterr().out
+    assert "lr_scheduler.init_args.T_max: 6, the length of the run; the checkpoint has 3." in capfd.readouterr().out
     last = "runs/tiny/version_1/checkpoints/last.ckpt"
     zamba("fit", *COSINE, "--lr_scheduler.T_max=8", "--trainer.max_epochs=7", "--ckpt_path", last)
     assert list(rates(2).values())[::BATCHES] == pytest.approx(cosine(8)[6:7], rel=1e-5)
+
+
+def test_a_longer_run_changes_no_schedule_that_does_not_go_by_its_length(zamba, folder, capfd):
+    parts = [cls("ConstantLR", factor=0.5, total_iters=1), cls("StepLR", step_size=1, gamma=0.5)]
+    options = more(folder, lr_scheduler=cls("SequentialLR", schedulers=parts, milestones=[1]))
+    zamba("fit", *options)
+    zamba("fit", *options, "--trainer.max_epochs=4", "--ckpt_path", FIRST)
+    assert list(rates(1).values())[::BATCHES] == pytest.approx([0.05, 0.025])
+    assert "the checkpoint has" not in capfd.readouterr().out
+
+
+def test_a_cosine_inside_goes_by_the_length_of_the_run(zamba, folder, capfd):
+    parts = [cls("ConstantLR", factor=0.5, total_iters=1), cls("CosineAnnealingLR")]
+    options = more(folder, lr_scheduler=cls("SequentialLR", schedulers=parts, milestones=[1]))
+    zamba("fit", *options)
+    zamba("fit", *options, "--trainer.max_epochs=5", "--ckpt_path", FIRST)
+    assert list(rates(1).values())[::BATCHES] == pytest.approx(cosine(4)[1:], rel=1e-5)
+    assert "lr_scheduler.init_args.length: 5, the length of the run; the checkpoint has 2." in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("steps", [4, 3])
@@ -134,7 +152,7 @@ def test_a_cycle_has_the_length_of_the_run(zamba, options, steps):
     zamba("fit", *CYCLE, "--trainer.max_epochs=3", *options)
     checkpoint = torch.load(FIRST, weights_only=True)
     assert (checkpoint["global_step"], checkpoint["lr_schedulers"][0]["total_steps"]) == (steps, steps)
-    assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(8e-7)
+    assert list(rates(0).values())[-1] == pytest.approx(8e-7)
 
 
 def test_a_cycle_where_the_accumulation_changes(zamba, folder):

@@ -40,11 +40,13 @@ class Stated:
 
     Attributes:
         build: Builds it.
-        init_args: Returns the arguments, complete and not built, as they are at the time.
+        init_args: Returns the arguments, not built, with the lengths that are left out as they are at the time.
+        left_out: Names of these.
     """
 
     build: Callable[[Any], Any]
     init_args: Callable[[], dict[str, Any]]
+    left_out: tuple[str, ...] = ()
 
     def __call__(self, on: Any) -> Any:
         """Builds it on parameter groups or an optimizer."""
@@ -97,6 +99,7 @@ def stated_scheduler(build: Any, built: LRScheduler, interval: Interval) -> dict
     else:
         init_args = _arguments_in(built.state_dict(), built.optimizer.param_groups)
     stated = {"class_path": class_name(type(built)), "interval": interval, "init_args": plain(init_args)}
+    stated["left_out"] = getattr(build, "left_out", ())
     return stated | ({"monitor": _monitor(built)} if isinstance(built, ReduceLROnPlateau) else {})
 
 
@@ -217,11 +220,13 @@ class Resumption:
             *_differing_schedules(now["lr_scheduler"], then["lr_scheduler"]),
         ]
         arguments = inspect.signature(type(optimizer)).parameters
+        left_out = (now["lr_scheduler"] or {}).get("left_out", ())
         for key, *values in differing:
             if key.startswith(OPTIMIZER) and key.removeprefix(OPTIMIZER) not in arguments:
                 continue  # follows from the class
             ours, theirs = ("null" if value is None else value for value in values)
-            print_once(f"{key}: {ours} as you state; the checkpoint has {theirs}.")
+            why = ", the length of the run" if key.rpartition(".")[2] in left_out else " as you state"
+            print_once(f"{key}: {ours}{why}; the checkpoint has {theirs}.")
         keys = {key for key, _, _ in differing}
         moves_lr, moves_schedule = OPTIMIZER + "lr" in keys, any(key.startswith("lr_scheduler") for key in keys)
         states_peak = bool(keys & PEAKS) or ("lr_scheduler" in keys and isinstance(scheduler, OneCycleLR | CyclicLR))

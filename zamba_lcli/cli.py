@@ -44,7 +44,6 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import OneCycleLR
 
 from zamba_lcli import __version__, data, models  # noqa: F401  (so that a YAML can name their classes shortly)
 from zamba_lcli._jsonargparse import mend_parsing
@@ -80,8 +79,7 @@ from zamba_lcli.messages import did_you_mean, of_subcommand, plain_message
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 from zamba_lcli.run_folder import free_name, is_dry_run, keep_earlier, run_folder
-from zamba_lcli.run_length import run_length
-from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential
+from zamba_lcli.run_length import left_out_length, with_length
 from zamba_lcli.types import POSITION, Interval, callbacks_of
 
 # jsonargparse warns of calls that Lightning's command line makes and that version 5, which is excluded, takes away
@@ -569,13 +567,15 @@ class ZambaCLI(LightningCLI):
             check_scheduler(self._get(self.config, "lr_scheduler"))  # in which those inside others are not built yet
         interval = self._get(self.config_init, "lr_scheduler_interval")
 
+        as_stated = plain(self._get(self.config, "lr_scheduler"))
+        left_out = None if as_stated is None else left_out_length(as_stated, interval)
+
         def complete(stated: Any) -> dict[str, Any]:
-            return with_run_length(stated, interval, self.trainer, self.model.resumed)
+            return with_length(stated, left_out, self.trainer, self.model.resumed)
 
         if self.model is not None:
             self.model.stated_callbacks = self._stated_callbacks()
         if optimizer is not None and self.model is not None:
-            as_stated = plain(self._get(self.config, "lr_scheduler"))
             self.model.set_optimizer(
                 lambda groups: _build("optimizer", groups, optimizer),
                 None
@@ -583,6 +583,7 @@ class ZambaCLI(LightningCLI):
                 else Stated(
                     lambda built: _build("lr_scheduler", built, complete(lr_scheduler)),
                     lambda: {**(as_stated.get("dict_kwargs") or {}), **complete(as_stated)["init_args"]},
+                    () if left_out is None else left_out[:1],
                 ),
                 interval,
             )
@@ -722,38 +723,6 @@ def _order(callback: Callback) -> int:
     return next(
         (i for i, kind in enumerate(first) if isinstance(callback, kind)), 3 if isinstance(callback, Speed) else 2
     )
-
-
-def with_run_length(
-    lr_scheduler: dict[str, Any], interval: Interval | None, trainer: Trainer, resumed: dict[str, Any] | None
-) -> dict[str, Any]:
-    """Fills in the length of a scheduler that goes over the whole run, if it was left out.
-
-    Args:
-        lr_scheduler: ``class_path`` and ``init_args``, as in the YAML.
-        interval: What the scheduler counts; None for what it is made for.
-        trainer: Knows how long the run is.
-        resumed: The checkpoint that is gone on with, if there is one.
-
-    Raises:
-        InputError: If the run has no end.
-    """
-    scheduler_class = pydoc.locate(lr_scheduler["class_path"])
-    init_args = dict(lr_scheduler.get("init_args", {}))
-    if scheduler_class is OneCycleLR and init_args.get("total_steps") is None and init_args.get("epochs") is None:
-        missing, per_batch = "total_steps", interval != "epoch"
-    elif scheduler_class is CosineAnnealing and init_args.get("T_max") is None:
-        missing, per_batch = "T_max", interval == "step"
-    elif scheduler_class in (Sequential, Chained) and init_args.get("length") is None:
-        missing, per_batch = "length", interval == "step"
-    else:
-        return {**lr_scheduler, "init_args": init_args}
-    length = run_length(trainer, "step" if per_batch else "epoch", resumed)
-    if length is None:
-        if missing == "length":  # not needed by most
-            return {**lr_scheduler, "init_args": init_args}
-        raise InputError(f"lr_scheduler.init_args.{missing}: give it, or give the run an end with trainer.max_epochs.")
-    return {**lr_scheduler, "init_args": {**init_args, missing: length}}
 
 
 def _build(key: str, args: Any, stated: dict[str, Any]) -> Any:

@@ -26,23 +26,26 @@ def fit_state(saved: dict[str, Any], stated_then: str | None, build: Callable[..
     Raises:
         InputError: Says what is lacking.
     """
-    parameter = nn.Parameter(torch.zeros(2, 2))
-    built = build([{"params": [parameter]}])
+    parameters = [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))]
+    built = build([{"params": parameters}])
     # numbers that one kind of optimizer has and another has not; flags come and go with torch's versions
     numbers = {k for k, v in built.defaults.items() if isinstance(v, float | tuple)}
     if lacking := numbers - saved["param_groups"][0].keys():
         raise _of_another(built, lacking)
-    parameter.grad = torch.zeros_like(parameter)
+    for group in built.param_groups:
+        group.update(dict.fromkeys({"capturable", "fused", "foreach"} & set(group), False))  # they need other devices
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
     built.step()
-    needed = set(built.state[parameter])
+    needed = {key for state in built.state.values() for key in state}
     states: list[dict[str, Any]] = [state for state in saved["state"].values() if state]
-    kept = set(states[0]) if states else set()
-    is_another = stated_then is not None and stated_then != class_name(built.__class__)
-    if (states or is_another) and needed - set(OPTIONAL) != kept - set(OPTIONAL):
+    kept = {key for state in states for key in state}
+    is_same = stated_then == class_name(built.__class__)
+    if (states or stated_then is not None) and not is_same and needed - set(OPTIONAL) != kept - set(OPTIONAL):
         raise _of_another(built, (needed ^ kept) - set(OPTIONAL))
     for state in states:
         largest = max((t for t in state.values() if isinstance(t, Tensor)), key=Tensor.numel, default=None)
-        for key in needed - state.keys():
+        for key in (needed & set(OPTIONAL)) - state.keys():
             if key == "max_exp_avg_sq":
                 state[key] = state["exp_avg_sq"].clone()
             elif largest is not None:

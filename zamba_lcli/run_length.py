@@ -1,6 +1,7 @@
 """How long a run is in all, and how much of it a checkpoint has done: what schedules go by that leave out their length."""
 
 import math
+import pydoc
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, OneCycleLR, SequentialLR
 
 from zamba_lcli.errors import InputError
+from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential
 from zamba_lcli.types import POSITION, Interval, callbacks_of
 
 
@@ -113,6 +115,59 @@ def batches_in_epoch(trainer: Trainer, resumed: bool) -> int:
     return batches
 
 
+def left_out_length(stated: dict[str, Any], interval: Interval | None) -> tuple[str, Interval] | None:
+    """Returns which length a scheduler leaves out that goes over the whole run, and what it counts; None if it needs none.
+
+    Args:
+        stated: ``class_path`` and ``init_args`` of the scheduler, those inside others not built.
+        interval: What is stated that the scheduler counts; None for what it is made for.
+    """
+    init_args = stated.get("init_args") or {}
+    if pydoc.locate(stated["class_path"]) is OneCycleLR:
+        is_open = init_args.get("total_steps") is None and init_args.get("epochs") is None
+        return ("total_steps", interval or "step") if is_open else None
+    name = "T_max" if pydoc.locate(stated["class_path"]) is CosineAnnealing else "length"
+    return (name, interval or "epoch") if _is_open(stated) else None
+
+
+def _is_open(stated: Any) -> bool:
+    """Returns whether a scheduler depends on a length that neither it nor milestones tell."""
+    if isinstance(stated, str):  # a class without arguments
+        stated = {"class_path": stated}
+    kind, init_args = pydoc.locate(stated["class_path"]), stated.get("init_args") or {}
+    if kind is CosineAnnealing:
+        return init_args.get("T_max") is None
+    if kind not in (Sequential, Chained) or init_args.get("length") is not None:
+        return False
+    parts = init_args.get("schedulers") or []
+    return any(map(_is_open, parts[-1:] if kind is Sequential else parts))
+
+
+def with_length(
+    lr_scheduler: Any, left_out: tuple[str, Interval] | None, trainer: Trainer, resumed: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Fills in the length of a scheduler that goes over the whole run.
+
+    Args:
+        lr_scheduler: ``class_path`` and ``init_args``, as in the YAML.
+        left_out: Which length is left out, and what it counts; None if none is.
+        trainer: Knows how long the run is.
+        resumed: The checkpoint that is gone on with, if there is one.
+
+    Raises:
+        InputError: If the run has no end.
+    """
+    complete = {**lr_scheduler, "init_args": dict(lr_scheduler.get("init_args", {}))}
+    if left_out is not None:
+        length = run_length(trainer, left_out[1], resumed)
+        if length is None:
+            raise InputError(
+                f"lr_scheduler.init_args.{left_out[0]}: give it, or give the run an end with trainer.max_epochs."
+            )
+        complete["init_args"][left_out[0]] = length
+    return complete
+
+
 def has_cycle(scheduler: LRScheduler) -> bool:
     """Returns whether a scheduler is a OneCycleLR, or made of one."""
     return isinstance(scheduler, OneCycleLR) or any(map(has_cycle, getattr(scheduler, "_schedulers", ())))
@@ -152,6 +207,8 @@ def check_not_done(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     Raises:
         InputError: Names the key.
     """
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return  # whose ends are not stated
     done = progress_of(checkpoint)
     ends = (("max_epochs", trainer.max_epochs, done.epochs), ("max_steps", trainer.max_steps, done.steps))
     for key, end, count in ends:
