@@ -1,18 +1,21 @@
 """What jsonargparse makes of a configuration that is stated in several places, corrected; all of its private names are here.
 
-The patches are of the three functions through which every value goes, from the command line, a file, a file named in another
+The patches are of functions through which every value goes, from the command line, a file, a file named in another
 one, or Python. Measured with jsonargparse 4.53.
 """
 
 import collections.abc
 import inspect
+from enum import Enum
 from typing import Any, get_args, get_origin
 
 import jsonargparse._typehints
 from jsonargparse import Namespace
-from jsonargparse._util import NestedArg
+from jsonargparse._util import NestedArg, object_path_serializer
+from jsonargparse.typing import get_registered_type
 from torch.optim.lr_scheduler import LRScheduler
 
+from zamba_lcli.repeatable import UNWRITABLE
 from zamba_lcli.schedulers import statable_name
 
 adapt_to_type = jsonargparse._typehints.adapt_typehints
@@ -36,7 +39,15 @@ def adapt(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
     items of a list are no longer matched by their place.
 
     Torch's schedulers that a YAML cannot state are those of ``zamba_lcli.schedulers``, wherever a scheduler may be named.
+
+    When a configuration is written, a default that is a text and a member of an enumeration, such as a Timer's interval, is
+    written as the text: YAML cannot represent the member.
     """
+    if kwargs.get("serialize") and isinstance(val, str) and isinstance(val, Enum):
+        val = str(val.value)
+    if kwargs.get("serialize") and isinstance(val, dict | list) and get_registered_type(typehint) is not None:
+        # else the text of {hours: 3} would stand for it, where a timedelta is one of several types
+        raise ValueError(f"{val} is no {typehint}")
     if isinstance(val, list) and not kwargs.get("append"):
         kwargs["prev_val"] = None
     if is_scheduler(typehint):
@@ -64,7 +75,23 @@ def with_statable_name(val: Any) -> Any:
     return val
 
 
+def as_import_path_or_itself(val: Any) -> Any:
+    """Returns what stands in a YAML for a value whose type is a class or function: numbers and texts stand for themselves.
+
+    jsonargparse looks for the import path of a 10 where a ``numbers.Number`` is expected (torchvision's RandomRotation), and of
+    the text where a function or a text is (ModelPruning); delete that part when it writes them as they are. Other objects are
+    told of by ``zamba_lcli.repeatable``, which knows their keys.
+    """
+    if isinstance(val, str | int | float):
+        return val
+    try:
+        return object_path_serializer(val)  # type: ignore[no-untyped-call]
+    except ValueError:
+        return f"{UNWRITABLE} {val}"
+
+
 def mend_parsing() -> None:
     """Puts the functions here in place of jsonargparse's."""
     jsonargparse._typehints.adapt_typehints = adapt  # type: ignore[assignment]
+    jsonargparse._typehints.serialize_as_import_path = as_import_path_or_itself
     jsonargparse._typehints.discard_init_args_on_class_path_change = forget_arguments_of_another_class

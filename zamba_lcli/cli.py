@@ -78,6 +78,7 @@ from zamba_lcli.help import ABOUT, USAGE, PlainHelpFormatter, arrange_help
 from zamba_lcli.messages import did_you_mean, of_subcommand, plain_message
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.repeatable import check_repeatable, without_objects
 from zamba_lcli.run_folder import free_name, is_dry_run, keep_earlier, run_folder
 from zamba_lcli.run_length import left_out_length, with_length
 from zamba_lcli.types import POSITION, Interval, callbacks_of
@@ -175,6 +176,8 @@ class RecipeFile(ActionConfigFile):
 class ZambaArgumentParser(LightningArgumentParser):
     """Lightning's parser, whose errors are one message and not three screens of options."""
 
+    _dumping = False
+
     def add_lightning_class_args(
         self, lightning_class: Any, nested_key: str, subclass_mode: bool = False, required: bool = True
     ) -> list[str]:
@@ -190,6 +193,16 @@ class ZambaArgumentParser(LightningArgumentParser):
             mend_completion()
         self._words = words
         return super().parse_args(words, *more, **kwargs)
+
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """Returns the configuration as a text that can be read again; see ``without_objects``."""
+        if ZambaArgumentParser._dumping:
+            return str(super().dump(*args, **kwargs))  # a class in the configuration
+        ZambaArgumentParser._dumping = True
+        try:
+            return without_objects(super().dump(*args, **kwargs))
+        finally:
+            ZambaArgumentParser._dumping = False
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Ends the program with the message in plain words."""
@@ -496,6 +509,11 @@ class ZambaCLI(LightningCLI):
             config["data.sampling"] = Namespace(sampling)  # type: ignore[no-untyped-call]
 
     # ---- building ----------------------------------------------------------------------------------------------------
+
+    def before_instantiate_classes(self) -> None:
+        """Makes sure that the run can be repeated with the configuration that its run folder will have."""
+        if self.subcommand == "fit":
+            check_repeatable(self._parser(self.subcommand), self.config[self.subcommand])
 
     def instantiate_classes(self) -> None:
         """Builds data, model and trainer; where a checkpoint brings the weights, no others are loaded or downloaded."""
