@@ -1,6 +1,8 @@
 """A clip's frames, their order and numbers are what a player shows, whatever the file says of them."""
 
 import json
+import shutil
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -327,3 +329,70 @@ def test_outputs_count_the_frames_that_are_shown(fitted, folder):
         expected = np.linspace(0, frames - 1, 8).astype(int)  # EvenlySpaced(8)
         assert set(image["frames_processed"]) <= {*expected, *(expected + 1)}
         assert len(image["frames_processed"]) == min(frames, 8)
+
+
+# ---- beside the ffmpeg of the machine --------------------------------------------------------------------------------
+
+ENCODERS = {
+    "h264.mp4": "-c:v libx264 -pix_fmt yuv420p -g 25 -bf 3",
+    "h264.mov": "-c:v libx264 -pix_fmt yuv420p -g 25 -bf 0",
+    "hevc.mp4": "-c:v libx265 -pix_fmt yuv420p -x265-params log-level=none:keyint=25",
+    "mpeg4.mp4": "-c:v mpeg4 -q:v 2 -g 25 -bf 2",
+    "mpeg2.mov": "-c:v mpeg2video -q:v 2 -g 25 -bf 2",
+    "mjpeg.mov": "-c:v mjpeg -q:v 2",
+}
+
+
+def ffmpeg(*arguments):
+    command = ["ffmpeg", "-loglevel", "error", "-y", "-threads", "1", *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+def as_ffmpeg_shows(path):
+    raw = ffmpeg("-i", path, "-map", "0:V:0", "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
+    return numbers_in(np.frombuffer(raw, np.uint8).reshape(-1, 48, 64, 3))
+
+
+def render(path, options, frames=100):
+    numbered(frames).tofile("pictures")
+    ffmpeg("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "64x48", "-r", 10, "-i", "pictures", *options.split(), path)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+class TestBesideFFmpeg:
+    def all_frames(self, path):
+        frames = as_ffmpeg_shows(path)
+        clip = read(path, GivenFrames(list(range(len(frames)))))
+        assert len(read_timeline(path).times) == len(frames)
+        assert numbers_in(clip.frames) == frames
+
+    @pytest.mark.parametrize("name", ENCODERS)
+    @pytest.mark.parametrize("start", [0.5, 2.5, 3.3, 7.8])
+    @pytest.mark.parametrize("suffix", [None, "mkv"])
+    def test_trimmed_without_encoding_anew(self, folder, name, start, suffix):
+        source = render(folder / name, ENCODERS[name])
+        out = folder / f"trimmed.{suffix or source.suffix[1:]}"
+        ffmpeg("-ss", start, "-t", 2, "-i", source, "-c", "copy", out)
+        self.all_frames(out)
+
+    @pytest.mark.parametrize("codec", ["libx264 -pix_fmt yuv420p", "mpeg4 -vtag XVID -q:v 2"])
+    @pytest.mark.parametrize("more", ["", "-fflags +genpts"])
+    @pytest.mark.parametrize("suffix", ["avi", "mp4", "mov", "mkv"])
+    def test_b_frames_taken_over_from_avi(self, folder, codec, more, suffix):
+        source = render(folder / "source.avi", f"-c:v {codec} -g 20 -bf 2")
+        out = folder / f"out.{suffix}"
+        try:
+            ffmpeg(*more.split(), "-i", source, "-c", "copy", out)
+        except subprocess.CalledProcessError:
+            return  # some containers take no packets without times
+        self.all_frames(out)
+
+    @pytest.mark.parametrize("name", ["a.ts", "a.mpg", "a.mkv", "a.flv", "a.avi", "a.mp4"])
+    def test_joined_byte_by_byte(self, folder, name):
+        codec = "mpeg2video -q:v 2 -r 25" if name == "a.mpg" else "libx264 -pix_fmt yuv420p"
+        fragments = " -movflags frag_keyframe+empty_moov+default_base_moof" if name == "a.mp4" else ""
+        part = render(folder / name, f"-c:v {codec} -g 10 -bf 2{fragments}", 40).read_bytes()
+        (folder / f"joined{name[1:]}").write_bytes(part * 3)
+        self.all_frames(folder / f"joined{name[1:]}")
