@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,8 @@ import torch
 from conftest import read_csv
 
 from zamba_lcli.callbacks import ClipProgressBar, Speed, WritePredictions
-from zamba_lcli.callbacks.spool import Spool
+from zamba_lcli.callbacks.formats import PredictedClip, PredictedPart
+from zamba_lcli.callbacks.spool import HEADER, Spool, append
 from zamba_lcli.cli import _order, main
 from zamba_lcli.data import DemoClips
 from zamba_lcli.errors import InputError
@@ -258,3 +260,25 @@ def test_terminated_it_keeps_what_is_done(fitted, many, folder):
     assert ended.stdout.strip() == "[143]", ended.stdout + ended.stderr
     assert not Path("out/predictions.csv").exists()
     assert len(list(Path("out/predictions.partial").glob("*.jsonl"))) == 1
+
+
+def test_any_single_bit_of_what_is_kept_of_a_killed_run_may_be_wrong(folder):
+    clip = PredictedClip("a.mp4", Path(), None, "", [0.25, 0.75], [PredictedPart([0.25, 0.75], [0.0, 1.0], [0, 8])])
+    spool = Spool(folder / "spool")
+    spool.begin({"weights": "x"}, discard=False)
+    with spool.open(0, 0) as file:
+        append(file, [clip, replace(clip, filepath="b.mp4")])
+    path = next(spool.folder.glob("*.jsonl"))
+    for kept in (path, spool.folder / HEADER):
+        content = kept.read_bytes()
+        for bit in range(0, 8 * len(content), 7):  # each place of a byte comes in turn
+            damaged = bytearray(content)
+            damaged[bit // 8] ^= 1 << bit % 8
+            kept.write_bytes(damaged)
+            if kept == path:
+                found = spool.find(["a.mp4", "b.mp4"])
+                assert found.there.sum() < 2  # a row with a wrong bit is no row
+                assert all(row.parts == clip.parts for row in spool.read(found, ["a.mp4", "b.mp4"], [Path()] * 2, None))
+            else:
+                assert spool.begin({"weights": "x"}, discard=False) == 0  # begins anew
+        kept.write_bytes(content)

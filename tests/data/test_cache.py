@@ -8,9 +8,10 @@ import pytest
 import torch
 from video_files import numbered, write_video
 
+from zamba_lcli.checksum import unseal
 from zamba_lcli.data.cache import GB, FrameCache
 from zamba_lcli.data.sampling import EvenlySpaced
-from zamba_lcli.data.video import UnreadableClipError, read_clip
+from zamba_lcli.data.video import Clip, UnreadableClipError, read_clip
 from zamba_lcli.errors import InputError
 
 LOADING = {"sampling": EvenlySpaced(4).stated(), "size": [48, 64]}
@@ -68,6 +69,35 @@ def test_a_damaged_entry_is_made_anew(folder, reads, how):
     assert reads.count == 2
     cache.get(path, reads)
     assert reads.count == 2
+
+
+def test_any_single_bit_of_an_entry_may_be_wrong(folder):
+    clip = Clip(np.zeros((2, 4, 5, 3), np.uint8), np.arange(2.0), np.arange(2), 8.0, 2.0)
+    (folder / "a.mp4").write_text("a clip")
+    cache = FrameCache("cache", None, LOADING)
+    read = []
+
+    def reader(path):
+        read.append(path)
+        return clip
+
+    cache.get(folder / "a.mp4", reader)
+    entry = cache.entry(folder / "a.mp4")
+    content = entry.read_bytes()
+    for bit in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        assert unseal(bytes(damaged)) is None, f"bit {bit}"
+        if bit % 50 == 0 or bit > 8 * len(content) - 32:
+            entry.write_bytes(damaged)
+            before = len(read)
+            assert np.array_equal(cache.get(folder / "a.mp4", reader).frames, clip.frames)
+            assert len(read) == before + 1, f"bit {bit} was not noticed"
+    before = len(read)
+    again = cache.get(folder / "a.mp4", reader)
+    assert len(read) == before
+    assert (again.frame_rate, again.duration) == (8.0, 2.0)
+    assert type(again.frame_rate) is float
 
 
 def test_what_was_not_used_for_longest_goes_first(folder, reads):

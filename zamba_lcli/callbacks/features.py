@@ -3,10 +3,8 @@
 import hashlib
 import json
 import os
-import pickle
 import shutil
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast
@@ -21,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
+from zamba_lcli.checksum import is_sealed, seal_file
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.dataset import ClipDataset, Drawn
 from zamba_lcli.errors import InputError
@@ -45,11 +44,7 @@ ELSEWHERE = (
     "temperature",
     "keep_matching_classes",
 )
-FORMAT = 1  # of entries; another one where what they hold changes
-DAMAGE = (  # what reading a file whose bytes are wrong ends in
-    OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError,
-    AssertionError, pickle.UnpicklingError,
-)  # fmt: skip
+FORMAT = 2  # of entries; another one where what they hold changes
 
 
 Work: TypeAlias = tuple[ClipDataset, int, int, str]  # dataset, position, view, entry
@@ -115,13 +110,13 @@ class FeatureStore:
     def put_trunk(self, entry: str, features: Features) -> None:
         """Keeps a trunk's output, with a batch dimension."""
         features = _map(features, lambda x: _as(self.dtype, x.detach()).cpu().clone())
-        self._save(self._path(entry, "trunk"), {"features": features, "crc": _checksum(features)})
+        self._save(self._path(entry, "trunk"), features)
 
     def put_backbone(self, entry: str, features: Tensor) -> Tensor:
         """Keeps the frozen backbone's output, with a batch dimension, and returns what is kept."""
         features = features.detach().float().cpu().clone()
         name = f"{self.backbone_key}.backbone"
-        self._save(self._path(entry, name), {"features": features, "crc": _checksum(features)})
+        self._save(self._path(entry, name), features)
         return features
 
     def trunk(self, module: ZambaVideoClassificationLightningModule, entries: Sequence[str]) -> Features:
@@ -153,19 +148,21 @@ class FeatureStore:
     def _load(path: Path) -> Features | None:
         """Returns the features in a file; None if it is not there or damaged."""
         try:
-            kept = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            features: Features = kept["features"]
-            return features if kept["crc"] == _checksum(features) else None
-        except DAMAGE:
+            if not is_sealed(path):
+                return None
+            features: Features = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except OSError:
             return None
+        return features
 
     @staticmethod
-    def _save(path: Path, content: dict[str, Any]) -> None:
+    def _save(path: Path, features: Features) -> None:
         """Writes under another name and moves into place when it is whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            torch.save(content, partial)
+            torch.save(features, partial)
+            seal_file(partial)
         except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)
             raise InputError(f"FrozenFeatureCache: {path} cannot be written ({error}). Is the disk full?") from error
@@ -527,12 +524,3 @@ def _cat_tensors(tensors: Sequence[Tensor]) -> Tensor:
 def _as_it_lies(tensor: Tensor) -> list[int]:
     """Returns the dimensions from the one with the largest stride to the one with the smallest."""
     return cast(list[int], np.argsort(np.negative(tensor.stride()), kind="stable").tolist())
-
-
-def _checksum(features: Features) -> int:
-    checksum = 0
-    for tensor in _tensors(features):
-        flat = tensor.permute(_as_it_lies(tensor))
-        content: Any = flat.contiguous().flatten().view(torch.uint8).numpy()
-        checksum = zlib.crc32(content, checksum)
-    return checksum

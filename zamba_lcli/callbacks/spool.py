@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from zamba_lcli.callbacks.formats import PredictedClip, PredictedPart
 from zamba_lcli.errors import InputError
 
 HEADER = "header.json"
+CHECKSUM = b'{"checksum": "%08x", '  # how each line begins
 OPEN_FILES = 200  # at a time; systems allow a process some hundred
 
 
@@ -37,8 +39,8 @@ class FoundRows:
 class Spool:
     """A folder with rows as lines of JSON: each process of each start of a run appends to a file of its own.
 
-    A line that is torn, as the last one of a process that was killed, does not count: its clip is predicted again. So is a
-    clip that could not be read, which may have been the disk's fault.
+    A line that is torn, as the last one of a process that was killed, or damaged, which its checksum tells, does not count: its
+    clip is predicted again. So is a clip that could not be read, which may have been the disk's fault.
 
     Args:
         folder: Where the files are.
@@ -63,8 +65,8 @@ class Spool:
         """
         file = self.folder / HEADER
         try:
-            theirs = json.loads(file.read_bytes())
-        except (FileNotFoundError, ValueError):
+            theirs = _parse(file.read_bytes())
+        except FileNotFoundError:
             theirs = None
         if theirs is not None and theirs != header and not discard:
             differing = sorted(key for key in {*header, *theirs} if header.get(key) != theirs.get(key))
@@ -77,8 +79,8 @@ class Spool:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             partial = file.with_suffix(".part")
-            with partial.open("w") as text:
-                json.dump(header, text, indent=1)
+            with partial.open("wb") as text:
+                text.write(_line(header))
                 text.flush()
                 os.fsync(text.fileno())
             partial.replace(file)
@@ -127,7 +129,12 @@ class Spool:
                     opened[number] = stack.enter_context(found.files[number].open("rb"))
                 file = opened[number]
                 file.seek(found.offset[position])
-                row = json.loads(file.readline())
+                row = _parse(file.readline())
+                if row is None:
+                    raise InputError(
+                        f"{found.files[number]} was changed or damaged while it was read. Start again: what is missing is "
+                        "predicted again."
+                    )
                 parts = [PredictedPart(**part) for part in row.pop("parts")]
                 filepath, path, site = filepaths[position], paths[position], sites and sites[position]
                 yield PredictedClip(**{**row, "filepath": filepath, "path": path, "site": site, "parts": parts})
@@ -148,17 +155,21 @@ def append(file: IO[bytes], clips: Sequence[PredictedClip]) -> None:
     for clip in clips:
         row = asdict(clip)
         del row["path"], row["site"]  # these are the listing's
-        rows.append(f"{json.dumps(row)}\n".encode())
+        rows.append(_line(row))
     file.write(b"".join(rows))
     file.flush()
 
 
+def _line(content: Mapping[str, Any]) -> bytes:
+    """Returns a line of JSON that begins with a checksum of the rest."""
+    rest = json.dumps(content)[1:].encode()
+    return b"%b%b\n" % (CHECKSUM % zlib.crc32(rest), rest)
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """Returns a row, or None if the line is torn."""
-    if not line.endswith(b"\n"):
+    """Returns what a line holds, or None if it is torn or damaged."""
+    rest = line[len(CHECKSUM % 0) : -1]
+    if line != b"%b%b\n" % (CHECKSUM % zlib.crc32(rest), rest):
         return None
-    try:
-        row: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return None
-    return row
+    content: dict[str, Any] = json.loads(b"{" + rest)
+    return content

@@ -1,19 +1,21 @@
 """Scaled frames on disk, so that a clip is decoded once only."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import warnings
-import zipfile
 from collections.abc import Callable
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_info
 
+from zamba_lcli.checksum import seal, unseal
 from zamba_lcli.data.video import Clip
 from zamba_lcli.errors import InputError
 
@@ -24,7 +26,7 @@ class FrameCache:
     """Keeps clips as they were read: a file for each, shared by all processes, bounded in size.
 
     An entry belongs to a file as it is (path, size, time of change) and to a way of loading it; if any of these changes,
-    the clip is read anew. Entries are numpy's ``.npz``, whose checksums tell damage: such an entry is made anew.
+    the clip is read anew. Entries are numpy's ``.npz`` with a checksum behind them: one with any bit wrong is made anew.
 
     Args:
         folder: Where the entries are; safe to delete.
@@ -66,26 +68,28 @@ class FrameCache:
         except OSError:
             return read(path)  # which says why
         try:
-            with np.load(entry) as kept:
-                clip = Clip(
-                    kept["frames"], kept["times"], kept["numbers"], float(kept["frame_rate"]), float(kept["duration"])
-                )
-            if self.max_bytes is not None:
-                os.utime(entry)  # the time of its last use
-            return clip
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or damaged
+            content = unseal(entry.read_bytes())
+        except OSError:
+            content = None
+        if content is None:  # not there, or damaged
             clip = read(path)
             self._put(entry, clip)
             return clip
+        with np.load(io.BytesIO(content)) as kept:
+            clip = Clip(**{field.name: kept[field.name] for field in fields(Clip)})
+        if self.max_bytes is not None:
+            with suppress(OSError):  # another process may have deleted it
+                os.utime(entry)  # the time of its last use
+        return replace(clip, frame_rate=float(clip.frame_rate), duration=float(clip.duration))
 
     def _put(self, entry: Path, clip: Clip) -> None:
         """Writes an entry under another name and moves it into place when it is whole."""
         partial = entry.with_name(f".{entry.stem}.{os.getpid()}.part")
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                np.savez(file, **{field.name: getattr(clip, field.name) for field in fields(clip)})
-            self._written += partial.stat().st_size
+            content = io.BytesIO()
+            np.savez(content, **{field.name: getattr(clip, field.name) for field in fields(clip)})
+            self._written += partial.write_bytes(seal(content.getvalue()))
             partial.replace(entry)
         except OSError as error:
             partial.unlink(missing_ok=True)

@@ -1,0 +1,45 @@
+"""Files that tell whether a bit of them is wrong: their last four bytes are a checksum of all before."""
+
+import mmap
+import os
+import zlib
+from pathlib import Path
+
+SIZE = 4  # bytes
+
+
+def seal(content: bytes) -> bytes:
+    """Returns ``content`` with its CRC-32 behind it: formats that end where they say they do, as zip, can be read as before."""
+    return content + zlib.crc32(content).to_bytes(SIZE, "little")
+
+
+def unseal(sealed: bytes) -> bytes | None:
+    """Returns what was sealed, or None if it has changed since; any wrong bit, and any run of up to 32, is noticed."""
+    content, checksum = sealed[:-SIZE], sealed[-SIZE:]
+    return content if zlib.crc32(content).to_bytes(SIZE, "little") == checksum else None
+
+
+def seal_file(path: Path) -> None:
+    """Appends the checksum to a file as it is."""
+    checksum = 0
+    with path.open("r+b") as file:
+        while part := file.read(1 << 20):
+            checksum = zlib.crc32(part, checksum)
+        file.write(checksum.to_bytes(SIZE, "little"))
+
+
+def is_sealed(path: Path) -> bool:
+    """Returns whether a file ends with the checksum of all before.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    if os.stat(path).st_size <= SIZE:
+        return False
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole,
+        memoryview(whole) as view,
+        view[:-SIZE] as content,
+    ):
+        return zlib.crc32(content).to_bytes(SIZE, "little") == whole[-SIZE:]
