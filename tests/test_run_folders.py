@@ -229,6 +229,14 @@ def test_files_of_commands_stand_beside_those_of_the_fit(zamba, folder, fitted):
     assert state(RUN)["epoch"] == 2
 
 
+def test_a_test_deletes_no_checkpoint_of_a_fit(zamba, folder, fitted):
+    more = with_trainer(callbacks=[cls("OnExceptionCheckpoint", dirpath="."), LAST])
+    shutil.copy(fitted / "checkpoints/last.ckpt", "on_exception.ckpt")
+    before = contents()
+    zamba("validate", *more, "--ckpt_path=on_exception.ckpt")
+    assert not kept(before)
+
+
 def test_without_a_logger_a_second_test_has_a_folder_of_its_own(zamba, folder, fitted):
     for _ in range(2):
         zamba("test", "--trainer.logger=false", "--ckpt_path", fitted / "checkpoints/last.ckpt")
@@ -322,3 +330,110 @@ def test_last_is_what_a_fit_can_go_on_from(zamba, folder):
     os.utime(RUN / "checkpoints/kept.ckpt")
     zamba("fit", *more, "--ckpt_path=last", "--trainer.max_epochs=4")
     assert [step for step, _ in scalars(RUN)["train_loss"]] == list(range(8))
+
+
+# ---- metrics.csv -----------------------------------------------------------------------------------------------------
+
+MONITOR = cls("LearningRateMonitor", logging_interval="step")
+EACH_STEP = cls("ModelCheckpoint", filename="{step}", every_n_train_steps=1, save_top_k=-1)
+CSV = Path("runs/c/version_0")
+LOGGED = CSV / "metrics.csv"
+
+
+def logged(path):
+    """What is logged, by step and name; nothing twice."""
+    told = [((int(row["step"]), name), value) for row in read_csv(path) for name, value in row.items()]
+    told = [(key, value) for key, value in told if value and key[1] not in ("step", "epoch")]
+    assert len(dict(told)) == len(told), "logged twice"
+    return {key: value for key, value in told if not key[1].startswith("speed/")}  # that is never the same twice
+
+
+def with_csv(**init_args):
+    logger = cls("CSVLogger", save_dir="runs", **{"name": "c", "version": 0, **init_args})
+    return with_trainer(
+        f"{init_args.get('name', 'c')}.yaml", callbacks=[FINETUNING, MONITOR, LAST, EACH_STEP], logger=logger
+    )
+
+
+def test_metrics_csv_goes_on(zamba, folder):
+    whole, more = with_csv(name="whole"), with_csv()
+    zamba("fit", *whole, "--trainer.max_epochs=3")
+    expected = logged(Path("runs/whole/version_0/metrics.csv"))
+    zamba("fit", *more, "--trainer.max_epochs=1")
+    zamba("fit", *more, "--ckpt_path=last", "--trainer.max_epochs=2")
+    zamba("fit", *more, "--ckpt_path=last", "--trainer.max_epochs=3")
+    assert logged(LOGGED) == expected
+    assert not list(CSV.glob("metrics_*"))
+    # from before: the steps that are taken again are there once, the file as it was is kept
+    before = LOGGED.read_bytes()
+    for n, step in enumerate((4, 3, 2), start=1):  # after an epoch's last batch, before its validation; in its middle
+        zamba("fit", *more, "--ckpt_path", CSV / f"checkpoints/step={step}.ckpt", "--trainer.max_epochs=3")
+        assert logged(LOGGED) == expected, step
+        assert (CSV / f"metrics_{n}.csv").exists()
+    assert (CSV / "metrics_1.csv").read_bytes() == before
+
+
+def test_other_commands_append_to_metrics_csv(zamba, folder):
+    more = with_csv()
+    zamba("fit", *more, "--trainer.max_epochs=1")
+    rows, hparams = read_csv(LOGGED), (CSV / "hparams.yaml").read_bytes()
+    for command in ("validate", "test"):
+        zamba(command, *more, "--ckpt_path", CSV / "checkpoints/last.ckpt")
+    now = read_csv(LOGGED)
+    assert [{name: value for name, value in row.items() if name in rows[0]} for row in now[: len(rows)]] == rows
+    assert now[-1]["test_macro_f1"]
+    assert not list(CSV.glob("metrics_*"))
+    assert (CSV / "hparams.yaml").read_bytes() == hparams
+
+
+def test_a_line_that_was_torn_is_left_out(zamba, folder):
+    more = with_csv()
+    zamba("fit", *more, "--trainer.max_epochs=1")
+    expected = logged(LOGGED)
+    last = LOGGED.read_bytes().splitlines(keepends=True)[-1]
+    LOGGED.write_bytes(LOGGED.read_bytes() + last[: len(last) // 2])
+    zamba("fit", *more, "--ckpt_path=last")
+    assert expected.items() <= logged(LOGGED).items()
+
+
+def test_a_fit_that_begins_again_keeps_what_was_logged(zamba, folder):
+    more = with_csv()
+    zamba("fit", *more, "--trainer.max_epochs=1")
+    shutil.rmtree(CSV / "checkpoints")
+    before = LOGGED.read_bytes()
+    zamba("fit", *more, "--trainer.max_epochs=1")
+    assert (CSV / "metrics_1.csv").read_bytes() == before
+    assert logged(LOGGED) == logged(CSV / "metrics_1.csv")
+
+
+# ---- a copied run folder ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counter", [False, True])
+@pytest.mark.parametrize("logger", ["TensorBoardLogger", "CSVLogger"])
+def test_a_run_goes_on_in_a_copy_of_its_folder(zamba, folder, logger, counter):
+    """Train the head, copy the run folder, go on there with the backbone: the first folder stays, the second has it all."""
+    saved = cls("ModelCheckpoint", save_top_k=-1, monitor="epoch", save_last=counter, enable_version_counter=counter)
+    settings = {"callbacks": [FINETUNING, saved], "logger": cls(logger, save_dir=".", name="single_frame_resnet")}
+    more = with_trainer(**settings)
+    zamba("fit", *more, "--trainer.max_epochs=1")
+    first, second = Path("single_frame_resnet/version_0"), Path("single_frame_resnet/version_1")
+    shutil.copytree(first, second, copy_function=shutil.copy)  # as cp -r: times are not kept
+    before = contents(first)
+    checkpoint = second / "checkpoints/epoch=0-step=2.ckpt"
+    zamba("fit", *more, "--trainer.logger.init_args.version=1", "--ckpt_path", checkpoint, "--trainer.max_epochs=2")
+    assert contents(first) == before
+    assert sorted(path.name for path in Path("single_frame_resnet").iterdir()) == ["version_0", "version_1"]
+    copied = contents(second)
+    assert not {path for path, content in before.items() if copied.get(second / path.relative_to(first)) != content} - {
+        first / name for name in ("config.yaml", "metrics.csv")
+    }
+    new = {str(path.relative_to(second)) for path in copied} - {str(path.relative_to(first)) for path in before}
+    events = {name for name in new if "tfevents" in name}
+    lasts = {"checkpoints/last-v1.ckpt"} if counter else set()
+    assert new - events == {"checkpoints/epoch=1-step=4.ckpt", "config_1.yaml", *lasts}
+    assert len(events) == (logger == "TensorBoardLogger")
+    assert (second / "config_1.yaml").read_bytes() == before[first / "config.yaml"]
+    if counter:
+        zamba("fit", *more, "--trainer.logger.init_args.version=1", "--ckpt_path=last", "--trainer.max_epochs=3")
+        assert (second / "checkpoints/epoch=2-step=6.ckpt").exists()

@@ -28,6 +28,7 @@ from pytorch_lightning.callbacks import (
     EMAWeightAveraging,
     LearningRateFinder,
     ModelCheckpoint,
+    OnExceptionCheckpoint,
     RichProgressBar,
     TQDMProgressBar,
     WeightAveraging,
@@ -40,7 +41,7 @@ from pytorch_lightning.cli import (
     SaveConfigCallback,
     instantiate_class,
 )
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 from torch.optim import Optimizer
@@ -75,6 +76,7 @@ from zamba_lcli.checks import (
 from zamba_lcli.earlier_runs import last_checkpoint, refuse_to_write_over
 from zamba_lcli.errors import InputError
 from zamba_lcli.help import ABOUT, USAGE, PlainHelpFormatter, arrange_help
+from zamba_lcli.loggers import ZambaCSVLogger
 from zamba_lcli.messages import did_you_mean, of_subcommand, plain_message
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
@@ -249,6 +251,12 @@ class RunFolderConfigCallback(SaveConfigCallback):
             file = free_name(file) if file.exists() else file
         keep_earlier(file, self.text)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lets a resumed run log the steps again that the run before has taken after the checkpoint."""
+        for logger in trainer.loggers:
+            if isinstance(logger, ZambaCSVLogger):
+                logger.go_back(trainer.global_step)
+
 
 class ZambaTrainer(Trainer):
     """Lightning's trainer, and what ``zamba check`` and ``zamba export`` do; its arguments are Lightning's."""
@@ -404,12 +412,13 @@ class ZambaCLI(LightningCLI):
         source = "data.labels" if self._preparing == "check" else "data.class_names"
         parser.link_arguments(source, "model.init_args.class_names", apply_on="instantiate")
         parser.link_arguments("model.init_args.task", "data.task")
-        # a YAML that names one of Lightning's callbacks gets the one that keeps its promises
+        # a YAML that names one of Lightning's callbacks or loggers gets the one that keeps its promises
         parser.add_instantiator(_build_finetuning, BackboneFinetuning, subclasses=False)
         parser.add_instantiator(_build_lr_finder, LearningRateFinder, subclasses=False)
         parser.add_instantiator(_build_batch_size_finder, BatchSizeFinder, subclasses=False)
         parser.add_instantiator(_build_moving_average, EMAWeightAveraging, subclasses=False)
         parser.add_instantiator(_build_average, WeightAveraging, subclasses=False)
+        parser.add_instantiator(_build_csv_logger, CSVLogger, subclasses=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses the arguments, and draws a seed if ``seed_everything: true`` asks for one (Lightning takes 0)."""
@@ -559,6 +568,9 @@ class ZambaCLI(LightningCLI):
             warnings.filterwarnings("ignore", message=message)
         if self.subcommand == "fit":
             callbacks_of(trainer).append(SaveOnInterrupt())
+        else:  # at its end this one deletes what a fit has left
+            kept = [callback for callback in callbacks_of(trainer) if not isinstance(callback, OnExceptionCheckpoint)]
+            callbacks_of(trainer)[:] = kept
         if not any(isinstance(callback, Speed) for callback in callbacks_of(trainer)):
             callbacks_of(trainer).append(Speed())
         callbacks_of(trainer).sort(key=_order)
@@ -813,6 +825,10 @@ def _build_moving_average(
     ):  # Lightning lets it through to torch, which takes it in place of the moving average only
         raise InputError("EMAWeightAveraging: multi_avg_fn: leave it out, decay says how to average.")
     return ZambaEMAWeightAveraging(*args, **kwargs)
+
+
+def _build_csv_logger(class_type: type, *args: Any, **kwargs: Any) -> ZambaCSVLogger:
+    return ZambaCSVLogger(*args, **kwargs)
 
 
 def _build_average(class_type: type, *args: Any, multi_avg_fn: Any = None, **kwargs: Any) -> ZambaWeightAveraging:

@@ -66,7 +66,7 @@ def refuse_to_write_over(trainer: Trainer, ckpt_path: str | None, config: str) -
         return  # Lightning knows where that is
     if known is not None and known & {_real(folder) for folder in folders}:
         return
-    there = _checkpoints(trainer, folders)
+    there = [path for path in _checkpoints(trainer, folders) if ckpt_path is None or _real(path) != _real(ckpt_path)]
     if there:
         newest = max(there, key=lambda path: path.stat().st_mtime_ns)
         raise InputError(

@@ -94,7 +94,9 @@ class Speed(Callback):
             seconds = self._waited + self._worked
             values = {"speed/clips_per_second": self._clips / seconds, "speed/waiting_for_clips": self._waiting_share()}
             for logger in trainer.loggers:
-                logger.log_metrics(values, step=trainer.global_step)
+                logger.log_metrics(
+                    values, step=trainer.global_step - 1
+                )  # of the last batch, as the epoch's other values
             self._forget()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
