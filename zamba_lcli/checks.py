@@ -186,7 +186,7 @@ def monitored(callbacks: list[Callback], lr_scheduler: Any) -> Iterator[tuple[st
         monitor = getattr(callback, "monitor", None)
         if not isinstance(monitor, str) or (isinstance(callback, ModelCheckpoint) and monitor in COUNTED):
             continue
-        yield type(callback).__name__, monitor, getattr(callback, "mode", None)
+        yield type(callback).__name__.removeprefix("Zamba"), monitor, getattr(callback, "mode", None)
     for class_path, init_args in _classes(lr_scheduler):
         kind = pydoc.locate(class_path)
         if inspect.isclass(kind) and issubclass(kind, ReduceLROnPlateau):

@@ -61,6 +61,7 @@ from zamba_lcli.callbacks import (
     ZambaBatchSizeFinder,
     ZambaEMAWeightAveraging,
     ZambaLearningRateFinder,
+    ZambaModelCheckpoint,
     ZambaWeightAveraging,
 )
 from zamba_lcli.checkpointing import Stated, plain
@@ -419,6 +420,7 @@ class ZambaCLI(LightningCLI):
         parser.add_instantiator(_build_moving_average, EMAWeightAveraging, subclasses=False)
         parser.add_instantiator(_build_average, WeightAveraging, subclasses=False)
         parser.add_instantiator(_build_csv_logger, CSVLogger, subclasses=False)
+        parser.add_instantiator(_build_model_checkpoint, ModelCheckpoint, subclasses=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses the arguments, and draws a seed if ``seed_everything: true`` asks for one (Lightning takes 0)."""
@@ -730,7 +732,8 @@ def _made_when(error: BaseException) -> str:
         error = error.__cause__
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "__init__"]
     names = [type(frame.f_locals["self"]).__name__ for frame in frames if "self" in frame.f_locals]
-    return f"{names[0].replace(ZambaTrainer.__name__, 'trainer')}: " if names else ""
+    told = {ZambaTrainer.__name__: "trainer", ZambaModelCheckpoint.__name__: ModelCheckpoint.__name__}
+    return f"{told.get(names[0], names[0])}: " if names else ""
 
 
 def _repeated_key(node: yaml.Node | None) -> str | None:
@@ -838,6 +841,10 @@ def _build_average(class_type: type, *args: Any, multi_avg_fn: Any = None, **kwa
             "at a time."
         )
     return ZambaWeightAveraging(*args, **kwargs)
+
+
+def _build_model_checkpoint(class_type: type, *args: Any, **kwargs: Any) -> ZambaModelCheckpoint:
+    return ZambaModelCheckpoint(*args, **kwargs)
 
 
 def keep_freed_memory() -> None:

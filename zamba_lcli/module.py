@@ -34,6 +34,20 @@ from torchmetrics.classification import (
 )
 
 from zamba_lcli._lightning import average_in_small_checkpoint
+from zamba_lcli._lightning_resume import (
+    LEFT_OPEN,
+    BeforeBatch,
+    begin_next_epoch,
+    is_within_batch,
+    left_open,
+    resume_accumulation,
+    resume_before_validation,
+    resume_what_is_due,
+    resume_within_batch,
+    resume_without_validation,
+    saves_on_exception,
+    state_of,
+)
 from zamba_lcli.callback_states import keep_stated_arguments
 from zamba_lcli.checkpointing import (
     STATED,
@@ -194,6 +208,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self.configure_metrics()
         self._optimizer: OptimizerBuilder | None = None
         self._callback_metrics: dict[str, Tensor] = {}  # of the checkpoint that is resumed
+        self._left_open: dict[str, Any] = {}  # by the checkpoint that is resumed
+        self._before_batch: BeforeBatch | None = None  # kept where a checkpoint may be saved within a batch
         self._lr_scheduler: LRSchedulerBuilder | None = None
         self._lr_scheduler_interval: Interval | None = None
         self.stated: dict[str, Any] | None = None  # optimizer and schedule, in the words of a checkpoint
@@ -568,6 +584,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         So a run that is interrupted anywhere and resumed, with one process or many, goes on as if it had not been: the seed in
         the checkpoint stands for the states of all generators of all processes, which Lightning does not keep.
         """
+        if saves_on_exception(self.trainer):
+            self._before_batch = BeforeBatch(self, dict(self._train_metrics()), batch_idx)
         number = seed_for(self.global_rank, self.current_epoch, batch_idx)
         torch.manual_seed(number)
         random.seed(number)
@@ -678,10 +696,15 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Goes on where a run that is resumed was saved, with what was logged last for those who monitor it."""
-        _begin_next_epoch(self.trainer.fit_loop)
-        _resume_without_validation(self.trainer.fit_loop)
+        loop = self.trainer.fit_loop
+        begin_next_epoch(loop)
+        resume_accumulation(self.trainer)
+        resume_within_batch(loop)
+        resume_without_validation(loop)
         self.trainer.callback_metrics.update(self._callback_metrics)
         self._callback_metrics = {}
+        resume_what_is_due(self.trainer, self, self._left_open)
+        self._left_open = {}
 
     def on_train_epoch_start(self) -> None:
         """Begins to count; a run resumed in the middle of an epoch does not come here and counts on."""
@@ -715,9 +738,13 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
         Also keeps loading free of downloads: the checkpoint's own weights are all that is needed.
         """
+        before = None
         if self._is_fitting():
             loop = self.trainer.fit_loop
-            _resume_before_validation(loop, self.trainer.validating, checkpoint["loops"]["fit_loop"])
+            before = self._before_batch if is_within_batch(loop) else None
+            if "callbacks" in checkpoint:  # else it is of weights only
+                checkpoint[LEFT_OPEN] = left_open(self.trainer, self, before)
+            resume_before_validation(loop, self.trainer.validating, checkpoint["loops"]["fit_loop"])
             checkpoint["callback_metrics"] = dict(self.trainer.callback_metrics)
             if self.stated is not None:
                 checkpoint[STATED] = {**self.stated, "callbacks": self.stated_callbacks}
@@ -728,6 +755,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             checkpoint["class_weights"] = dict(zip(self.class_names, self._weight_of_class.tolist(), strict=True))
         counted = self._train_metrics() if self._has_counted("train") else ()
         checkpoint["train_metrics"] = {name: _state_over_processes(metric) for name, metric in counted}
+        if before is not None:
+            before.put_into(checkpoint)
         hyper_parameters = checkpoint.get("hyper_parameters")
         if hyper_parameters is not None and "weights" in hyper_parameters:
             hyper_parameters["weights"] = None
@@ -805,6 +834,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self._restore_train_metrics(checkpoint.get("train_metrics", {}))
         if self._is_fitting():
             self._callback_metrics = checkpoint.get("callback_metrics", {})
+            self._left_open = checkpoint.get(LEFT_OPEN, {})
         if self.class_weights == "balanced" and not self._is_fitting():
             if "class_weights" not in checkpoint:
                 raise InputError(
@@ -843,10 +873,12 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         states = [
             checkpoint[key] for key in ("state_dict", "current_model_state") if key in checkpoint
         ]  # average, current
+        states.append(checkpoint.get(LEFT_OPEN, {}).get("gradients", {}))
         names = {id(parameter): name for name, parameter in self.named_parameters(remove_duplicate=False)}
         for state in states:
             for parameter in output.parameters():
-                state[names[id(parameter)]] = state[names[id(parameter)]][order]
+                if (name := names[id(parameter)]) in state:
+                    state[name] = state[name][order]
         positions = {id(p): i for i, p in enumerate(p for group in groups for p in group["params"])}
         for optimizer in checkpoint.get("optimizer_states", []):
             for parameter in output.parameters():
@@ -885,59 +917,4 @@ def _is_stepped_here(scheduler: Any, interval: str) -> bool:
 def _state_over_processes(metric: Metric) -> dict[str, Tensor]:
     """Returns what a metric has counted so far, summed over all processes; every process must call this."""
     with metric.sync_context():
-        return {name: getattr(metric, name).detach().clone() for name in metric._defaults}
-
-
-def _resume_before_validation(loop: Any, validating: bool, fit_loop: dict[str, Any]) -> None:
-    """Lets a run that is saved after a batch that a validation or the epoch's end follows go on with the whole of them.
-
-    Lightning leaves out the validation if it was saved at the end of that batch, goes on with the next val batch if it was
-    saved in the validation, and after an epoch's last batch leaves out the epoch's end as well (Lightning#19549, #20288):
-    metrics, and steps of schedulers that depend on them, are lost or wrong.
-
-    Args:
-        loop: Lightning's fit loop.
-        validating: Whether the checkpoint is saved in the validation.
-        fit_loop: The loop's progress, as in the checkpoint; changed in place.
-    """
-    batches, val_batches = fit_loop["epoch_loop.batch_progress"], fit_loop["epoch_loop.val_loop.batch_progress"]
-    at_batch_end = batches["total"]["completed"] < batches["total"]["processed"]
-    if (
-        validating
-        and val_batches["is_last_batch"]
-        and val_batches["current"]["completed"] == val_batches["current"]["ready"]
-    ):
-        val_batches["total"] = dict(val_batches["current"])  # at its end: those who monitor it must not see it twice
-    elif validating or (at_batch_end and (batches["is_last_batch"] or _validation_is_next(loop))):
-        for counts in ("total", "current"):
-            batches[counts] = {**batches[counts], "completed": batches[counts]["processed"]}
-            val_batches[counts] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # within the first one
-
-
-def _begin_next_epoch(loop: Any) -> None:
-    """Lets a run that is saved at an epoch's end go on with the next epoch.
-
-    Lightning does so, but with ``max_steps`` it ends the epoch again and does not begin the next one.
-    """
-    if loop.restarted_on_epoch_end:
-        loop.epoch_progress.increment_completed()
-        loop.reset_restart_stage()
-        loop._restarting = loop.epoch_loop.restarting = False
-
-
-def _resume_without_validation(loop: Any) -> None:
-    """Lets a run go on that is saved by :func:`_resume_before_validation` if now no validation follows the batch.
-
-    Lightning would train a batch too many in an epoch that has no more, and log on with the step before.
-    """
-    epoch_loop = loop.epoch_loop
-    if not (loop.restarted_mid_epoch and epoch_loop.restarted_on_last) or _validation_is_next(loop):
-        return
-    if not epoch_loop._should_accumulate():
-        epoch_loop._batches_that_stepped += 1
-    if epoch_loop._num_ready_batches_reached():
-        epoch_loop.val_loop._has_run = True  # lets the loop end at once, see `on_train_epoch_end`
-
-
-def _validation_is_next(loop: Any) -> bool:
-    return bool(loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
+        return state_of(metric)

@@ -1,5 +1,6 @@
 """What happens around the steps of a run."""
 
+from zamba_lcli._lightning_checkpoint import ZambaModelCheckpoint
 from zamba_lcli.callbacks.averaging import ZambaEMAWeightAveraging, ZambaWeightAveraging
 from zamba_lcli.callbacks.batch_size_finder import ZambaBatchSizeFinder
 from zamba_lcli.callbacks.camtrap_dp import CamtrapDPObservations
@@ -37,5 +38,6 @@ __all__ = [
     "ZambaBatchSizeFinder",
     "ZambaEMAWeightAveraging",
     "ZambaLearningRateFinder",
+    "ZambaModelCheckpoint",
     "ZambaWeightAveraging",
 ]

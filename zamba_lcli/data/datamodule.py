@@ -22,7 +22,7 @@ from torchvision import tv_tensors
 
 from zamba_lcli.data import pictures
 from zamba_lcli.data.cache import FrameCache
-from zamba_lcli.data.dataset import ClipDataset, ClipItem, Drawn, EachClipOnceSampler, ShuffledSampler
+from zamba_lcli.data.dataset import ClipDataset, ClipItem, Drawn, EachClipOnceSampler, InOrderSampler, ShuffledSampler
 from zamba_lcli.data.demo import DemoClips
 from zamba_lcli.data.labels import (
     LabelledClip,
@@ -351,7 +351,9 @@ class ZambaVideoDataModule(LightningDataModule):
         """Returns the train clips, in an order that depends on the run's seed and the epoch alone."""
         dataset = self._datasets["train"]
         weights = None if self.clip_weights is None else self.clip_weights.weights(dataset.targets)
-        sampler = ShuffledSampler(dataset, self._position, **self._process(), seed=run_seed(), weights=weights)
+        overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        kind = InOrderSampler if overfits else ShuffledSampler
+        sampler = kind(dataset, self._position, **self._process(), seed=run_seed(), weights=weights)
         loader = self.loader(dataset, sampler)
         self._go_on(sampler.num_samples, len(loader))
         return loader
@@ -597,7 +599,8 @@ class ZambaVideoDataModule(LightningDataModule):
             return 0, 0
         loop: Any = self.trainer.fit_loop
         epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
-        if epochs.started == epochs.processed or batches.is_last_batch:  # what was begun is done
+        last_is_done = batches.is_last_batch and batches.current.processed == batches.current.ready
+        if epochs.started == epochs.processed or last_is_done:  # what was begun is done
             return epochs.started, 0
         return epochs.started - 1, int(batches.current.processed)
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 from zamba_lcli.data.cache import FrameCache
 from zamba_lcli.data.sampling import FrameSampling, TemporalJitter
@@ -210,6 +210,20 @@ class ShuffledSampler(DistributedSampler[Drawn]):
             drawn.append(Drawn(position, self.epoch, before[position]))
             before[position] += 1
         return drawn
+
+
+class InOrderSampler(ShuffledSampler, SequentialSampler):
+    """Deals the clips in the table's order, the same in each epoch, for ``trainer.overfit_batches``.
+
+    Lightning puts a sampler in the place of one that is not sequential, with which a resumed run would begin its epoch anew.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yields this process's indices that are left of the epoch."""
+        _, clips_done = self.position()
+        self.shuffle = False
+        in_order = cast(Iterator[int], DistributedSampler.__iter__(self))
+        return iter([Drawn(position) for position in in_order][clips_done:])
 
 
 class EachClipOnceSampler(DistributedSampler[int]):
