@@ -65,10 +65,10 @@ def test_several_labels_in_one_row(table):
 
 def test_text_stays_text_and_case_is_kept(table):
     read = read_labels(
-        table("filepath,label,split,site", "1.mp4,NA,train,001", "2.mp4,None,train,nan", "3.mp4,Ax,val,1")
+        table("filepath,label,split,site", "1.mp4,true,train,001", "2.mp4,1e3,train,Nan", "3.mp4,Ax,val,S1")
     )
-    assert [clip.labels for clip in read.clips] == [("NA",), ("None",), ("Ax",)]
-    assert [clip.site for clip in read.clips] == ["001", "nan", "1"]
+    assert [clip.labels for clip in read.clips] == [("true",), ("1e3",), ("Ax",)]
+    assert [clip.site for clip in read.clips] == ["001", "Nan", "S1"]
 
 
 def test_blanks_blank_rows_and_extra_columns_do_not_count(table):
@@ -144,10 +144,10 @@ def test_empty_table(table, lines):
     assert f"{path} is empty" in error_of(path)
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "mac-roman", "cp437"])
 def test_other_encodings(table, encoding):
-    message = error_of(table("filepath,label", "é.mp4,lion", encoding=encoding))
-    assert "labels.csv is not UTF-8" in message
+    message = error_of(table("filepath,label", "1.mp4,lion", "é.mp4,lion", encoding=encoding))
+    assert "labels.csv is not UTF-8 text (line 3: " in message
     assert "CSV UTF-8" in message
 
 
@@ -534,7 +534,7 @@ def test_sites_apart(table):
 
 @pytest.mark.parametrize("sites", [0, 20])
 def test_what_is_written_is_read_as_the_same_table(table, tmp_path, sites):
-    odd = ['"a, b/é;1.mp4","Löwe;""x"", y",site0', "=1.mp4,NA,"]
+    odd = ['"a, b/é;1.mp4","Löwe;""x"", y",site0', "=1.mp4,-1,"]
     path = table("filepath,label,site", *random_rows(random.Random(1), sites=sites, several=True), *odd)
     drawn = read_labels(path, seed=5)
     write_labels(drawn, tmp_path / "runs" / "new" / "splits.csv")

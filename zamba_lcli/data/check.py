@@ -11,13 +11,13 @@ from typing import get_args
 import numpy as np
 from tqdm.auto import tqdm
 
+from zamba_lcli.data.clip_files import wrong_with_file
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.data.labels import (
     LabelledClip,
     check_classes_in_train,
     check_sites_apart,
     require_split,
-    wrong_with_file,
 )
 from zamba_lcli.data.packets import ClipIndex
 from zamba_lcli.data.tables import counted

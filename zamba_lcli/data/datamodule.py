@@ -32,6 +32,7 @@ from zamba_lcli.data.labels import (
     check_sites_apart,
     read_labels,
     require_split,
+    tell_warnings,
     write_labels,
 )
 from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling, TemporalJitter
@@ -297,6 +298,7 @@ class ZambaVideoDataModule(LightningDataModule):
             self.demo.render()
         if splits := self._splits():
             self._check_labels()
+            tell_warnings(self.table)
             clips = [clip for split in splits for clip in self.table.split(split)]
             check_files(clips, self.table.source, data_dir=self.data_dir)
             if self.check_clips:

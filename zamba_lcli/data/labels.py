@@ -1,45 +1,43 @@
 """Tables of labels: a CSV or Camtrap DP in; clips with labels, splits and sites out. All that is wrong is said at once."""
 
 import csv
-import hashlib
 import io
-import math
-import os
-import stat
-import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
+
+from pytorch_lightning.utilities import rank_zero_warn
 
 from zamba_lcli.data.camtrap_dp import find_package, read_package
+from zamba_lcli.data.clip_files import wrong_with_file
+from zamba_lcli.data.folders import has_video_ending
 from zamba_lcli.data.label_origin import RowOrigin, add_predictions, check_label_column
+from zamba_lcli.data.leaks import time_column, warn_of_leaks
+from zamba_lcli.data.merging import check_blank, merge_rows
+from zamba_lcli.data.spellings import check_spellings, first_places, warn_of_synonyms
+from zamba_lcli.data.splits import DEFAULT_PROPORTIONS, SPLITS, draw_splits, shares_of
+from zamba_lcli.data.table_files import KINDS
 from zamba_lcli.data.tables import (
+    OTHER_NAMES,
     LabelRow,
     Place,
     Problems,
     check_columns,
+    check_formulas,
     counted,
     listing,
-    parse_cells,
     parse_label,
-    read_text,
+    read_table,
     records,
-    separator_in,
+    shown,
 )
-from zamba_lcli.data.videos import VIDEO_SUFFIXES
 from zamba_lcli.errors import InputError, Problem
 from zamba_lcli.run_folder import keep_earlier
 
-SPLITS = ("train", "val", "holdout")
-DEFAULT_PROPORTIONS = {"train": 3, "val": 1, "holdout": 1}
+MAX_WARNINGS = 5  # in the log
 COLUMNS = ("filepath", "label", "split", "site")
-OTHER_NAMES = {  # what people call the columns that are needed
-    "filepath": ("file", "filename", "file_name", "file_path", "path", "video", "clip"),
-    "label": ("labels", "species", "class", "category", "taxon", "scientific_name"),
-}
-ANY_LABEL = ""  # counts all clips, whatever their labels
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def read_labels(
         InputError: Names the table, every wrong row (1 is the header, as in a spreadsheet) and what to do.
     """
     source = Path(path)
-    shares = _shares(DEFAULT_PROPORTIONS if split_proportions is None else split_proportions)
+    shares = shares_of(DEFAULT_PROPORTIONS if split_proportions is None else split_proportions)
     package = find_package(source)
     source = package or source
     problems = Problems(source)
@@ -115,70 +113,85 @@ def read_labels(
         if split_proportions is not None:
             warnings.warn(f"data.split_proportions is not used: {source} has a column split.", stacklevel=2)
         _check_all_have_split(rows, problems)
-    _check_spellings(rows, problems)
-    drafts = _merge_rows(rows, source.parent if data_dir is None else Path(data_dir), problems)
+    labels = first_places((label, row.place) for row in rows for label in row.labels)
+    check_spellings("label", labels, problems)
+    check_spellings("site", first_places((row.site, row.place) for row in rows), problems)
+    warn_of_synonyms(labels, problems)
+    drafts = merge_rows(rows, source.parent if data_dir is None else Path(data_dir), problems)
     if multiclass:
         _check_one_label_each(drafts.values(), problems)
+    elif package is None:  # a package's reader sees to it
+        check_blank(drafts.values(), problems)
     problems.raise_if_any()
+    for first, *others in drafts.values():
+        first.labels = sorted({*first.labels, *(label for row in others for label in row.labels)})
+    firsts = [rows[0] for rows in drafts.values()]
     if not has_splits:
-        _draw_splits(list(drafts.values()), shares, seed, source)
+        draw_splits(firsts, shares, seed, source)
+    warn_of_leaks(firsts, problems)
     clips = tuple(
         LabelledClip(row.filepath, where, tuple(row.labels), row.split, row.site or None, row.place)
-        for where, row in drafts.items()
+        for where, row in zip(drafts, firsts, strict=True)
     )
-    names = sorted({label for clip in clips for label in clip.labels})
-    return LabelTable(source, clips, tuple(names), tuple(problems.warnings))
+    return LabelTable(source, clips, tuple(sorted(labels)), tuple(problems.warnings))
 
 
 def _read_table(source: Path, label_column: str, problems: Problems, *, machine_labels: bool) -> list[LabelRow]:
     """Returns the rows of a CSV."""
     where = source.absolute()
-    text = read_text(source)
-    cells = parse_cells(text, separator_in(text), where)
-    if not any(any(row) for row in cells[1:]):
-        raise InputError(
-            f"data.labels: {where} is empty. It needs a header filepath,{label_column} and a row for each clip."
-        )
-    check_label_column(cells[0], label_column, where, machine_labels=machine_labels)
+    if has_video_ending(source.name):
+        raise InputError(f"data.labels: {where} is named like a clip. Give the table of labels. {KINDS}.")
+    header, cells, first = read_table(source, ("filepath", label_column))
+    check_label_column(header, label_column, where, machine_labels=machine_labels)
     check_columns(
-        cells[0],
+        header,
         where,
         needed=["filepath", label_column],
         optional=["split", "site"],
         other_names=OTHER_NAMES,
         label_column=label_column,
     )
-    origin = RowOrigin(cells[0])
+    times = time_column(header)
+    origin = RowOrigin(header)
     rows: list[LabelRow] = []
     predicted: list[tuple[LabelRow, str]] = []  # with who predicted it
     not_told = Problems(source)  # what is wrong with rows that do not count
-    for place, value in records(cells[0], cells[1:], problems):
+    for place, value in records(header, cells, problems, first=first, as_written=[label_column]):
         if not value["filepath"]:
             problems.add(place, "the filepath is empty", "Give every row a filepath, or delete the row.")
             continue
         is_machine = origin.is_machine(value)
         told = not_told if is_machine and not machine_labels else problems
+        if check_formulas(place, value, ("filepath", label_column, "split", "site"), told):
+            continue
         labels = parse_label(value.get(label_column, ""), place, told)
         split = value.get("split", "")
         if split and split not in SPLITS:
             problems.add(place, f"unknown split {split!r}", f"Write one of {', '.join(SPLITS)} in the column split.")
-        row = LabelRow(place, value["filepath"], labels, split, value.get("site", ""))
+        time = value.get(times, "") if times else ""
+        row = LabelRow(place, value["filepath"], labels, split, value.get("site", ""), time)
         if is_machine:
             predicted.append((row, origin.author(value)))
         else:
             rows.append(row)
     rows = add_predictions(rows, predicted, problems, machine_labels=machine_labels)
+    _check_columns_not_exchanged(rows, where, label_column, problems)
+    return rows
+
+
+def _check_columns_not_exchanged(rows: Sequence[LabelRow], where: Path, label_column: str, problems: Problems) -> None:
+    """Refuses labels that are names of files."""
     labels = [label for row in rows for label in row.labels]
-    if labels and all(_is_video(label) for label in labels) and not any(_is_video(row.filepath) for row in rows):
+    files = {label for label in set(labels) if has_video_ending(label)}
+    if len(files) == len(set(labels)) > 0 and not any(has_video_ending(row.filepath) for row in rows):
         raise InputError(
             f"data.labels: in {where} the labels are files, such as {labels[0]}, and the filepaths are not: exchange the heads "
             f"of the columns filepath and {label_column}."
         )
-    return rows
-
-
-def _is_video(name: str) -> bool:
-    return PurePath(name).suffix.lower() in VIDEO_SUFFIXES
+    remedy = "Put filepaths that contain the separator in double quotes."
+    for row in rows if files else []:
+        for label in files.intersection(row.labels):
+            problems.add(row.place, f"the label {shown(label)} is the name of a file", remedy)
 
 
 def _check_all_have_split(rows: Iterable[LabelRow], problems: Problems) -> None:
@@ -188,131 +201,14 @@ def _check_all_have_split(rows: Iterable[LabelRow], problems: Problems) -> None:
             problems.add(row.place, f"{row.filepath} has no split, but other rows have one", remedy)
 
 
-def _check_spellings(rows: Iterable[LabelRow], problems: Problems) -> None:
-    """Finds labels that differ in case or blanks only: they would silently become classes of their own."""
-    first: dict[str, tuple[str, Place]] = {}  # normalized -> first spelling and where it is
-    seen = set()
-    for row in rows:
-        for label in row.labels:
-            if label in seen:
-                continue
-            seen.add(label)
-            plain = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
-            spelling, place = first.setdefault(plain, (label, row.place))
-            if spelling != label:
-                what = f"the label {label!r} differs from {spelling!r} ({place}) in case or blanks only"
-                problems.add(row.place, what, "Spell each label in one way.")
-
-
-def _merge_rows(rows: Iterable[LabelRow], data_dir: Path, problems: Problems) -> dict[Path, LabelRow]:
-    """Joins the rows of each clip, in the order of first appearance; the same row twice is the same as once."""
-    merged: dict[Path, LabelRow] = {}
-    for row in rows:
-        clip = merged.setdefault(data_dir / row.filepath, row)
-        clip.labels = sorted({*clip.labels, *row.labels})
-        for name in ("split", "site"):
-            before, now = getattr(clip, name), getattr(row, name)
-            if before and now and before != now:
-                what = f"the {name} of {row.filepath} is {now!r}, but {before!r} further up"
-                problems.add(row.place, what, f"Give all rows of a clip the same {name}.")
-            setattr(clip, name, before or now)
-    return merged
-
-
-def _check_one_label_each(clips: Iterable[LabelRow], problems: Problems) -> None:
-    for clip in clips:
-        if len(clip.labels) > 1:
-            what = f"{clip.filepath} has {len(clip.labels)} labels: {', '.join(clip.labels)}"
-            problems.add(clip.place, what, "For several labels a clip set model.task to multilabel; else keep one.")
-
-
-# ---- drawing splits --------------------------------------------------------------------------------------------------
-
-
-def _shares(proportions: Mapping[str, int | float]) -> dict[str, float]:
-    """Returns the splits that get clips, in the order of ``SPLITS``, with shares that add up to 1."""
-    unknown = [name for name in proportions if name not in SPLITS]
-    invalid = {name: value for name, value in proportions.items() if not 0 <= value < math.inf}
-    total = sum(proportions.values())
-    if unknown or invalid or not total:
-        what = f"unknown splits {unknown}" if unknown else f"wrong shares {invalid}" if invalid else "no share above 0"
-        remedy = f"Give shares of 0 or more to {', '.join(SPLITS)}, such as {DEFAULT_PROPORTIONS}."
-        raise InputError(f"data.split_proportions: {what}. {remedy}")
-    return {name: proportions[name] / total for name in SPLITS if proportions.get(name)}
-
-
-def _draw_splits(clips: Sequence[LabelRow], shares: Mapping[str, float], seed: int, source: Path) -> None:
-    """Sets the splits of clips, each site in one split; see ``_stratify``.
-
-    Raises:
-        InputError: If there are too few sites or clips to give each split something.
-    """
-    names = [f"site {clip.site}" if clip.site else f"clip {PurePath(clip.filepath).as_posix()}" for clip in clips]
-    groups: dict[str, Counter[str]] = {name: Counter() for name in names}  # how many clips of each label
-    for name, clip in zip(names, clips, strict=True):
-        groups[name].update((ANY_LABEL, *clip.labels))
-    split_of = _stratify(groups, shares, seed)
-    for name, clip in zip(names, clips, strict=True):
-        clip.split = split_of[name]
-    empty = [split for split in shares if split not in split_of.values()]
-    if empty:
-        clips_of = Counter(label for clip in clips for label in clip.labels)
-        sites_of = Counter(label for label, _ in {(k, clip.site) for clip in clips if clip.site for k in clip.labels})
-        own_splits = (
-            "fill in a column split, or delete the column site (clips of one site then come into several splits)"
-        )
-        if find_package(source) is not None:
-            own_splits = "give a table (CSV) with a column split in place of the package"
-        lines = [f"{k}: {counted(n, 'clip')}, {counted(sites_of[k], 'site')}" for k, n in sorted(clips_of.items())]
-        raise InputError(
-            f"data.labels: {source.absolute()} has too few clips or sites to draw splits: nothing is left for "
-            f"{' and '.join(empty)}, for a site stays in one split and train needs each class.\n{listing(lines)}\n"
-            f"Add clips from other sites, or {own_splits}, or ask for fewer splits with data.split_proportions."
-        )
-
-
-def _stratify(groups: Mapping[str, Counter[str]], shares: Mapping[str, float], seed: int) -> dict[str, str]:
-    """Returns the split of each group, so that each split gets its share of each label as far as the groups allow.
-
-    A group is the clips of one site, or a clip of no known site. Labels are taken in turn, the one in the fewest groups
-    first, because it leaves the least choice. Its groups are taken larger ones first (in powers of two), then as
-    shuffled by the seed. Each goes to the split where it brings the numbers of clips closest to the shares; but when
-    only as many groups are left as there are splits without the label, they go to those splits. In the end a label that
-    train lacks gets its smallest group moved to train.
-
-    The outcome depends on the seed and the groups, not on their order. It is iterative stratification (Sechidis et al.
-    2011, https://doi.org/10.1007/978-3-642-23808-6_10) of groups in place of examples.
-    """
-    members: dict[str, list[str]] = {}  # label -> its groups
-    for name in sorted(groups, key=lambda name: hashlib.blake2b(f"{seed} {name}".encode()).digest()):
-        for label in groups[name]:
-            members.setdefault(label, []).append(name)
-    labels = sorted(members, key=lambda label: (len(members[label]), label))
-    total = {label: sum(groups[name][label] for name in members[label]) for label in labels}
-    wanted = {split: {label: share * total[label] for label in labels} for split, share in shares.items()}
-    got: dict[str, Counter[str]] = {split: Counter() for split in shares}
-    split_of: dict[str, str] = {}
-
-    def gain(split: str, name: str) -> float:
-        """Returns by how much Pearson's chi-squared, sum of (got - wanted)^2 / wanted, falls with this group."""
-        got_, wanted_ = got[split], wanted[split]
-        # fsum, unlike sum, gives the same in any order of the rows
-        return math.fsum(n * (2 * (wanted_[k] - got_[k]) - n) / wanted_[k] for k, n in groups[name].items())
-
-    for label in labels:
-        left = [name for name in members[label] if name not in split_of]
-        left.sort(key=lambda name: groups[name][label].bit_length())
-        while left:
-            name = left.pop()
-            lacking = [split for split in shares if not got[split][label]]
-            fills_gap = len(left) < len(lacking)  # else the groups to come can still do so
-            candidates = lacking if fills_gap else list(shares)
-            split_of[name] = max(candidates, key=lambda split: gain(split, name))
-            got[split_of[name]].update(groups[name])
-    for label in labels:
-        if "train" in shares and not any(split_of[name] == "train" for name in members[label]):
-            split_of[min(members[label], key=lambda name: groups[name][ANY_LABEL])] = "train"
-    return split_of
+def _check_one_label_each(clips: Iterable[Sequence[LabelRow]], problems: Problems) -> None:
+    for rows in clips:
+        labels = first_places(sorted((label, row.place) for row in rows for label in row.labels))
+        if len(labels) > 1:
+            what = f"{rows[0].filepath} has {len(labels)} labels: {', '.join(labels)}"
+            if len(places := sorted(set(labels.values()))) > 1:
+                what += f" ({', '.join(map(str, places))})"
+            problems.add(rows[0].place, what, "For several labels a clip set model.task to multilabel; else keep one.")
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -329,6 +225,14 @@ def write_labels(table: LabelTable, path: Path) -> None:
     rows.writerow(COLUMNS)
     rows.writerows((clip.filepath, ";".join(clip.labels), clip.split, clip.site or "") for clip in table.clips)
     keep_earlier(path, text.getvalue())
+
+
+def tell_warnings(table: LabelTable) -> None:
+    """Says in the log what is odd in the table, as ``zamba check`` does."""
+    for problem in table.warnings[:MAX_WARNINGS]:
+        rank_zero_warn(f"{problem.file}, row {problem.row}: {problem.what}. {problem.remedy}")
+    if (more := len(table.warnings) - MAX_WARNINGS) > 0:
+        rank_zero_warn(f"{table.source}: {counted(more, 'other warning')}: zamba check lists them all.")
 
 
 # ---- checks that a command asks for ----------------------------------------------------------------------------------
@@ -430,19 +334,3 @@ def check_files(clips: Iterable[LabelledClip], source: Path, *, data_dir: str | 
         f"data.labels: {len(wrong)} of {counted(len(clips), 'clip')} in {source.absolute()} cannot be used:\n"
         f"{listing([f'{clip.filepath}: {what}' for clip, what in wrong])}\n{remedy}"
     )
-
-
-def wrong_with_file(path: Path) -> str | None:
-    """Returns why there is no clip at ``path``, or ``None`` if there may be one."""
-    try:
-        status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        is_there = os.path.exists(str(path).replace("\\", "/"))
-        return "missing (write / instead of \\ and it is there)" if is_there else "missing"
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        return getattr(error, "strerror", None) or str(error)
-    if not stat.S_ISREG(status.st_mode):
-        return "a folder" if stat.S_ISDIR(status.st_mode) else "not a file"
-    if not status.st_size:
-        return "empty (0 bytes)"
-    return None if os.access(path, os.R_OK) else "no permission to read it"

@@ -1,20 +1,40 @@
 """Tables of text and what is wrong in them: what the readers of labels have in common."""
 
-import codecs
 import csv
 import difflib
-import gzip
 import io
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from zamba_lcli.data.table_files import KINDS
+from zamba_lcli.data.table_files import read_text as read_text
 from zamba_lcli.errors import InputError, Problem
 
 MAX_LISTED = 20  # lines of a list in a message
+MAX_SHOWN = 60  # characters of a value in a message
+SEPARATORS = ",;\t|"
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r*\n?', re.IGNORECASE)  # of Excel, before the header
+UNSEEN = " \t\r\n\f\v\xa0\u2000\u2001\u2002\u2003\u2007\u2009\u202f\u3000" + (  # blanks, and marks of no width
+    "\ufeff\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069"
+)
+OTHER_NAMES = {  # what people call the columns that are needed
+    "filepath": ("file", "filename", "file_name", "file_path", "path", "video", "clip"),
+    "label": ("labels", "species", "class", "category", "taxon", "scientific_name"),
+}
+# how programs write that there is no value: R, pandas, Excel in several languages, SQL, and people
+MISSING_VALUES = frozenset(
+    [
+        *("NA", "N/A", "n/a", "N.A.", "n.a.", "#N/A", "#NA", "#N/A N/A", "<NA>", "NA_character_", "NaT"),
+        *("NaN", "nan", "-NaN", "-nan", "1.#QNAN", "-1.#QNAN", "1.#IND", "-1.#IND"),
+        *("None", "NONE", "NULL", "Null", "null", "(null)", "<null>", "<NULL>", "NIL", "nil", "\\N"),
+        *("#NV", "#N/D", "#N/B", "#I/T", "#SAKNAS!", "#N/D!"),
+        *(".", "-", "--", "---", "\u2013", "\u2014", "?"),
+    ]
+)
+FORMULA_ERROR = re.compile(r"#(?:DIV/0!|[^\W\d_][\w/]*[!?]|#+)")
 
 
 class Place(NamedTuple):
@@ -40,6 +60,7 @@ class LabelRow:
     labels: list[str]
     split: str
     site: str
+    time: str = ""  # when the clip was made, if the table tells
 
 
 @dataclass
@@ -73,34 +94,53 @@ class Problems:
             raise InputError("\n".join([head, listing(lines), *remedies]), problems)
 
 
-def read_text(file: Path | zipfile.Path, encoding: str = "utf-8", key: str = "data.labels") -> str:
-    """Returns the text of a file, which may be in a zip or packed with gzip; ``key`` is the argument that named it.
+class Cells(NamedTuple):
+    """The cells of a table, as text."""
+
+    header: list[str]
+    rows: list[list[str]]
+    first: int  # number of the first of the rows
+
+
+def read_table(path: Path, columns: Sequence[str], key: str = "data.labels") -> Cells:
+    """Reads a table of text, however its columns are separated and whichever program saved it.
+
+    Args:
+        path: The table.
+        columns: Names that its header may have, which tell what separates them.
+        key: The argument that named the table, for messages.
 
     Raises:
-        InputError: Names the file that is not there or cannot be read.
+        InputError: Names the file that cannot be read, is no table, or has no row below its header.
     """
-    where = file.absolute() if isinstance(file, Path) else file
-    try:
-        content = file.read_bytes()
-        if file.name.lower().endswith(".gz"):
-            content = gzip.decompress(content)
-        # -sig: Excel puts a byte order mark before the first column name
-        return content.decode("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)
-    except FileNotFoundError:
-        raise InputError(f"{key}: there is no file {where}. Correct the path.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{key}: {where} is not {encoding.upper()} text. Save it as 'CSV UTF-8'.") from None
-    except LookupError:
-        raise InputError(f"{key}: {where}: unknown encoding {encoding!r}. Save it as 'CSV UTF-8'.") from None
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:  # RuntimeError: has a password
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{key}: {where} cannot be read: {reason}.") from None
+    where = path.absolute()
+    text = read_text(path, key=key)
+    if text.lstrip()[:1] in ("<", "{", "["):
+        kind = "a page (HTML or XML)" if text.lstrip().startswith("<") else "JSON"
+        raise InputError(f"{key}: {where} is {kind}. {KINDS}: save or export it as 'CSV UTF-8'.")
+    stated = SEPARATOR_LINE.match(text)  # Excel does not count that line
+    separator = stated[1] if stated else separator_in(text, columns)
+    cells = parse_cells(text[stated.end() :] if stated else text, separator, where, key)
+    header = next((i for i, row in enumerate(cells) if any(row)), 0)
+    if not any(any(row) for row in cells[header + 1 :]):
+        raise InputError(f"{key}: {where} is empty. It needs a header {','.join(columns)} and a row for each clip.")
+    return Cells(cells[header], cells[header + 1 :], header + 2)
 
 
-def separator_in(text: str) -> str:
+def separator_in(text: str, columns: Sequence[str] = ()) -> str:
     """Returns what separates the columns of a table, judged by its header alone: in the rows ``;`` may join labels."""
-    header = text.partition("\n")[0]
-    return max(",;\t", key=lambda separator: len(next(csv.reader([header], delimiter=separator), [])))
+
+    def fit(separator: str) -> tuple[int, int]:
+        try:
+            names = [_stripped(name).lower() for name in next(csv.reader(text_lines(), delimiter=separator), [])]
+        except csv.Error:  # longer than a cell may be: it is told when the table is parsed
+            return 0, 0
+        return sum(name.lower() in names for name in columns), len(names)
+
+    def text_lines() -> Iterator[str]:
+        return iter(io.StringIO(text.lstrip("\r\n"), newline=""))
+
+    return max(SEPARATORS, key=fit)
 
 
 def parse_cells(text: str, separator: str, where: str | Path, key: str = "data.labels") -> list[list[str]]:
@@ -109,11 +149,21 @@ def parse_cells(text: str, separator: str, where: str | Path, key: str = "data.l
     Raises:
         InputError: Names the table and the line if it is no CSV.
     """
-    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
+    lines = io.StringIO(text, newline="")  # lines may end in CR alone, as those of old Excel for Mac do
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+    limit = csv.field_size_limit(max(len(text), 1))  # a cell may hold any text; the limit is the whole process's
     try:
-        return [[cell.strip() for cell in row] for row in reader]
+        return [[_stripped(cell) for cell in row] for row in reader]
     except csv.Error as error:  # a quote that is not closed, mostly
         raise InputError(f"{key}: {where}, line {reader.line_num}: {error}. Check the quotes there.") from None
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _stripped(cell: str) -> str:
+    """Returns a cell without what is not seen around it; Windows puts marks of direction before paths that are copied."""
+    cell = cell.strip()
+    return cell if cell.isascii() else cell.strip(UNSEEN)
 
 
 def check_columns(
@@ -154,16 +204,25 @@ def check_columns(
     if wrong:
         choice = "" if label_column in (None, *names) else ", or name the column with the labels in data.label_column"
         may_have = f", and may have {_enumeration(optional)}" if optional else ""
+        there = ", ".join(map(shown, names[:MAX_LISTED])) + (", ..." if len(names) > MAX_LISTED else "")
         raise InputError(
-            f"{key}: {where}: {'; '.join(wrong)}. Its columns are {', '.join(map(repr, names))}. "
+            f"{key}: {where}: {'; '.join(wrong)}. Its columns are {there}. "
             f"It needs {_enumeration(needed)}{may_have}: correct the first row{choice}."
         )
 
 
 def records(
-    names: Sequence[str], rows: Iterable[Sequence[str]], problems: Problems, *, file: str = "", first: int = 2
+    names: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    problems: Problems,
+    *,
+    file: str = "",
+    first: int = 2,
+    as_written: Collection[str] = (),
 ) -> Iterator[Record]:
-    """Yields the rows by the names of their columns; blank rows, as Excel leaves them, are passed over.
+    """Yields the rows by the names of their columns; ``MISSING_VALUES`` are empty.
+
+    Blank rows, as Excel leaves them, are passed over.
 
     Args:
         names: The header.
@@ -171,29 +230,63 @@ def records(
         problems: Gets the rows that do not fit the header; they are passed over too.
         file: The file within a package.
         first: Number of the first of the rows.
+        as_written: Columns whose values stay what they are.
     """
+    names = list(names)
     for number, values in enumerate(rows, start=first):
         if not any(values):
             continue
         place = Place(file, number)
         if any(values[len(names) :]):
             remedy = "Put values that contain the separator in double quotes."
+            if len(values) == len(names) + 1 and values[0] == str(number - 1):
+                remedy = "R's write.table gives the column of row names no head: use write.csv(..., row.names = FALSE)."
             problems.add(place, f"{len(values)} values for {len(names)} columns", remedy)
-            continue
-        yield place, dict(zip(names, values, strict=False))
+        elif values == names:
+            problems.add(place, "the header is repeated, as where tables are joined", "Delete that row.")
+        else:
+            yield (
+                place,
+                {
+                    name: "" if value in MISSING_VALUES and name not in as_written else value
+                    for name, value in zip(names, values, strict=False)
+                },
+            )
+
+
+def check_formulas(place: Place, record: Mapping[str, str], columns: Iterable[str], problems: Problems) -> bool:
+    """Refuses a row with the errors of formulas, such as #REF!, in columns that are read; returns whether it has any."""
+    found = [(name, record[name]) for name in columns if FORMULA_ERROR.fullmatch(record.get(name, ""))]
+    for name, value in found:
+        what = f"the {name} is {value!r}, which a spreadsheet shows for a formula or width that is wrong"
+        problems.add(place, what, "Mend it in the spreadsheet, and save the table anew.")
+    return bool(found)
 
 
 def parse_label(text: str, place: Place, problems: Problems) -> list[str]:
     """Returns the labels of ``a;b``."""
     if text.startswith(("[", "('", '("', "{'", '{"')):
         remedy = "Several labels of a clip: write a;b, or a row for each label."
-        problems.add(place, f"the label {text!r} looks like a list", remedy)
+        problems.add(place, f"the label {shown(text)} looks like a list", remedy)
         return []
     labels = [label.strip() for label in text.split(";")]
-    if "" in labels:
-        what = f"an empty label in {text!r}" if any(labels) else "the label is empty"
-        problems.add(place, what, "Give every row a label: clips without animals need one too, such as blank.")
-    return [label for label in labels if label]
+    missing = [label for label in labels if not label or label in MISSING_VALUES]
+    if missing:
+        remedy = "Give every row a label: clips without animals need one too, such as blank."
+        if not text:
+            what = "the label is empty"
+        elif len(labels) == 1:
+            what = f"the label is missing: {text!r} stands for no value"
+            remedy += " A class must have another name than that."
+        else:
+            what = f"an empty label in {shown(text)}"
+        problems.add(place, what, remedy)
+    return [label for label in labels if label not in missing]
+
+
+def shown(value: str) -> str:
+    """Returns a value in quotes as messages show it, cut if it is long."""
+    return repr(value if len(value) <= MAX_SHOWN else value[: MAX_SHOWN - 3] + "...")
 
 
 def listing(lines: Sequence[str]) -> str:

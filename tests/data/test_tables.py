@@ -1,0 +1,330 @@
+"""Tables as spreadsheets, R, pandas and databases write them: read alike for labels and for clips to predict, or refused."""
+
+import bz2
+import csv
+import gzip
+import lzma
+from collections import Counter
+
+import pytest
+
+from zamba_lcli.data import table_files
+from zamba_lcli.data.labels import read_labels
+from zamba_lcli.data.videos import find_videos, folder_beside
+from zamba_lcli.errors import InputError
+
+ROWS = [("a.mp4", "fox", "train", "S1"), ("b c.mp4", "deer", "val", "S2"), ("é.mp4", "Löwe", "train", "S3")]
+
+
+def text_of(separator=",", newline="\n", rows=ROWS):
+    return newline.join(separator.join(row) for row in [("filepath", "label", "split", "site"), *rows, ()])
+
+
+def read(path):
+    """Returns what both readers make of a table."""
+    labels = [(c.filepath, *c.labels, c.split, c.site) for c in read_labels(path).clips]
+    videos = find_videos(str(path))
+    return labels, list(zip(videos.filepaths, videos.sites, strict=True))
+
+
+def refusals(path):
+    """Returns the messages of both readers."""
+    messages = []
+    for key, reader in (("data.labels", read_labels), ("data.videos", find_videos)):
+        with pytest.raises(InputError) as caught:
+            reader(str(path))
+        messages.append(str(caught.value))
+        assert messages[-1].startswith(f"{key}: ")
+    return messages
+
+
+RIGHT = (ROWS, [(name, site) for name, _, _, site in ROWS])
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r", "\r\r\n"])
+@pytest.mark.parametrize("separator", list(",;\t|"))
+def test_separators_and_line_ends(folder, separator, newline):
+    (folder / "t.csv").write_bytes(text_of(separator, newline).encode())
+    assert read(folder / "t.csv") == RIGHT
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_encodings_that_can_be_told(folder, encoding):
+    (folder / "t.txt").write_bytes(text_of("\t", "\r\n").encode(encoding))
+    assert read(folder / "t.txt") == RIGHT
+
+
+@pytest.mark.parametrize("line", ["sep=;\r\n", '"sep=;"\n', "SEP=;\r"])
+def test_excels_line_of_the_separator_is_no_row(folder, line):
+    (folder / "t.csv").write_text(line + text_of(";", rows=[*ROWS, ("", "x", "val", "")]), newline="")
+    for message in refusals(folder / "t.csv"):
+        assert "row 5: the filepath is empty" in message
+    (folder / "t.csv").write_text(line + text_of(";"), newline="")
+    assert read(folder / "t.csv") == RIGHT
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [("t.csv.gz", gzip.compress), ("t.tsv.bz2", bz2.compress), ("t.xz", lzma.compress), ("t.csv", gzip.compress)],
+)
+def test_packed_tables(folder, monkeypatch, name, pack):
+    (folder / name).write_bytes(pack(text_of().encode()))
+    assert read(folder / name) == RIGHT
+    assert folder_beside(str(folder / name)).name == "t_predictions"
+    monkeypatch.setattr(table_files, "MAX_BYTES", 2**20)
+    (folder / name).write_bytes(pack(b"filepath,label\n" + b"\n" * 2**21))
+    assert all("more than 1 MB" in message for message in refusals(folder / name))
+    (folder / name).write_bytes(pack(text_of().encode())[:-12])
+    assert all(str(folder / name) in message for message in refusals(folder / name))
+
+
+def test_long_cells_and_long_headers(folder):
+    limit = csv.field_size_limit()
+    (folder / "t.csv").write_text(f'filepath,label,note\na.mp4,fox,"{"n" * 140_000}"\n' * 1 + "b.mp4,deer,\n" * 5)
+    assert find_videos("t.csv").filepaths == ["a.mp4", "b.mp4"]
+    (folder / "t.csv").write_text(f"{'x' * 140_000},y\n1,2\n")
+    assert all(len(message) < 800 and "no column 'filepath'" in message for message in refusals(folder / "t.csv"))
+    assert csv.field_size_limit() == limit
+
+
+def test_rows_keep_their_numbers_as_in_a_spreadsheet(folder):
+    lines = ["", "filepath,note,label", 'a.mp4,"two\r\nlines",fox', "", ",,", "b.mp4,x,"]
+    (folder / "t.csv").write_text("\n".join(lines), newline="")
+    with pytest.raises(InputError, match="row 6: the label is empty"):
+        read_labels("t.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "parts"),
+    [
+        ("t.xlsx", b"PK\x03\x04rest", ["a workbook of Excel", "CSV UTF-8"]),
+        ("t.ods", b"PK\x03\x04rest", ["OpenDocument", "CSV UTF-8"]),
+        ("t.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", [".xls", "CSV UTF-8"]),
+        ("t.csv", b"PK\x03\x04rest", ["a zip archive", "CSV UTF-8"]),
+        ("t.parquet", b"PAR1rest", ["Parquet", "CSV UTF-8"]),
+        ("t.html", b"<html><table>", ["HTML", "CSV UTF-8"]),
+        ("t.txt", b'{"images": []}', ["JSON", "CSV UTF-8"]),
+        ("t.csv", b"filepath,label\na.mp4,fox\n\0\0\0\0", ["line 3", "null characters"]),
+        ("t.csv", b"filepath,label\n", ["is empty"]),
+        ("t.csv", b"", ["is empty"]),
+        ("t.tsv", b"filepath\tlabel\n\xe9.mp4\tfox\n", ["not UTF-8 text (line 2: b'\\xe9')"]),
+        ("t.csv.gz", b"filepath,label\n", ["cannot be read", "not packed"]),
+    ],
+)
+def test_what_is_no_table_is_told_in_one_message(folder, name, content, parts):
+    (folder / name).write_bytes(content)
+    for message in refusals(folder / name):
+        assert str(folder / name) in message
+        assert all(part in message for part in parts)
+
+
+@pytest.mark.parametrize(("name", "part"), [("clips.zip", "unpack it"), ("datapackage.json", "folder with its clips")])
+def test_packages_and_archives_are_no_clips(folder, name, part):
+    (folder / name).write_bytes(b"PK\x03\x04rest" if name.endswith("zip") else b'{"resources": []}')
+    with pytest.raises(InputError, match=part):
+        find_videos(name)
+
+
+def test_a_clip_is_no_table(folder):
+    (folder / "a.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+    with pytest.raises(InputError, match="named like a clip"):
+        read_labels("a.mp4")
+    (folder / "a.dav").write_bytes(b"DHAV\xfd\0\0\0")
+    assert find_videos("a.dav").filepaths == ["a.dav"]
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+MISSING = [
+    "NA",
+    "nan",
+    "NaN",
+    "None",
+    "NULL",
+    "null",
+    "#N/A",
+    "n/a",
+    "N/A",
+    "<NA>",
+    "NaT",
+    "\\N",
+    "-nan",
+    "#NV",
+    "-",
+    " NA ",
+]
+
+
+@pytest.mark.parametrize("value", MISSING)
+def test_missing_values_are_empty(folder, value):
+    row = "d.mp4,{},train,{}\n".format
+    good = text_of()
+    (folder / "t.csv").write_text(good + row(value, "S1"))
+    with pytest.raises(InputError, match="row 5: the label is missing"):
+        read_labels("t.csv")
+    (folder / "t.csv").write_text(good + row(f"fox;{value}", "S1"))
+    with pytest.raises(InputError, match="row 5: an empty label"):
+        read_labels("t.csv")
+    (folder / "t.csv").write_text(good + row("fox", value))
+    assert read_labels("t.csv").clips[-1].site is None
+    assert find_videos("t.csv").sites[-1] == ""
+    (folder / "t.csv").write_text(good.replace("a.mp4", value))
+    assert all("row 2: the filepath is empty" in message for message in refusals(folder / "t.csv"))
+    (folder / "t.csv").write_text(good + f"d.mp4,fox,{value},S1\n")
+    with pytest.raises(InputError, match=r"row 5: d\.mp4 has no split"):
+        read_labels("t.csv")
+
+
+def test_splits_that_are_all_missing_are_drawn(folder):
+    (folder / "t.csv").write_text("filepath,label,split\n" + "".join(f"{i}.mp4,fox,NA\n" for i in range(10)))
+    assert Counter(clip.split for clip in read_labels("t.csv").clips) == {"train": 6, "val": 2, "holdout": 2}
+
+
+@pytest.mark.parametrize("value", ["#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#BEZUG!", "########"])
+def test_errors_of_formulas_are_no_sites(folder, value):
+    (folder / "t.csv").write_text(text_of().replace("S2", value))
+    assert all(f"row 3: the site is {value!r}" in message for message in refusals(folder / "t.csv"))
+
+
+def test_more_values_than_columns(folder):
+    (folder / "t.csv").write_text("filepath,site\na,b.mp4,S1\nc.mp4,S1\n")
+    with pytest.raises(
+        InputError, match=r"row 2: 3 values for 2 columns\nPut values that contain the separator in double"
+    ):
+        find_videos("t.csv")
+    (folder / "t.csv").write_text("filepath,site\na,b.mp4\nc.mp4,S1\n")
+    with pytest.raises(InputError, match=r"row 2: the site 'b\.mp4' is the name of a file"):
+        find_videos("t.csv")
+    (folder / "t.csv").write_text("filepath,label,note\na,b.mp4,fox\nc.mp4,fox,\n")
+    with pytest.raises(InputError, match=r"row 2: the label 'b\.mp4' is the name of a file"):
+        read_labels("t.csv")
+    (folder / "t.csv").write_text('"filepath","label"\n"1","a.mp4","fox"\n"2","b.mp4","fox"\n')
+    with pytest.raises(InputError, match=r"row 3: 3 values for 2 columns\n.*row\.names = FALSE"):
+        read_labels("t.csv")
+
+
+def test_joined_tables(folder):
+    (folder / "t.csv").write_text(text_of() * 2)
+    assert all("row 5: the header is repeated" in message for message in refusals(folder / "t.csv"))
+
+
+def test_two_sites_of_a_clip(folder):
+    (folder / "t.csv").write_text("filepath,site\na.mp4,S1\nb.mp4,S1\n./a.mp4,S2\n")
+    with pytest.raises(InputError, match=r"row 4: the site of \./a\.mp4 is 'S2', but 'S1' further up \(row 2\)"):
+        find_videos("t.csv")
+
+
+# ---- spellings -------------------------------------------------------------------------------------------------------
+
+SAME = [
+    ("North", "north"),
+    ("North 1", "North  1"),
+    ("North\u00a01", "North 1"),
+    ("No\u200brth", "North"),
+    ("caf\u00e9", "cafe\u0301"),
+    ("\uff21\uff11", "A1"),
+    ("1", "1.0"),
+    ("1", "01"),
+    ("1,0", "1"),
+    ("CT007", "CT7"),
+]
+OTHER = [("1", "10"), ("1.05", "1.5"), ("1.10", "1.1"), ("S1", "S2"), ("10", "100")]
+
+
+@pytest.mark.parametrize(("first", "second"), SAME)
+@pytest.mark.parametrize("column", ["label", "site"])
+def test_one_name_in_two_spellings_is_refused(folder, column, first, second):
+    rows = [["a.mp4", "x", "s"], ["b.mp4", "x", "s"]]
+    for row, value in zip(rows, (first, second), strict=True):
+        row[["label", "site"].index(column) + 1] = value
+    with open("t.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("filepath", "label", "site"), *rows])
+    with pytest.raises(InputError) as caught:
+        read_labels("t.csv")
+    assert f"row 3: the {column} " in str(caught.value)
+    assert "(row 2)" in str(caught.value)
+    assert f"Spell each {column} in one way" in str(caught.value)
+
+
+def warnings_of(folder, *rows, header="filepath,label,split,site"):
+    (folder / "t.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+    return [problem.what for problem in read_labels("t.csv").warnings]
+
+
+@pytest.mark.parametrize(("first", "second"), OTHER)
+def test_sites_that_are_not_one(folder, first, second):
+    assert not [w for w in warnings_of(folder, f"a.mp4,x,train,{first}", f"b.mp4,x,val,{second}") if "case" in w]
+
+
+@pytest.mark.parametrize(("first", "second"), [("Peña", "Pena"), ("North-1", "North 1"), ("deer.", "deer")])
+def test_names_that_differ_in_accents_or_punctuation_are_warned_of(folder, first, second):
+    (what,) = warnings_of(folder, f"a.mp4,{first},train,S", f"b.mp4,{second},train,S")
+    assert what == f"the label {second!r} differs from {first!r} (row 2) in accents or punctuation only"
+    (what,) = warnings_of(folder, f"a.mp4,x,train,{first}", f"b.mp4,x,train,{second}")
+    assert what.startswith(f"the site {second!r}")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("human", "Homo sapiens"),
+        ("blank", "Empty"),
+        ("false_trigger", "none"),
+        ("vehicle", "Vehicles"),
+        ("person", "human"),
+    ],
+)
+def test_two_names_of_one_thing_are_warned_of(folder, first, second):
+    (what,) = warnings_of(folder, f"a.mp4,{first},train,S", f"b.mp4,{second},train,S", "c.mp4,fox,train,S")
+    assert what.startswith(f"the labels {second!r} and {first!r} (row 2) both mean ")
+
+
+@pytest.mark.parametrize(
+    "rows", [["a.mp4,blank;fox"], ["a.mp4,fox", "a.mp4,Empty"], ["a.mp4,human", "a.mp4,no animal"]]
+)
+def test_a_clip_with_an_animal_is_not_blank(folder, rows):
+    (folder / "t.csv").write_text("\n".join(["filepath,label", *rows, "b.mp4,deer"]))
+    with pytest.raises(InputError, match=rf"row {1 + len(rows)}: a\.mp4 is '.*' here, but .*\nKeep what is right"):
+        read_labels("t.csv")
+
+
+# ---- leaks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["A/x.mp4", "A/y.mp4", "B/z.mp4"], "2 of one folder"),
+        (["A\\x.mp4", "A\\y.mp4", "B\\z.mp4"], "2 of one folder"),
+        (["IMG_0007.mp4", "IMG_0008.mp4", "IMG_0100.mp4"], "2 with numbers that follow each other"),
+        (["c-2024-05-01T10:20:30.mp4", "c-2024-05-01T10:21:10.mp4", "c-2024-05-02T10:20:30.mp4"], "2 within a minute"),
+        (["20240501_102030.mp4", "20240501_102045.mp4", "20240601_102045.mp4"], "2 within a minute"),
+    ],
+)
+def test_clips_without_sites_that_look_like_one_event(folder, names, what):
+    rows = [f"{name},x,{split}" for name, split in zip(names, ("train", "val", "train"), strict=True)]
+    (warning,) = warnings_of(folder, *rows, header="filepath,label,split")
+    assert warning.startswith(
+        f"3 of 3 clips have no site, and 2 of them are in other splits than clips that look like theirs ({what}"
+    )
+    assert f"such as {names[0]} (train) and {names[1]} (val)" in warning
+    same = [row.replace(",val", ",train") for row in rows]
+    assert warnings_of(folder, *same, header="filepath,label,split") == []
+
+
+def test_a_column_of_times_tells_events(folder):
+    rows = [
+        "k7.mp4,x,train,2024:05:01 10:20:30",
+        "k9.mp4,x,val,2024:05:01 10:20:59",
+        "k1.mp4,x,val,2024:05:01 12:00:00",
+    ]
+    (warning,) = warnings_of(folder, *rows, header="filepath,label,split,DateTime")
+    assert "(2 within a minute), such as k7.mp4 (train) and k9.mp4 (val)" in warning
+    days = [f"{row.partition('2024')[0]}2024-05-01" for row in rows]  # a day is no event
+    assert warnings_of(folder, *days, header="filepath,label,split,DateTime") == []
+
+
+def test_half_filled_sites(folder):
+    rows = ["k.mp4,x,train,S1", "q.mp4,x,val,NA", "z.mp4,x,val,S2"]
+    assert warnings_of(folder, *rows) == ["1 of 3 clips have no site"]
+    assert warnings_of(folder, *(row.replace("NA", "S3") for row in rows)) == []

@@ -1,0 +1,176 @@
+"""The clips in a folder: all that can be seen, or an error; what systems put beside clips is passed over, and counted."""
+
+import errno
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zamba_lcli.data.tables import counted
+from zamba_lcli.errors import InputError
+
+VIDEO_SUFFIXES = frozenset(
+    [
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".divx",
+        ".flv",
+        ".m2ts",
+        ".m4v",
+        ".mjpeg",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".webm",
+        ".wmv",
+    ]
+)
+SYSTEM_FOLDERS = re.compile(  # of macOS, Windows, Linux, and of network drives: trash, thumbnails, snapshots, rescued pieces
+    r"__macosx|\$recycle\.bin|recycle[rd]|system volume information|found\.\d{3}|lost\+found|lost\.dir|#recycle|#snapshot"
+    r"|@eadir|@recycle|@recently-snapshot|@tmp|@transcode|\$extend|network trash folder|temporary items|trashbox",
+    re.IGNORECASE,
+)
+
+
+@dataclass
+class Listing:
+    """The clips of a folder, and what else is in it."""
+
+    names: list[str] = field(default_factory=list)  # of clips, relative to the folder, with /
+    system_folders: int = 0  # with all that is in them
+    hidden_files: int = 0  # with the ending of a video
+    repeated_links: int = 0  # to clips that are listed already
+    broken_links: list[str] = field(default_factory=list)  # with the ending of a video
+    links_up: int = 0  # to folders that the listed one is in
+    endings: Counter[str] = field(default_factory=Counter)  # of files that are no clips
+
+    def passed_over(self) -> str:
+        """Returns what was passed over, in words; empty if nothing was."""
+        kinds = [f"{number} {ending or 'without'}" for ending, number in self.endings.most_common(5)]
+        kinds += ["..."] if len(self.endings) > 5 else []
+        others, broken = self.endings.total(), len(self.broken_links)
+        told = [
+            (self.system_folders, counted(self.system_folders, "folder") + " of the system or hidden, such as trash"),
+            (self.hidden_files, counted(self.hidden_files, "hidden file")),
+            (others, f"{counted(others, 'file')} with other endings ({', '.join(kinds)})"),
+            (self.repeated_links, counted(self.repeated_links, "link") + " to clips that are there anyway"),
+            (broken, f"{counted(broken, 'link')} to clips that are not there ({', '.join(self.broken_links[:3])})"),
+            (self.links_up, counted(self.links_up, "link") + " to folders above"),
+        ]
+        return ", ".join(text for number, text in told if number)
+
+
+def list_clips(folder: Path) -> Listing:
+    """Lists the files in a folder and its subfolders that have the endings of videos, in any case, a folder at a time.
+
+    Hidden files and folders, and those of the system, are passed over. Linked folders are listed too, but each folder once,
+    under its own name where it is below ``folder``. Files that cannot be looked at are clips: that they cannot be read is
+    told clip by clip.
+
+    Raises:
+        InputError: Names a folder that cannot be listed to its end: the clips in it would just not be there.
+    """
+    listing = Listing()
+    root = os.path.realpath(folder)
+    listed: set[str] = set()  # real paths
+    links: list[tuple[str, str]] = []  # to folders: names and real paths
+    linked_files: list[str] = []
+    pending = [("", root)]
+    while pending or links:
+        name, real = pending.pop() if pending else links.pop()
+        if real in listed:
+            continue
+        if root.startswith(os.path.join(real, "")):
+            listing.links_up += 1
+            continue
+        listed.add(real)
+        folders, linked = _list(folder, name, listing, linked_files)
+        pending += [(f"{name}{below}/", os.path.join(real, below)) for below in folders]
+        links += [(f"{name}{below}/", os.path.realpath(folder / name / below)) for below in linked]
+        links.sort(reverse=True)
+    targets: set[str] = set()
+    for name in sorted(linked_files):
+        target = os.path.realpath(folder / name)
+        if target in targets or (os.path.dirname(target) in listed and _is_clip(os.path.basename(target))):
+            listing.repeated_links += 1
+        else:
+            targets.add(target)
+            listing.names.append(name)
+    _check_names(folder, listing.names)
+    listing.names.sort(key=lambda name: name.replace("/", "\0"))
+    return listing
+
+
+def _list(folder: Path, name: str, listing: Listing, linked_files: list[str]) -> tuple[list[str], list[str]]:
+    """Notes the clips of one folder; returns its subfolders and its links to folders."""
+    folders: list[str] = []
+    links: list[str] = []
+    try:
+        with os.scandir(folder / name) as entries:
+            for entry in entries:
+                kind = _kind(entry)
+                is_hidden = entry.name.startswith(".")
+                if kind == "folder" or (kind == "unknown" and not _is_clip(entry.name)):
+                    if is_hidden or SYSTEM_FOLDERS.fullmatch(entry.name):
+                        listing.system_folders += 1
+                    else:
+                        (links if entry.is_symlink() else folders).append(entry.name)
+                elif is_hidden:
+                    listing.hidden_files += has_video_ending(entry.name)
+                elif kind == "nowhere" and not os.path.splitext(entry.name)[1]:
+                    raise InputError(
+                        f"data.videos: the link {entry.path} leads to {os.readlink(entry.path)}, which is not there. Clips in "
+                        "it would be missing from the predictions: connect the drive, or delete the link."
+                    )
+                elif kind == "nowhere" and has_video_ending(entry.name):
+                    listing.broken_links.append(name + entry.name)
+                elif not has_video_ending(entry.name) or kind == "other":
+                    listing.endings[os.path.splitext(entry.name)[1].lower()] += 1
+                else:
+                    (linked_files if entry.is_symlink() else listing.names).append(name + entry.name)
+    except OSError as error:
+        raise InputError(
+            f"data.videos: the folder {(folder / name).absolute()} cannot be listed: {error.strerror or error}. Its clips "
+            "would be missing from the predictions. Make it readable, or move it elsewhere."
+        ) from None
+    return folders, links
+
+
+def _kind(entry: "os.DirEntry[str]") -> str:
+    """Returns what an entry is or links to: folder, file, other (such as a pipe), nowhere, or unknown if that is hidden."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+    except OSError as error:
+        return "nowhere" if error.errno == errno.ELOOP else "unknown"
+    return "nowhere" if entry.is_symlink() and not os.path.exists(entry.path) else "other"
+
+
+def has_video_ending(name: str) -> bool:
+    """Returns whether a file is a clip by its name."""
+    return os.path.splitext(name.rstrip())[1].lower() in VIDEO_SUFFIXES
+
+
+def _is_clip(name: str) -> bool:
+    return has_video_ending(name) and not name.startswith(".")
+
+
+def _check_names(folder: Path, names: list[str]) -> None:
+    """Refuses names that no table of predictions can hold."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"data.videos: the name {name!a} in {folder.absolute()} is not UTF-8, so no table can hold it. Rename it; "
+                "convmv renames many at once."
+            ) from None
