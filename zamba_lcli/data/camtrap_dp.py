@@ -46,7 +46,6 @@ COLUMNS = {  # of the tables: those that are needed, those that may be there
         ],
     ),
 }
-MISSING_VALUES = frozenset(["NA", "NaN", "nan"])
 
 
 def find_package(path: Path) -> Path | None:
@@ -259,8 +258,7 @@ def _read_table(
                 header, str(file), needed=needed, optional=optional, other_names={}, label_column=label_column
             )
         for place, record in records(header, cells, problems, file=name, first=2 if has_header else 1):
-            missing = {column: "" for column, value in record.items() if value in MISSING_VALUES}
-            found.append((place, dict.fromkeys([*needed, *optional], "") | record | missing))
+            found.append((place, dict.fromkeys([*needed, *optional], "") | record))
     return found
 
 
