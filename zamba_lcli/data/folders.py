@@ -151,7 +151,7 @@ def _kind(entry: "os.DirEntry[str]") -> str:
         if entry.is_file():
             return "file"
     except OSError as error:
-        return "nowhere" if error.errno == errno.ELOOP else "unknown"
+        return "other" if error.errno == errno.ELOOP else "unknown"  # a link that leads to itself
     return "nowhere" if entry.is_symlink() and not os.path.exists(entry.path) else "other"
 
 
