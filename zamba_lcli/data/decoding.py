@@ -5,10 +5,7 @@ from __future__ import annotations  # PyAV's classes are named before it is impo
 import bisect
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from zamba_lcli.data.opening import Deadline, UnreadableClipError, open_clip
 from zamba_lcli.data.packets import (
@@ -27,7 +24,7 @@ if TYPE_CHECKING:  # imported by the functions that need it: --help reads no cli
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-Picture: TypeAlias = NDArray[np.uint8]  # (H, W, 3) RGB
+T = TypeVar("T")
 Numbered: TypeAlias = tuple[int, "VideoFrame"]  # position among the frames shown
 
 
@@ -166,31 +163,31 @@ def decode(
     path: Path,
     index: ClipIndex,
     wanted: list[int],
-    picture: Callable[[VideoFrame], Picture],
+    picture: Callable[[VideoFrame], T],
     deadline: Deadline,
     *,
     seek: bool,
     sparing: bool,
-) -> dict[int, tuple[int, Picture]]:
+) -> dict[int, tuple[int, T]]:
     """Decodes what it takes to deliver the frames at the ``wanted`` positions (ascending).
 
     Args:
         path: The file.
         index: Its frames.
         wanted: Positions among them.
-        picture: Makes the picture of a frame, uint8 (height, width, 3).
+        picture: What is made of a frame; called once for each frame delivered, in their order.
         deadline: When to give up.
         seek: Jump to key frames where that is shorter.
         sparing: Do not decode frames that are neither wanted nor needed for others, as many of H.264's B-frames are.
 
     Returns:
-        For each position that of the frame delivered, the nearest good one before it if it is damaged, and its picture.
+        For each position that of the frame delivered, the nearest good one before it if it is damaged, and what is made of it.
 
     Raises:
         SeekMissedError: If a seek did not lead where it should.
         UnreadableClipError: If no frame is good.
     """
-    delivered: dict[int, tuple[int, Picture]] = {}
+    delivered: dict[int, tuple[int, T]] = {}
     remaining = iter(wanted)
     target: int | None = next(remaining)
     held: Numbered | None = None  # the last good frame

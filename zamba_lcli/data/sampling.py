@@ -21,10 +21,16 @@ Frames: TypeAlias = NDArray[np.uint8]  # (N, H, W, 3) RGB
 
 EARLY_FRAMES = (2, 8, 12, 18, 24, 36, 48, 60, 72, 84, 96, 108, 120, 132, 144, 156)  # at EARLY_FPS
 EARLY_FPS = 24
+KEPT_BYTES = 1 << 28  # of the small pictures that are kept of a clip before it is decided, at the most
+SCORED_TOGETHER = 16  # pictures that a scorer is given at a time, at the most
 
 
 class TooShortError(Exception):
     """A clip in which there is less to look at than asked for."""
+
+
+class TooLongError(Exception):
+    """A clip in which there is more to look at than the memory is meant for."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +71,31 @@ class FrameSampling(ABC):
         return stated
 
 
+class Watcher(ABC):
+    """Sees the small pictures of a clip one by one, as they are decoded, and chooses when it has seen all."""
+
+    @abstractmethod
+    def see(self, picture: Frames) -> None:
+        """Takes the next picture, uint8 (preview_height, preview_width, 3)."""
+
+    @abstractmethod
+    def choose(self, times: Times, seen: NDArray[np.int64]) -> Times:
+        """Chooses among the times looked at.
+
+        Args:
+            times: (N,) seconds.
+            seen: (N,) which picture is shown then, 0 is the first one seen; one that stands for damaged ones several times.
+
+        Returns:
+            (num_frames,) seconds, ascending.
+        """
+
+
 class ContentSampling(FrameSampling):
     """Base of the strategies that have to see the pictures, small ones, before they choose.
 
-    All frames are decoded, but for those that come faster than ``preview_fps``.
+    All frames are decoded, but for those that come faster than ``preview_fps``. Unless a strategy has a ``watch`` of its own,
+    all pictures are kept until then, 256 MiB of them at the most; a clip with more fails.
     """
 
     preview_fps: float
@@ -80,6 +107,20 @@ class ContentSampling(FrameSampling):
         # the first frame of each interval; a small amount keeps rates that are equal up to rounding from losing frames
         interval = np.floor(timeline.times * self.preview_fps + 1e-3).astype(np.int64)
         return timeline.times[np.unique(interval, return_index=True)[1]]
+
+    def watch(self, pictures: int) -> Watcher:
+        """Returns what sees the pictures of a clip, so many at the most.
+
+        Raises:
+            TooLongError: If they are too many to be kept.
+        """
+        size = pictures * self.preview_height * self.preview_width * 3
+        if size > KEPT_BYTES:
+            raise TooLongError(
+                f"{pictures} pictures of {self.preview_height} x {self.preview_width} pixels would be kept to choose from, "
+                f"{size >> 20} MiB, but {KEPT_BYTES >> 20} MiB is the most. Lower preview_fps"
+            )
+        return _AllKept(self)
 
     @abstractmethod
     def choose(self, times: Times, frames: Frames) -> Times:
@@ -95,6 +136,20 @@ class ContentSampling(FrameSampling):
         Raises:
             TooShortError: If there are fewer to choose from and the strategy is told to refuse such clips.
         """
+
+
+class _AllKept(Watcher):
+    """Keeps all pictures for ``ContentSampling.choose``."""
+
+    def __init__(self, sampling: ContentSampling) -> None:
+        self.sampling = sampling
+        self.pictures: list[Frames] = []
+
+    def see(self, picture: Frames) -> None:
+        self.pictures.append(picture)
+
+    def choose(self, times: Times, seen: NDArray[np.int64]) -> Times:
+        return self.sampling.choose(times, np.stack([self.pictures[i] for i in seen]))
 
 
 # ---- by time ---------------------------------------------------------------------------------------------------------
@@ -294,7 +349,14 @@ class SceneChanges(ContentSampling):
 
     def choose(self, times: Times, frames: Frames) -> Times:
         """Returns (num_frames,) seconds."""
-        change = np.array([np.inf, *(np.abs(b.astype(np.int16) - a).mean() / 255 for a, b in pairwise(frames))])
+        change = np.array([np.inf, *(_change(a, b) for a, b in pairwise(frames))])
+        return self._of(times, change)
+
+    def watch(self, pictures: int) -> Watcher:
+        """Returns what keeps no more than a picture."""
+        return _Changes(self._of)
+
+    def _of(self, times: Times, change: NDArray[np.float64]) -> Times:
         scenes = np.flatnonzero(change > self.threshold)
         chosen = np.sort(scenes[np.argsort(-change[scenes], kind="stable")][: self.num_frames])
         return _filled(times[chosen], self.num_frames, self.too_short, "scenes")
@@ -304,7 +366,8 @@ class SceneChanges(ContentSampling):
 class MostMotion(ContentSampling):
     """Frames that differ most from the clip's background, in order of time.
 
-    The background is the median of the frames at low resolution; no weights are needed.
+    The background is the median of the frames at low resolution; no weights are needed. All of these are kept until then,
+    256 MiB at the most (18,000 pictures, or 38 minutes, with the values below); a longer clip fails.
 
     Args:
         num_frames: How many.
@@ -336,8 +399,9 @@ class HighestScores(ContentSampling):
     """Frames that a function scores highest, such as a detector of animals; in order of time.
 
     Args:
-        scorer: Takes pictures, uint8 (N, preview_height, preview_width, 3), and returns a score for each, (N,). An import path
-            of a function, or ``class_path`` and ``init_args`` of a dataclass that can be called.
+        scorer: Takes pictures, uint8 (N, preview_height, preview_width, 3), 16 of a clip at a time at the most, and returns a
+            score for each, (N,). An import path of a function, or ``class_path`` and ``init_args`` of a dataclass that can be
+            called.
         num_frames: How many.
         too_short: What to do with clips that have fewer frames: ``repeat_last`` or ``refuse``.
         preview_fps: Frames a second that are scored at the most.
@@ -359,12 +423,60 @@ class HighestScores(ContentSampling):
 
     def choose(self, times: Times, frames: Frames) -> Times:
         """Returns (num_frames,) seconds."""
+        return _highest(self.scores(frames), times, self.num_frames, self.too_short)
+
+    def watch(self, pictures: int) -> Watcher:
+        """Returns what keeps no more pictures than are scored together."""
+        return _Scores(self)
+
+    def scores(self, frames: Frames) -> NDArray[np.float64]:
+        """Returns the scores of pictures, (N,)."""
         scores = np.asarray(self.scorer(frames), np.float64)
-        if scores.shape != times.shape:
+        if scores.shape != (len(frames),):
             raise InputError(
-                f"data.sampling.init_args.scorer: it gave scores of the shape {scores.shape} for {len(times)} pictures."
+                f"data.sampling.init_args.scorer: it gave scores of the shape {scores.shape} for {len(frames)} pictures."
             )
-        return _highest(scores, times, self.num_frames, self.too_short)
+        return scores
+
+
+class _Changes(Watcher):
+    """Compares each picture with the one before."""
+
+    def __init__(self, of: Callable[[Times, NDArray[np.float64]], Times]) -> None:
+        self.of = of
+        self.last: Frames | None = None
+        self.changes: list[float] = []
+
+    def see(self, picture: Frames) -> None:
+        self.changes.append(np.inf if self.last is None else _change(self.last, picture))
+        self.last = picture
+
+    def choose(self, times: Times, seen: NDArray[np.int64]) -> Times:
+        is_new = np.diff(seen, prepend=-1) != 0  # the same picture again is no change
+        return self.of(times, np.where(is_new, np.array(self.changes)[seen], 0.0))
+
+
+class _Scores(Watcher):
+    """Lets pictures be scored, some at a time."""
+
+    def __init__(self, sampling: HighestScores) -> None:
+        self.sampling = sampling
+        self.waiting: list[Frames] = []
+        self.scores: list[float] = []
+
+    def see(self, picture: Frames) -> None:
+        self.waiting.append(picture)
+        if len(self.waiting) == SCORED_TOGETHER:
+            self._score()
+
+    def _score(self) -> None:
+        if self.waiting:
+            self.scores += self.sampling.scores(np.stack(self.waiting)).tolist()
+            self.waiting.clear()
+
+    def choose(self, times: Times, seen: NDArray[np.int64]) -> Times:
+        self._score()
+        return _highest(np.array(self.scores)[seen], times, self.sampling.num_frames, self.sampling.too_short)
 
 
 # ---- by chance, in training ------------------------------------------------------------------------------------------
@@ -424,6 +536,11 @@ def _check_positive(**arguments: float) -> None:
     for name, value in arguments.items():
         if not 0 < value < float("inf"):
             raise InputError(f"data.sampling.init_args.{name}: {value} is not a number above 0.")
+
+
+def _change(before: Frames, after: Frames) -> float:
+    """Returns the mean absolute difference of two pictures, as a share of the range from black to white."""
+    return float(np.abs(after.astype(np.int16) - before).mean() / 255)
 
 
 def _check_preview(sampling: ContentSampling) -> None:

@@ -4,9 +4,13 @@ What counts are the frames that a player shows, and when. Headers (number of fra
 many files of camera traps and are not read.
 """
 
+from __future__ import annotations  # PyAV's classes are named before it is imported
+
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +20,12 @@ from zamba_lcli.data.opening import Deadline, open_clip
 from zamba_lcli.data.opening import UnreadableClipError as UnreadableClipError
 from zamba_lcli.data.packets import ClipIndex, read_index
 from zamba_lcli.data.pictures import PictureMaker, upright
-from zamba_lcli.data.sampling import ContentSampling, FrameSampling, Timeline, TooShortError
+from zamba_lcli.data.sampling import ContentSampling, FrameSampling, Timeline, TooLongError, TooShortError, Watcher
 
+if TYPE_CHECKING:  # imported by the functions that need it: --help reads no clip
+    from av.video.frame import VideoFrame
+
+T = TypeVar("T")
 TIME_LIMIT = 120.0  # seconds for a clip; a healthy one takes a few at most
 
 
@@ -112,11 +120,11 @@ def read_clip(
     try:
         times = sampling.times(index.timeline)
         if isinstance(sampling, ContentSampling):
-            size = (sampling.preview_height, sampling.preview_width)
-            seen, _ = _frames_at(path, index, times, *size, crop_bottom_pixels, deadline)
-            times = sampling.choose(times, seen.frames)
+            times = _chosen(path, index, times, sampling, crop_bottom_pixels, deadline)
     except TooShortError as error:
         raise UnreadableClipError(f"too short: {error}") from None
+    except TooLongError as error:
+        raise UnreadableClipError(f"too long: {error}") from None
     if move is not None:
         times = np.concatenate([move(part, index.timeline.duration) for part in np.split(times, sampling.num_clips)])
     clip, damaged = _frames_at(path, index, times, height, width, crop_bottom_pixels, deadline)
@@ -137,15 +145,7 @@ def _frames_at(
     """Returns the frames shown at the given times, and which share of them is replaced by others."""
     positions = index.shown_at(times)
     wanted = [int(position) for position in np.unique(positions)]
-    picture = PictureMaker(height, width, crop_bottom_pixels)
-    sparing = not index.order_decoded  # where packets and pictures do not go together, a decoder may pass over too much
-    try:
-        delivered = decode(path, index, wanted, picture, deadline, seek=index.seekable, sparing=sparing)
-        if sparing and any(delivered[position][0] != position for position in wanted):
-            # something is damaged: the frames that were spared may be the nearest good ones
-            delivered = decode(path, index, wanted, picture, deadline, seek=index.seekable, sparing=False)
-    except SeekMissedError:  # the index of some AVI files leads astray
-        delivered = decode(path, index, wanted, picture, deadline, seek=False, sparing=False)
+    delivered = _delivered(path, index, wanted, lambda: PictureMaker(height, width, crop_bottom_pixels), deadline)
     numbers = np.array([delivered[int(position)][0] for position in positions])
     timeline = index.timeline
     clip = Clip(
@@ -156,3 +156,58 @@ def _frames_at(
         duration=timeline.end,
     )
     return clip, float(np.mean([delivered[position][0] != position for position in wanted]))
+
+
+def _chosen(
+    path: Path,
+    index: ClipIndex,
+    times: NDArray[np.float64],
+    sampling: ContentSampling,
+    crop_bottom_pixels: int,
+    deadline: Deadline,
+) -> NDArray[np.float64]:
+    """Shows a sampling the small pictures of a clip, one by one, and returns the times that it chooses."""
+    positions = index.shown_at(times)
+    wanted = [int(position) for position in np.unique(positions)]
+    watchers: list[Watcher] = []
+
+    def begin() -> Callable[[VideoFrame], int]:
+        """Begins anew, as decoding does after it went wrong."""
+        watchers[:] = [sampling.watch(len(wanted))]
+        picture = PictureMaker(sampling.preview_height, sampling.preview_width, crop_bottom_pixels)
+        count = itertools.count()
+
+        def see(frame: VideoFrame) -> int:
+            watchers[0].see(picture(frame))
+            return next(count)
+
+        return see
+
+    delivered = _delivered(path, index, wanted, begin, deadline)
+    return watchers[0].choose(times, np.array([delivered[int(position)][1] for position in positions]))
+
+
+def _delivered(
+    path: Path,
+    index: ClipIndex,
+    wanted: list[int],
+    begin: Callable[[], Callable[[VideoFrame], T]],
+    deadline: Deadline,
+) -> dict[int, tuple[int, T]]:
+    """Decodes the frames at the ``wanted`` positions, the cheapest way that works; for each of them ``begin`` is called.
+
+    Raises:
+        UnreadableClipError: If no frame is good, or if they take more memory than there is.
+    """
+    sparing = not index.order_decoded  # where packets and pictures do not go together, a decoder may pass over too much
+    try:
+        try:
+            delivered = decode(path, index, wanted, begin(), deadline, seek=index.seekable, sparing=sparing)
+            if sparing and any(delivered[position][0] != position for position in wanted):
+                # something is damaged: the frames that were spared may be the nearest good ones
+                delivered = decode(path, index, wanted, begin(), deadline, seek=index.seekable, sparing=False)
+        except SeekMissedError:  # the index of some AVI files leads astray
+            delivered = decode(path, index, wanted, begin(), deadline, seek=False, sparing=False)
+    except MemoryError:
+        raise UnreadableClipError("there is not enough memory for its pictures") from None
+    return delivered
