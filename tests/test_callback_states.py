@@ -1,10 +1,11 @@
 """On a resume callbacks go on with what they counted, and go by the arguments stated then."""
 
+from datetime import timedelta
 from functools import partial
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
 from test_checkpointing import BATCHES, SGD, Worsening, fit, forget
 from torch.optim import lr_scheduler as torch_schedulers
 
@@ -159,3 +160,13 @@ def test_a_backbone_unfrozen_before_the_epoch_stated_now_stays_so(folder):
 def test_nothing_stated_otherwise_keeps_the_backbones_learning_rate(folder):
     arguments = {**FIRST, "backbone_initial_lr": 0.002}
     assert finetuned(folder, arguments, arguments, scheduler=STEP) == from_the_start(folder, arguments, STEP)
+
+
+def test_the_clock_runs_on_to_the_time_stated(folder):
+    fit(folder, SGD, None, callbacks=[Timer(timedelta(days=1))], epochs=1)
+    path = folder / f"end={BATCHES}.ckpt"
+    used = torch.load(path, weights_only=True)["callbacks"]["Timer"]["time_elapsed"]["train"]
+    timer = Timer(timedelta(days=2))
+    fit(folder, SGD, None, None, path, [timer], 2)
+    assert timer.time_elapsed() > used > 0
+    assert timer.time_elapsed() + timer.time_remaining() == pytest.approx(timedelta(days=2).total_seconds(), abs=60)

@@ -9,6 +9,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, OneCycleLR, SequentialLR
 
+from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.errors import InputError
 from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential
 from zamba_lcli.types import POSITION, Interval, callbacks_of
@@ -89,30 +90,35 @@ def _batches_left(trainer: Trainer, batches: int, done: Progress, resumed: dict[
 
 def _clips_in_epoch(trainer: Trainer) -> int:
     datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-    return len(datamodule.train_dataloader().sampler)
+    sampler: Any = datamodule.train_dataloader().sampler
+    return len(sampler)
 
 
 def batches_in_epoch(trainer: Trainer, resumed: bool) -> int:
     """Returns the number of batches of a whole epoch in one process.
 
-    The loader that Lightning makes for this is not used in a resumed run: when optimizers are built, its position in the
-    epoch is not restored yet, and workers would read the wrong clips ahead.
+    When optimizers are built, the position in the epoch is not restored yet, and callbacks may still change how clips are
+    read; so no workers may begin to read here, as they do when Lightning sets up its loop.
 
     Raises:
         InputError: If nobody knows the number.
     """
+    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
     loop: Any = trainer.fit_loop
+    if trainer.train_dataloader is None and isinstance(datamodule, ZambaVideoDataModule):
+        batches, limit = len(datamodule.train_dataloader()), trainer.limit_train_batches
+        return batches if limit is None else min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     is_new = trainer.train_dataloader is None
     if is_new:
         loop.setup_data()
-    batches = trainer.num_training_batches
+    known = trainer.num_training_batches
     if is_new and resumed:
         loop._combined_loader = None  # lets Lightning make another one; as its LearningRateFinder does
-    if not isinstance(batches, int):
+    if not isinstance(known, int):
         raise InputError(
             "lr_scheduler: the length of the run is not known, since the number of its batches is not. State the length."
         )
-    return batches
+    return known
 
 
 def left_out_length(stated: dict[str, Any], interval: Interval | None) -> tuple[str, Interval] | None:
