@@ -194,7 +194,7 @@ def test_columns_that_lack_or_are_none(folder):
     assert "media: times.csv: the column 'FilePath' must be written 'filePath'" in message
     assert "the columns ['camera'] are none of" in error_of(lambda: write([{**CAMERA, "camera": "x"}], [CLIP]))
     assert "cameras.csv" in error_of(lambda: write("", [CLIP]))
-    assert "has no row below its header" in error_of(lambda: write(",".join(CAMERA) + "\n", [CLIP]))
+    assert "cameras.csv is empty" in error_of(lambda: write(",".join(CAMERA) + "\n", [CLIP]))
 
 
 @pytest.mark.parametrize(
@@ -205,9 +205,11 @@ def test_columns_that_lack_or_are_none(folder):
         lambda text: text.replace(",", "\t").encode(),
         lambda text: text.replace(",", " ; ").replace("52.1", "52,1").encode(),
         lambda text: text.replace(",", ", ").encode(),
+        lambda text: b"sep=;\r\n" + text.replace(",", ";").encode(),
+        lambda text: text.replace("\n", "\r").encode("utf-16"),
         lambda text: text.replace("\n", "\r\n").encode() + b",,\r\n\r\n",
     ],
-    ids=["byte order mark", "semicolons", "tabs", "decimal commas", "blanks", "blank rows"],
+    ids=["byte order mark", "semicolons", "tabs", "decimal commas", "blanks", "sep=", "UTF-16", "blank rows"],
 )
 def test_tables_are_read_as_labels_are(folder, form):
     written = write(form(table_text([{**CAMERA, "locationName": "Süd"}])), form(table_text([CLIP])))

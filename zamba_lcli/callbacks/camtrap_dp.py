@@ -29,7 +29,7 @@ from zamba_lcli.callbacks.formats import (
 from zamba_lcli.data import camtrap_dp_terms as terms
 from zamba_lcli.data.camtrap_dp import DESCRIPTOR
 from zamba_lcli.data.camtrap_dp_terms import format_time, parse_time
-from zamba_lcli.data.tables import Problems, Record, parse_cells, read_text, records, separator_in
+from zamba_lcli.data.tables import Problems, Record, parse_cells, read_text, records
 from zamba_lcli.errors import InputError
 
 ObservationType: TypeAlias = Literal["animal", "human", "vehicle", "blank"]
@@ -257,7 +257,7 @@ class CamtrapDPObservations(CamtrapDP):
         separator = str({**dialect, **(dialect.get("csv") or {})}.get("delimiter", ","))
         (path,) = _paths(resource)
         file, encoding = self._source().parent / path, str(resource.get("encoding", "utf-8"))
-        return read_camtrap_table(file, "package", problems, named=path, separator=separator, encoding=encoding)
+        return read_packaged_table(file, problems, named=path, separator=separator, encoding=encoding)
 
     def _tell_unknown_values(self) -> None:
         """Says in the log what the standard does not know in the package: it was there before, and is passed on."""
@@ -345,27 +345,23 @@ class CamtrapDPObservations(CamtrapDP):
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
-def read_camtrap_table(
-    path: Path, argument: str, problems: Problems, *, named: str, separator: str = "", encoding: str = "utf-8"
-) -> CamtrapTable:
-    """Reads a table as text, as tables of labels are read.
+def read_packaged_table(path: Path, problems: Problems, *, named: str, separator: str, encoding: str) -> CamtrapTable:
+    """Reads a table of a package as its descriptor says; values stay as they are.
 
     Args:
         path: The table.
-        argument: The argument that named it, for messages.
         problems: Gets rows that do not fit the header.
         named: What messages call the table.
-        separator: What separates its columns; if empty, it is found out.
+        separator: What separates its columns.
         encoding: Of the file.
 
     Raises:
         InputError: If it cannot be read or is empty.
     """
-    text = read_text(path, encoding, key=argument)
-    cells = parse_cells(text, separator or separator_in(text), path, key=argument)
+    cells = parse_cells(read_text(path, encoding, key=problems.key), separator, path, key=problems.key)
     if not cells:
-        raise InputError(f"{argument}: {path} is empty.")
-    return CamtrapTable(cells[0], list(records(cells[0], cells[1:], problems, file=named)))
+        raise InputError(f"{problems.key}: {path} is empty.")
+    return CamtrapTable(cells[0], list(records(cells[0], cells[1:], problems, file=named, as_written=tuple(cells[0]))))
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
-from zamba_lcli.callbacks.camtrap_dp import CamtrapDP, CamtrapTable, Media, media_in, read_camtrap_table, write_table
+from zamba_lcli.callbacks.camtrap_dp import CamtrapDP, CamtrapTable, Media, media_in, write_table
 from zamba_lcli.callbacks.formats import PredictionRun
 from zamba_lcli.data import camtrap_dp_terms as terms
 from zamba_lcli.data.camtrap_dp_terms import format_time, parse_time
-from zamba_lcli.data.tables import Problems, Record, check_columns
+from zamba_lcli.data.tables import Problems, Record, check_columns, read_table, records
 from zamba_lcli.errors import InputError
 
 SamplingDesign: TypeAlias = Literal[
@@ -123,8 +123,9 @@ class CamtrapDPPackage(CamtrapDP):
     def _read(self, name: terms.Table, path: str, optional: set[str]) -> tuple[CamtrapTable, Problems]:
         """Returns a table with columns of the standard alone, and what is wrong with it so far."""
         problems = Problems(Path(path), name)
-        table = read_camtrap_table(Path(path), name, problems, named=path)
         columns = terms.columns(name)
+        header, cells, first = read_table(Path(path), [column.name for column in columns], key=name)
+        table = CamtrapTable(header, list(records(header, cells, problems, file=path, first=first, as_written=header)))
         needed = [c.name for c in columns if c.constraints.get("required") and c.name not in optional]
         others = [c.name for c in columns if c.name not in needed]
         check_columns(table.names, path, needed=needed, optional=others, other_names={}, key=name)
@@ -146,8 +147,6 @@ class CamtrapDPPackage(CamtrapDP):
                 )
                 problems.add(place, what, "Correct the times of the deployment.")
         problems.raise_if_any()
-        if not rows:
-            raise InputError(f"deployments: {self.deployments} has no row below its header. Give each deployment one.")
         return rows
 
     def _media_folder(self) -> Path:
@@ -215,8 +214,8 @@ class CamtrapDPPackage(CamtrapDP):
     def _begin(self, folder: Path) -> list[str]:
         media, _ = self._media_rows()
         rows: dict[terms.Table, list[Record]] = {"deployments": self._deployments(), "media": media, "observations": []}
-        for name, records in rows.items():
-            write_table(folder / f"{name}.csv", terms.column_names(name), (record for _, record in records))
+        for name, of_table in rows.items():
+            write_table(folder / f"{name}.csv", terms.column_names(name), (record for _, record in of_table))
         return terms.column_names("observations")
 
     def _descriptor(self, scientific_names: Sequence[str]) -> dict[str, Any]:
