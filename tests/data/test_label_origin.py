@@ -8,7 +8,7 @@ import pytest
 from data.test_camtrap_dp import clip, error_of, event, labels_of, machine, package, seen
 
 from zamba_lcli.cli import main
-from zamba_lcli.data.labels import read_labels
+from zamba_lcli.data.labels import read_labels, write_labels
 
 __all__ = ["package"]  # a fixture
 
@@ -193,6 +193,17 @@ def test_rows_that_say_whose_their_label_is(folder, columns, of_people, of_machi
     assert labels_of("labels.csv", machine_labels=True) == expected
     Path("labels.csv").write_text(f"filepath,label,{columns}\na.mp4,wolf,{machine}\n")
     assert "has no label of people: its 1 row by a machine" in error_of("labels.csv")
+
+
+def test_a_table_of_splits_says_which_labels_are_predictions(package, folder):
+    """It is a table of labels itself, and predictions are not to become labels on the way."""
+    source = package([clip("a"), clip("b")], [seen("a", "fox"), by_machine(seen("b", "blank"))])
+    every = read_labels(source, split_proportions={"train": 1}, machine_labels=True)
+    write_labels(every, folder / "splits.csv")
+    assert read_labels("splits.csv", machine_labels=True).class_names == ("blank", "fox")
+    assert read_labels("splits.csv").class_names == ("fox",)
+    write_labels(read_labels(source, split_proportions={"train": 1}), folder / "people.csv")
+    assert (folder / "people.csv").read_text() == "filepath,label,split,site\nd1/a.mp4,fox,train,d1\n"
 
 
 @pytest.mark.parametrize("content", ['{"images": [], "detection_categories": {"1": "animal"}}', '{"predictions": []}'])

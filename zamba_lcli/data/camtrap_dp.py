@@ -120,9 +120,13 @@ def read_package(
         add_labels(lacking, place, record, is_own, label_column, told)
     rows = []
     for video in videos.values():
-        answers = video.machines if machine_labels and video.lacks_people else video.people
+        predicts = machine_labels and video.lacks_people
+        answers = video.machines if predicts else video.people
         check_blank(video, answers, problems)
-        rows += [LabelRow(place, video.filepath, labels, "", video.site) for place, labels in answers.labels]
+        rows += [
+            LabelRow(place, video.filepath, labels, "", video.site, is_predicted=predicts)
+            for place, labels in answers.labels
+        ]
     if not problems.found:
         predicted = [video for video in videos.values() if video.lacks_people and video.machines.labels]
         labelled = sum(bool(video.people.labels) for video in videos.values())

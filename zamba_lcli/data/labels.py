@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from zamba_lcli.data.camtrap_dp import find_package, read_package
 from zamba_lcli.data.clip_files import wrong_with_file
 from zamba_lcli.data.folders import has_video_ending
-from zamba_lcli.data.label_origin import RowOrigin, add_predictions, check_label_column
+from zamba_lcli.data.label_origin import HUMAN, MACHINE, RowOrigin, add_predictions, check_label_column
 from zamba_lcli.data.leaks import time_column, warn_of_leaks
 from zamba_lcli.data.merging import check_blank, merge_rows
 from zamba_lcli.data.spellings import check_spellings, first_places, warn_of_synonyms
@@ -50,6 +50,7 @@ class LabelledClip:
     split: str  # train, val or holdout
     site: str | None
     place: Place | None = field(default=None, compare=False)  # where the table names it first
+    is_predicted: bool = False  # whether its labels are a machine's
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def read_labels(
         draw_splits(firsts, shares, seed, source)
     warn_of_leaks(firsts, problems)
     clips = tuple(
-        LabelledClip(row.filepath, where, tuple(row.labels), row.split, row.site or None, row.place)
+        LabelledClip(row.filepath, where, tuple(row.labels), row.split, row.site or None, row.place, row.is_predicted)
         for where, row in zip(drafts, firsts, strict=True)
     )
     return LabelTable(source, clips, tuple(sorted(labels)), tuple(problems.warnings))
@@ -169,7 +170,7 @@ def _read_table(source: Path, label_column: str, problems: Problems, *, machine_
         if split and split not in SPLITS:
             problems.add(place, f"unknown split {split!r}", f"Write one of {', '.join(SPLITS)} in the column split.")
         time = value.get(times, "") if times else ""
-        row = LabelRow(place, value["filepath"], labels, split, value.get("site", ""), time)
+        row = LabelRow(place, value["filepath"], labels, split, value.get("site", ""), time, is_machine)
         if is_machine:
             predicted.append((row, origin.author(value)))
         else:
@@ -217,13 +218,18 @@ def _check_one_label_each(clips: Iterable[Sequence[LabelRow]], problems: Problem
 def write_labels(table: LabelTable, path: Path) -> None:
     """Writes a table that ``read_labels`` reads, with all splits; its filepaths start from where they did before.
 
+    Where labels are a machine's, a column says so.
+
     Another one that is there is kept as ``splits_1.csv``, say.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO(newline="")
     rows = csv.writer(text)
-    rows.writerow(COLUMNS)
-    rows.writerows((clip.filepath, ";".join(clip.labels), clip.split, clip.site or "") for clip in table.clips)
+    predicted = any(clip.is_predicted for clip in table.clips)
+    rows.writerow([*COLUMNS, *(["classification_method"] if predicted else [])])
+    for clip in table.clips:
+        method = [MACHINE if clip.is_predicted else HUMAN] if predicted else []
+        rows.writerow([clip.filepath, ";".join(clip.labels), clip.split, clip.site or "", *method])
     keep_earlier(path, text.getvalue())
 
 

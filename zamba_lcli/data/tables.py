@@ -61,6 +61,7 @@ class LabelRow:
     split: str
     site: str
     time: str = ""  # when the clip was made, if the table tells
+    is_predicted: bool = False  # whether the labels are a machine's
 
 
 @dataclass
