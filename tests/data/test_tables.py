@@ -328,3 +328,33 @@ def test_half_filled_sites(folder):
     rows = ["k.mp4,x,train,S1", "q.mp4,x,val,NA", "z.mp4,x,val,S2"]
     assert warnings_of(folder, *rows) == ["1 of 3 clips have no site"]
     assert warnings_of(folder, *(row.replace("NA", "S3") for row in rows)) == []
+
+
+# ---- as users meet it ------------------------------------------------------------------------------------------------
+
+
+def test_fit_refuses_before_anything_is_written(zamba, clips, folder, refused):
+    rows = list(csv.DictReader((clips / "labels.csv").open(encoding="utf-8")))
+    rows[3]["label"] = "NA"
+    other_name = clips / rows[5]["filepath"]
+    rows[4] |= {"filepath": str(other_name), "label": "zebra", "split": rows[5]["split"], "site": rows[5]["site"]}
+    with open("t.csv", "w", newline="", encoding="utf-16") as file:
+        table = csv.DictWriter(file, rows[0], delimiter="\t")
+        table.writeheader()
+        table.writerows(rows)
+    message = refused(
+        lambda: zamba("fit", "--data.data_dir", clips, labels="t.csv"), "data.labels: 3 problems in ", "t.csv"
+    )
+    assert "row 5: the label is missing: 'NA' stands for no value" in message
+    assert f"row 7: {rows[5]['filepath']} is the same file as {other_name} (row 6)" in message
+    assert not (folder / "runs").exists()
+
+
+def test_fit_says_that_sites_are_missing(zamba, clips, folder):
+    rows = list(csv.DictReader((clips / "labels.csv").open(encoding="utf-8")))
+    with open("t.csv", "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows([rows[0], *({**row, "site": "NA"} for row in rows[1:])])
+    with pytest.warns(UserWarning, match=r"row 3: 15 of 16 clips have no site.* Fill in the column site"):
+        zamba("fit", "--data.data_dir", clips, "--trainer.max_epochs=1", labels="t.csv")
