@@ -10,11 +10,12 @@ import torch
 import yaml
 from conftest import read_csv
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from test_cli import scalars
 from test_resume import cls, state
 
 from zamba_lcli.cli import main
+from zamba_lcli.loggers import ZambaCSVLogger, ZambaTensorBoardLogger
 
 FINETUNING = cls("BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_ratio_lr=0.01)
 LAST = cls("ModelCheckpoint", save_last=True, enable_version_counter=False)
@@ -310,6 +311,28 @@ def test_runs_that_draw_their_names_have_folders_of_their_own(zamba, folder, fit
         zamba("test", *more, "--ckpt_path", fitted / "checkpoints/last.ckpt")
         assert (Path(f"by_name/project/run{n}") / "metrics.json").exists()
     refused(lambda: zamba("fit", *more, "--ckpt_path=last"), "--trainer.logger.init_args.version run1")
+
+
+@pytest.mark.parametrize("logger", [TensorBoardLogger, CSVLogger])
+def test_runs_that_begin_together_have_folders_of_their_own(folder, logger):
+    make = {TensorBoardLogger: ZambaTensorBoardLogger, CSVLogger: ZambaCSVLogger}[logger]
+    together = [make("runs", name="t") for _ in range(3)]
+    assert {one.version for one in together} == {0}  # each looks before another has made its folder
+    for one in together:
+        one.log_metrics({"a": 1.0}, step=0)
+        one.finalize("success")
+    assert [one.version for one in together] == [0, 1, 2]
+    assert all(len(list(Path(one.log_dir).iterdir())) == 1 + (logger is TensorBoardLogger) for one in together)
+
+
+@pytest.mark.parametrize("name", ["TensorBoardLogger", "CSVLogger"])
+def test_a_variable_in_save_dir_is_what_it_stands_for(zamba, folder, monkeypatch, name):
+    monkeypatch.setenv("SCRATCH", "scratch")
+    more = with_trainer(callbacks=[FINETUNING, LAST], logger=cls(name, save_dir="$SCRATCH/runs", name="t"))
+    zamba("fit", *more, "--trainer.max_epochs=1")
+    run = Path("scratch/runs/t/version_0")
+    assert {path.name for path in run.iterdir()} >= {"checkpoints", "config.yaml", "splits.csv", "hparams.yaml"}
+    assert sorted(path.name for path in Path().iterdir()) == ["more.yaml", "scratch"]
 
 
 # ---- what last stands for --------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 from zamba_lcli.run_folder import free_name
@@ -34,6 +35,24 @@ def average_in_small_checkpoint(trainer: Trainer, module: LightningModule, check
             callback.on_save_checkpoint(trainer, module, checkpoint)
             for key in ("current_model_state", "averaging_state"):
                 checkpoint.pop(key, None)
+
+
+def claim_version(logger: TensorBoardLogger | CSVLogger) -> None:
+    """Makes the run folder of a logger that states no version, or that of the next one if another run has just made it.
+
+    Lightning takes the number after the highest one there is and makes the folder later, so that runs that begin together share
+    it. Sets ``_version``; delete when Lightning's loggers make the folder as they take the number.
+
+    Args:
+        logger: Has not written yet.
+    """
+    while True:
+        try:
+            os.makedirs(os.path.join(logger.root_dir, f"version_{logger.version}"))
+        except FileExistsError:
+            logger._version = None  # it looks again
+        else:
+            return
 
 
 class AppendingWriter(ExperimentWriter):

@@ -18,6 +18,7 @@ import torch
 import yaml
 from jsonargparse import ActionConfigFile, Namespace, set_parsing_settings  # type: ignore[attr-defined]
 from lightning_fabric.plugins import CheckpointIO
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import (
@@ -77,7 +78,7 @@ from zamba_lcli.checks import (
 from zamba_lcli.earlier_runs import last_checkpoint, refuse_to_write_over
 from zamba_lcli.errors import InputError
 from zamba_lcli.help import ABOUT, USAGE, PlainHelpFormatter, arrange_help
-from zamba_lcli.loggers import ZambaCSVLogger
+from zamba_lcli.loggers import ZambaCSVLogger, ZambaTensorBoardLogger
 from zamba_lcli.messages import did_you_mean, of_subcommand, plain_message
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
@@ -421,6 +422,7 @@ class ZambaCLI(LightningCLI):
         parser.add_instantiator(_build_average, WeightAveraging, subclasses=False)
         parser.add_instantiator(_build_csv_logger, CSVLogger, subclasses=False)
         parser.add_instantiator(_build_model_checkpoint, ModelCheckpoint, subclasses=False)
+        parser.add_instantiator(_build_tensorboard_logger, TensorBoardLogger, subclasses=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses the arguments, and draws a seed if ``seed_everything: true`` asks for one (Lightning takes 0)."""
@@ -557,14 +559,18 @@ class ZambaCLI(LightningCLI):
             )
         plugins = self._get(self.config_init, "trainer").plugins or []
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
-        if self._get(self.config_init, "trainer").fast_dev_run:
+        stated = self._get(self.config_init, "trainer")
+        if stated.fast_dev_run:
             plugins = [plugin for plugin in plugins if not isinstance(plugin, CheckpointIO)] + [NoCheckpointIO()]
             kwargs["profiler"] = None  # some write files
         elif not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
         _check_distinct(self._get(self.config_init, "trainer").callbacks or [])
-        if self.subcommand == "predict" and self._get(self.config_init, "trainer").logger is None:
+        if self.subcommand == "predict" and stated.logger is None:
             kwargs["logger"] = False  # nothing is logged: without a logger stated, no folder for it is made
+        elif stated.logger in (None, True) and not stated.barebones:  # as Lightning makes it
+            folder = stated.default_root_dir or os.getcwd()
+            kwargs["logger"] = ZambaTensorBoardLogger(folder, version=SLURMEnvironment.job_id())
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
         for message in NOISE_WITHOUT_TRAINING if self.subcommand != "fit" else ():
             warnings.filterwarnings("ignore", message=message)
@@ -832,6 +838,10 @@ def _build_moving_average(
 
 def _build_csv_logger(class_type: type, *args: Any, **kwargs: Any) -> ZambaCSVLogger:
     return ZambaCSVLogger(*args, **kwargs)
+
+
+def _build_tensorboard_logger(class_type: type, *args: Any, **kwargs: Any) -> ZambaTensorBoardLogger:
+    return ZambaTensorBoardLogger(*args, **kwargs)
 
 
 def _build_average(class_type: type, *args: Any, multi_avg_fn: Any = None, **kwargs: Any) -> ZambaWeightAveraging:
