@@ -91,13 +91,13 @@ def test_resumed_anywhere(fits, name, place):
     assert runs.differences(place) == []
 
 
-def test_a_run_that_early_stopping_has_ended(fits, capfd):
+def test_a_run_that_early_stopping_has_ended(fits, caplog):
     """It stays ended, and is told why; a higher patience lets it go on."""
     runs = fits(stated(stopping(1), max_epochs=5))
     assert "epoch-8" in runs.whole()
     # at an epoch's start the backbone's learning rate is made that of the epoch
     assert [found for found in runs.differences("epoch-8") if "param_groups[1].lr" not in found] == []
-    assert "EarlyStopping has ended the checkpoint's run" in capfd.readouterr().err
+    assert "EarlyStopping has ended the checkpoint's run" in caplog.text
     checkpoint = torch.load("of_whole/epoch-8.ckpt", weights_only=True)
     (criteria,) = checkpoint["left_open"]["stopped_by"].values()
     assert criteria["patience"] == 1
