@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from zamba_lcli.data.clock import MAX_DISORDER
 from zamba_lcli.data.opening import Deadline, UnreadableClipError, open_clip
 from zamba_lcli.data.packets import (
-    MAX_DISORDER,
     WAITING,
     ClipIndex,
     clock_may_be_set_anew,

@@ -12,12 +12,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zamba_lcli.data.bitstream import holds_one_picture, may_be_moved, shows_nothing
+from zamba_lcli.data.clock import (
+    MAX_DISORDER,
+    Numbers,
+    Place,
+    clock_of,
+    is_unclear,
+    join_parts,
+    rank_among,
+    spread_apart,
+    ticks_of,
+)
 from zamba_lcli.data.opening import Deadline, UnreadableClipError, open_clip
 from zamba_lcli.data.sampling import Timeline
 
@@ -27,28 +38,11 @@ if TYPE_CHECKING:  # imported by the functions that need it: --help reads no cli
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-MAX_DISORDER = 16  # frames; as many as an H.264 decoder keeps to bring them into order
 LONG_JUMP = 10.0  # seconds; what FFmpeg takes for a clock that was set anew, in formats that allow it
 USUAL_RATE = 25.0  # frames a second, where nothing is known
 TRIED_MARKS = 6  # frames
 HIDING = ("vp8", "vp9", "av1")  # codecs with frames that are not shown
 WAITING = ("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", *HIDING)  # whose decoders show nothing before a key frame
-
-Numbers = NDArray[np.int64]
-
-
-class Place(NamedTuple):
-    """Tells a packet from the others of its stream, wherever reading began."""
-
-    pts: int | None
-    dts: int | None
-    pos: int | None  # byte in the file
-    size: int  # bytes
-
-    @property
-    def mark(self) -> tuple[int | None, ...]:
-        """What is the same wherever reading began; times of decoding may be known later only."""
-        return (self.dts if self.pts is None else self.pts, self.pos, self.size)
 
 
 @dataclass(frozen=True)
@@ -125,7 +119,7 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
         untimed
         or stored.odd
         or (stored.moved and stored.ascending)
-        or (codec.reorder and _unclear(stored.places, keys, hidden))
+        or (codec.reorder and is_unclear(stored.places, keys, hidden))
     ):
         order = _order_of_decoder(path, hidden, deadline)
         if not untimed and order == np.flatnonzero(~hidden).tolist():  # as it is stored, each packet one picture
@@ -133,10 +127,10 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
     if untimed:
         when, seconds_per_tick = np.arange(len(keys), dtype=np.float64), 1 / rate
     else:
-        pts, dts = _ticks(stored.places, "pts"), _ticks(stored.places, "dts")
-        best = pts if order is None else _clock(stored.places)
+        pts, dts = ticks_of(stored.places, "pts"), ticks_of(stored.places, "dts")
+        best = pts if order is None else clock_of(stored.places)
         when = np.where(np.isnan(best), np.where(np.isnan(pts), dts, pts), best)
-    parts, restarts, jumps = _join(
+    parts, restarts, jumps = join_parts(
         stored.places, keys, hidden, when, LONG_JUMP / seconds_per_tick if clock_set_anew else 0
     )
     rank = np.arange(len(keys))
@@ -150,12 +144,12 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
     else:
         packets = np.array(order, np.int64)
         ticks = np.sort(when[packets])
-        rank = _rank_among(packets, len(keys))
+        rank = rank_among(packets, len(keys))
     if not len(packets):
         raise UnreadableClipError(
             "no frame in the file" if not len(keys) else "none of the frames in the file is shown"
         )
-    times = (_apart(ticks) - ticks[0]) * seconds_per_tick
+    times = (spread_apart(ticks) - ticks[0]) * seconds_per_tick
     positions = np.full(len(keys), -1)
     positions[packets] = np.arange(len(packets))
     return ClipIndex(
@@ -347,100 +341,3 @@ def _not_decodable(
         ]
         lost[np.setdiff1d(leading, [count for count in given if count is not None])] = True
     return lost
-
-
-def _unclear(places: list[Place], keys: NDArray[np.bool_], hidden: NDArray[np.bool_]) -> bool:
-    """Whether two frames of a recording have one time, or the clock steps back within it: then times tell no order."""
-    parts, _ = _parts(places, keys, 0.0)
-    shown = [(part, place.pts) for part, place, no in zip(parts, places, hidden, strict=True) if not no]
-    known = [both for both in shown if both[1] is not None]
-    return len(set(known)) < len(known) or _steps_back(_clock(places)) > parts[-1]
-
-
-# ---- times -----------------------------------------------------------------------------------------------------------
-
-
-def _join(
-    places: list[Place], keys: NDArray[np.bool_], hidden: NDArray[np.bool_], when: NDArray[np.float64], long_jump: float
-) -> tuple[Numbers, list[int], list[tuple[int, float]]]:
-    """Lets the times of recordings that were joined follow each other, as players do.
-
-    Args:
-        places: The packets.
-        keys: Which are key frames.
-        hidden: Which are not shown.
-        when: When each is shown, in ticks; changed in place.
-        long_jump: Ticks; a longer jump ahead is left out. 0 for none.
-
-    Returns:
-        The part that each packet belongs to, the packets before which times began anew, and those before which a jump was left
-        out, with its ticks.
-    """
-    parts, interval = _parts(places, keys, long_jump)
-    restarts: list[int] = []
-    jumps: list[tuple[int, float]] = []
-    offset, end = 0.0, None
-    for part in range(int(parts[-1]) + 1):
-        shown = np.flatnonzero((parts == part) & ~hidden)
-        if len(shown):
-            gap = 0.0 if end is None else when[shown].min() + offset - end
-            if end is not None and (gap <= 0 or (long_jump and gap > long_jump)):
-                first = int(shown[np.argmin(when[shown])])
-                if gap <= 0:
-                    restarts.append(first)
-                else:
-                    jumps.append((first, gap))
-                offset += interval - gap
-            end = float(when[shown].max() + offset)
-        when[parts == part] += offset
-    return parts, restarts, jumps
-
-
-def _parts(places: list[Place], keys: NDArray[np.bool_], long_jump: float) -> tuple[Numbers, float]:
-    """Returns the part that each packet belongs to, by the clock it is decoded by; and the usual time between two, in ticks."""
-    clock = _clock(places)
-    known = np.flatnonzero(~np.isnan(clock))
-    steps = np.diff(clock[known])
-    forward = steps[steps > 0]
-    interval = float(np.median(forward)) if len(forward) else 1.0
-    # a step back between key frames is one of a clock that is not exact
-    back = (steps < 0) & (keys[known[1:]] | (steps < -MAX_DISORDER * interval))
-    ahead = steps > long_jump if long_jump else np.zeros_like(back)
-    starts = known[1:][back | ahead]
-    return np.searchsorted(starts, np.arange(len(places)), side="right"), interval
-
-
-def _ticks(places: list[Place], which: Literal["pts", "dts"]) -> NDArray[np.float64]:
-    return np.array([getattr(place, which) for place in places], np.float64)  # None becomes NaN
-
-
-def _clock(places: list[Place]) -> NDArray[np.float64]:
-    """Returns the times by which packets are decoded, (P,) ticks, NaN where unknown.
-
-    Where FFmpeg can but guess them, what a container gives as times of showing may be them.
-    """
-    dts, pts = _ticks(places, "dts"), _ticks(places, "pts")
-    return pts if _steps_back(pts) <= _steps_back(dts) and not np.isnan(pts).any() else dts
-
-
-def _steps_back(ticks: NDArray[np.float64]) -> int:
-    return int((np.diff(ticks[~np.isnan(ticks)]) < 0).sum())
-
-
-def _apart(ticks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Spreads frames with one and the same time up to the next one's, so that each is shown for a while: (N,), ascending."""
-    distinct, first, counts = np.unique(ticks, return_index=True, return_counts=True)
-    if len(distinct) == len(ticks):
-        return ticks
-    room = np.diff(distinct, append=distinct[-1] + (distinct[-1] - distinct[-2] if len(distinct) > 1 else 1.0))
-    place = np.arange(len(ticks)) - np.repeat(first, counts)
-    return np.repeat(distinct, counts) + np.repeat(room / counts, counts) * place
-
-
-def _rank_among(packets: Numbers, count: int) -> Numbers:
-    """Returns where each packet would stand if all were shown: those that are not follow the one stored before them."""
-    place = np.full(count, -1)
-    place[packets] = np.arange(len(packets))
-    shown = np.where(place >= 0, np.arange(count), -1)
-    before = np.maximum.accumulate(shown)
-    return np.argsort(np.lexsort((np.arange(count), np.where(before >= 0, place[before], -1))))
