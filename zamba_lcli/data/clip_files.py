@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 from zamba_lcli.data.tables import UNSEEN
@@ -112,12 +112,15 @@ class _OtherNames:
 
     def only(self, folder: str, name: str) -> str | None:
         """Returns the one name on the disk that ``name`` can mean, or ``None`` if there are none or several."""
-        found = {match for text in {name, name.replace("\\", "/")} for match in self._matches(folder, PurePath(text))}
+        found = {match for text in {name, name.replace("\\", "/")} for match in self._matches(folder, text)}
         return found.pop() if len(found) == 1 else None
 
-    def _matches(self, folder: str, name: PurePath) -> list[str]:
-        parts = list(name.parts)
-        found = [parts.pop(0)] if name.is_absolute() else [""]
+    def _matches(self, folder: str, name: str) -> list[str]:
+        # no Path: it keeps the text of all its parts for good, of which there may be a million
+        drive, rest = os.path.splitdrive(name)
+        rest = rest.replace(os.altsep or os.sep, os.sep)
+        parts = [part for part in rest.split(os.sep) if part not in ("", ".")]
+        found = [drive + os.sep if rest.startswith(os.sep) else drive]
         for number, part in enumerate(parts, start=1):
             is_last = number == len(parts)
             found = [
