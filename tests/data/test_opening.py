@@ -6,15 +6,19 @@ import shutil
 import socket
 import stat
 import wave
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+from av.stream import Disposition
 from conftest import read_csv
 from video_files import numbered, numbers_in, write_video
 
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
-from zamba_lcli.data.previews import read_preview
+from zamba_lcli.data.previews import read_preview, read_previews
 from zamba_lcli.data.sampling import EvenlySpaced
 from zamba_lcli.data.video import UnreadableClipError, probe, read_clip, read_timeline, try_clip, upright_size
 
@@ -225,3 +229,118 @@ def test_a_sound_recording_is_told_from_a_broken_video(folder):
         file.writeframes(bytes(16000))
     with pytest.raises(UnreadableClipError, match="sound recording"):
         probe(Path("a.mp4"))
+
+
+# ---- which of several videos -----------------------------------------------------------------------------------------
+
+
+def with_picture_first(folder, name, disposition, frames=6):
+    """A clip of frames whose first stream is a single picture, red."""
+    red = np.zeros((1, 48, 64, 3), np.uint8) + np.array([250, 0, 0], np.uint8)
+    with av.open(str(folder / name), "w") as file:
+        streams = []
+        for codec, pix_fmt in [("mjpeg", "yuvj420p"), ("mpeg4", "yuv420p")][: 1 + bool(frames)]:
+            stream = file.add_stream(codec, rate=8)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, pix_fmt
+            streams.append(stream)
+        streams[0].disposition = disposition
+        for stream, pictures in zip(streams, (red, numbered(frames)), strict=False):
+            for number, picture in enumerate(pictures):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 8)
+                file.mux(stream.encode(frame))
+            file.mux(stream.encode(None))
+    return folder / name
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mov", "a.mkv", "a.mp4"])
+@pytest.mark.parametrize("disposition", [Disposition(0), Disposition.default, Disposition.attached_pic])
+def test_of_several_videos_the_one_that_ffmpeg_takes_is_the_clip(folder, name, disposition):
+    path = with_picture_first(folder, name, disposition)
+    with av.open(str(path)) as file:
+        best = file.streams.best("video").codec_context.name
+    assert len(read_timeline(path).times) == (1 if best == "mjpeg" else 6)
+    if best == "mpeg4":
+        clip = read_clip(path, EvenlySpaced(6), **SIZE)
+        assert numbers_in(clip.frames) == list(range(6))
+    try_clip(path)
+
+
+def test_an_attached_picture_before_the_video_is_not_the_clip(folder):
+    """As programs for music write it: FFmpeg's writer of MP4 would put it last."""
+    write_video(folder / "real.mkv", numbered(6), codec="mpeg4")
+    red = np.zeros((1, 48, 64, 3), np.uint8) + np.array([250, 0, 0], np.uint8)
+    write_video(folder / "red.avi", red, codec="mjpeg", pix_fmt="yuvj420p")
+    with av.open("red.avi") as picture, av.open("real.mkv") as real, av.open("a.mkv", "w") as file:
+        image = file.add_attachment("cover.jpg", "image/jpeg", bytes(next(picture.demux(video=0))))
+        assert image is not None
+        stream = file.add_stream_from_template(real.streams.video[0])
+        for packet in real.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                file.mux(packet)
+    clip = read_clip(Path("a.mkv"), EvenlySpaced(6), **SIZE)
+    assert numbers_in(clip.frames) == list(range(6))
+
+
+def test_a_picture_that_is_attached_to_sound_is_no_clip(folder):
+    with_picture_first(folder, "cover.mp4", Disposition.attached_pic, frames=0)
+    with pytest.raises(UnreadableClipError, match="only an attached picture"):
+        probe(Path("cover.mp4"))
+
+
+# ---- streams without a container, and single pictures ----------------------------------------------------------------
+
+RAW = {
+    "a.h264": {"codec": "libx264", "bf": 0},
+    "b.h264": {"codec": "libx264", "bf": 3},
+    "a.hevc": {"codec": "libx265", "x265-params": "log-level=none"},
+    "a.mjpeg": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "h264_named.mp4": {"codec": "libx264", "bf": 3},
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_a_stream_without_a_container_has_times_by_its_rate(folder, name):
+    path = raw(folder, name)
+    with pytest.warns(UserWarning, match=r"stream without a container.* its rate, \d+ frames a second"):
+        clip = read_clip(path, EvenlySpaced(40), **SIZE)
+    assert numbers_in(clip.frames) == list(range(40))
+    assert clip.numbers.tolist() == list(range(40))
+    rate = 10 if RAW[name]["codec"] in ("libx264", "libx265") else clip.frame_rate  # these tell it
+    assert clip.times.tolist() == pytest.approx((np.arange(40) / rate).tolist(), abs=1e-3)
+
+
+def raw(folder, name):
+    suffix = {"libx264": "h264", "libx265": "hevc", "mjpeg": "mjpeg"}[RAW[name]["codec"]]
+    return write_video(folder / f"made.{suffix}", numbered(40), fps=10, **RAW[name]).rename(folder / name)
+
+
+def test_check_warns_of_single_pictures_and_of_streams_without_a_container(folder, clip):
+    raw(folder, "a.h264")
+    write_video(folder / "one.mp4", numbered(1))
+    shutil.copy(clip, "good.mp4")
+    with wave.open("sound.mp4", "wb") as file:
+        file.setparams((1, 2, 8000, 8000, "NONE", ""))
+        file.writeframes(bytes(16000))
+    rows = ["a.h264,x,train", "one.mp4,x,val", "good.mp4,x,train", "sound.mp4,x,train"]
+    Path("labels.csv").write_text("\n".join(["filepath,label,split", *rows]))
+    with pytest.raises(SystemExit):
+        main(["check", "--data.labels", "labels.csv"])
+    found = {row["file"]: row for row in read_csv("check.csv")}
+    assert set(found) == {"a.h264", "one.mp4", "sound.mp4"}
+    assert {name: row["severity"] for name, row in found.items()} == {
+        "a.h264": "warning",
+        "one.mp4": "warning",
+        "sound.mp4": "problem",
+    }
+    assert "without a container" in found["a.h264"]["what"]
+    assert "10 frames a second" in found["a.h264"]["remedy"]
+    assert "one picture" in found["one.mp4"]["what"]
+    assert "sound recording" in found["sound.mp4"]["what"]
+
+
+def test_previews_keep_to_the_time_limit(folder, clip):
+    assert read_preview(clip, time_limit=1e-6) is None
+    assert read_previews([clip] * 20, time_limit=1e-6) == [None] * 20
+    assert all(preview is not None for preview in read_previews([clip] * 20))

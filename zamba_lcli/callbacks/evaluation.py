@@ -21,6 +21,7 @@ from zamba_lcli import evaluation as ev
 from zamba_lcli.callbacks.formats import BLANK, is_called, printable
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.previews import read_previews
+from zamba_lcli.data.video import TIME_LIMIT
 from zamba_lcli.errors import InputError
 from zamba_lcli.intervals import site_intervals
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
@@ -56,6 +57,7 @@ class Answers:
     targets: NDArray[np.bool_]  # (clips, classes)
     logits: NDArray[np.float64]  # (clips, classes), not yet divided
     failed: dict[str, str] = field(default_factory=dict)  # filepath of what could not be read: reason
+    time_limit: float = TIME_LIMIT  # seconds that reading a clip again may take
 
     @property
     def groups(self) -> list[str]:
@@ -221,7 +223,7 @@ class Evaluation(Callback):
         others = [int(i) for i in np.flatnonzero(right)]
         left = self.previews - len(mistakes)
         chosen = mistakes + [others[i] for i in spread([float(highest[i]) for i in others], left) if left > 0]
-        found = read_previews([holdout.paths[i] for i in chosen])
+        found = read_previews([holdout.paths[i] for i in chosen], time_limit=holdout.time_limit)
         pictures = {i: preview for i, preview in zip(chosen, found, strict=True) if preview is not None}
         drawn = metrics["intervals_95"]["drawn"]
         between = {}
@@ -376,6 +378,7 @@ def _answers(
         targets=dataset.targets[order].astype(np.bool_).reshape(shape),
         logits=np.array([seen[i] for i in order], np.float64).reshape(shape),
         failed={dataset.filepaths[i]: failed[i] for i in sorted(failed)},
+        time_limit=data.time_limit,
     )
 
 

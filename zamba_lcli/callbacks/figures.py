@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from zamba_lcli.data import ZambaVideoDataModule
+from zamba_lcli.data.dataset import ClipDataset
 from zamba_lcli.data.previews import Preview, read_preview
 from zamba_lcli.errors import InputError
 from zamba_lcli.evaluation import confusion_matrix
@@ -103,6 +104,9 @@ class TensorBoardFigures(Callback):
                 curve = (targets[:, i], probabilities[:, i])
                 logger.experiment.add_pr_curve(f"val/{name}", *curve, global_step=trainer.global_step)
 
+    def _preview(self, clips: ClipDataset, position: int) -> Preview | None:
+        return read_preview(clips.paths[position], self.frames, width=192, time_limit=clips.time_limit)
+
     def _draw_mistakes(
         self,
         data: ZambaVideoDataModule,
@@ -116,10 +120,7 @@ class TensorBoardFigures(Callback):
         names = np.array(data.class_names, dtype=object)
         clips = data.dataset("val")
         chosen = [order[row] for row in worst]
-        self._previews = {
-            i: self._previews[i] if i in self._previews else read_preview(clips.paths[i], self.frames, width=192)
-            for i in chosen
-        }
+        self._previews = {i: self._previews[i] if i in self._previews else self._preview(clips, i) for i in chosen}
         figure = Figure(figsize=(2 * self.frames, 1.75 * len(worst)), layout="constrained")
         axes = figure.subplots(len(worst), self.frames, squeeze=False)
         for line, row, clip in zip(axes, worst, chosen, strict=True):

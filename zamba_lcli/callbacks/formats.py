@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from zamba_lcli.data.previews import read_previews
+from zamba_lcli.data.video import TIME_LIMIT
 from zamba_lcli.errors import InputError
 from zamba_lcli.report import Report, ReportClip, spread
 from zamba_lcli.types import Task
@@ -82,6 +83,7 @@ class PredictionRun:
     paths: Sequence[Path]  # where they are
     folder: Path  # where the formats' files go
     root: Path | None = None  # absolute: a folder that all clips are below; None where filepaths are relative to one
+    time_limit: float = TIME_LIMIT  # seconds that reading a clip again may take
 
 
 class PredictionFormat(ABC):
@@ -326,7 +328,7 @@ class HTMLReport(PredictionFormat):
                 drawn[place] = (total, clip)
         chosen = [clip for _, clip in sorted(drawn, key=lambda pair: pair[0])]
         with_pictures = self._with_pictures(chosen, len(run.class_names))
-        found = read_previews([chosen[i].path for i in with_pictures])
+        found = read_previews([chosen[i].path for i in with_pictures], time_limit=run.time_limit)
         pictures = {i: preview for i, preview in zip(with_pictures, found, strict=True) if preview is not None}
         notes = [] if failures <= MAX_FAILED else [f"The first {MAX_FAILED} files that could not be read are listed."]
         Report(

@@ -242,6 +242,7 @@ def _run(
         paths=dataset.paths,
         folder=folder,
         root=_root(str(data.videos), data.data_dir, dataset.filepaths, dataset.paths),
+        time_limit=data.time_limit,
     )
 
 

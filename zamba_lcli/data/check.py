@@ -114,7 +114,15 @@ def _odd_times(index: ClipIndex) -> list[tuple[str, str]]:
         if seconds > LONG_GAP:
             remedy = "Players leave such a jump out of this kind of file, and so does this program. Take the recordings apart."
             odd.append((f"its times jump by {seconds:.0f} s at frame {frame}", remedy))
-    if index.order_decoded:
+    if len(index.timeline.times) == 1:
+        odd.append(("it has one picture only", "It may be a thumbnail or a photo: look for the video it belongs to."))
+    if index.assumed_rate is not None:
+        remedy = (
+            f"It is read at {index.assumed_rate:g} frames a second. If that is wrong, give it times with a container: "
+            "ffmpeg -framerate RATE -i IN -c:v libx264 OUT.mp4"
+        )
+        odd.append(("it is a stream without a container, so its frames have no times", remedy))
+    elif index.order_decoded:
         remedy = "They are read in the decoder's order, which takes longer. Faster: ffmpeg -i IN -c:v libx264 OUT.mp4"
         odd.append(("its times do not tell the order of its frames", remedy))
     return odd

@@ -12,6 +12,15 @@ from zamba_lcli.errors import InputError
 
 VIDEO_SUFFIXES = frozenset(
     [
+        ".264",
+        ".265",
+        ".3g2",
+        ".h264",
+        ".h265",
+        ".hevc",
+        ".ivf",
+        ".mxf",
+        ".vob",
         ".3gp",
         ".asf",
         ".avi",

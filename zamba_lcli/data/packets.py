@@ -56,6 +56,7 @@ class ClipIndex:
     keys: Numbers  # (K,) packets at which decoding can begin, shown or not
     places: list[Place]  # (P,)
     seekable: bool  # whether a packet can be found by its times
+    assumed_rate: float | None  # frames a second that make the times, where the file has none; None where it has
     order_decoded: bool  # whether nothing but decoding told the order
     marks_wrong: bool  # whether frames are marked as key frames that are none
     restarts: list[int]  # frames before which the times begin anew
@@ -99,12 +100,17 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
     Raises:
         UnreadableClipError: If the file cannot be opened or holds no frame.
     """
+    from av.format import Flags
+
     container, stream = open_clip(path, deadline)
     with container:
         codec = stream.codec_context.codec
         stored = _pass_over(container, stream, deadline)
         seconds_per_tick = float(stream.time_base or 1)
-        rate = float(stream.average_rate or stream.guessed_rate or USUAL_RATE)
+        rate = float(
+            stream.guessed_rate or stream.average_rate or USUAL_RATE
+        )  # guessed: by what the stream says itself
+        has_times = Flags.no_timestamps not in Flags(container.format.flags)
         clock_set_anew = clock_may_be_set_anew(container)
     if not stored.places:
         raise UnreadableClipError("no frame in the file")
@@ -160,6 +166,7 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
         keys=np.flatnonzero(keys),
         places=stored.places,
         seekable=not (untimed or restarts or jumps or (stored.odd and order is not None)),
+        assumed_rate=rate if (untimed or not has_times) and len(times) > 1 else None,
         order_decoded=order is not None,
         marks_wrong=marks_wrong,
         # parts of a recording that an edit list shows again may overlap, without being another recording

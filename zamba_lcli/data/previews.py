@@ -1,6 +1,7 @@
 """Small moving pictures of clips, for people to look at."""
 
 import base64
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from zamba_lcli.data.sampling import EvenlySpaced
-from zamba_lcli.data.video import UnreadableClipError, read_clip, upright_size
+from zamba_lcli.data.video import TIME_LIMIT, UnreadableClipError, read_clip, upright_size
+
+MAX_THREADS = 8  # each holds a clip's decoder, some hundred MB for large pictures
 
 
 @dataclass(frozen=True)
@@ -29,24 +32,28 @@ class Preview:
         return base64.b64encode(encode_jpeg(strip, quality=quality).numpy().tobytes()).decode()
 
 
-def read_preview(path: Path, num_frames: int = 6, width: int = 128) -> Preview | None:
+def read_preview(path: Path, num_frames: int = 6, width: int = 128, time_limit: float = TIME_LIMIT) -> Preview | None:
     """Returns evenly spaced frames of a clip in small, or None if it cannot be read.
 
     Args:
         path: The file.
         num_frames: How many.
         width: Of a frame, in pixels; its height follows.
+        time_limit: Seconds that each of the two readings may take: for the size, and for the frames.
     """
     try:
-        height, full_width = upright_size(path)
+        height, full_width = upright_size(path, time_limit)
         height = max(1, round(height * width / full_width))
-        clip = read_clip(path, EvenlySpaced(num_frames=num_frames), height=height, width=width, max_damaged=1.0)
+        sampling = EvenlySpaced(num_frames=num_frames)
+        clip = read_clip(path, sampling, height=height, width=width, max_damaged=1.0, time_limit=time_limit)
     except UnreadableClipError:
         return None
     return Preview(clip.frames, clip.times)
 
 
-def read_previews(paths: Sequence[Path], num_frames: int = 6, width: int = 128) -> list[Preview | None]:
-    """Returns a preview of each clip, or None where it cannot be read."""
-    with ThreadPoolExecutor() as pool:  # decoding happens outside Python's lock
-        return list(pool.map(lambda path: read_preview(path, num_frames, width), paths))
+def read_previews(
+    paths: Sequence[Path], num_frames: int = 6, width: int = 128, time_limit: float = TIME_LIMIT
+) -> list[Preview | None]:
+    """Returns a preview of each clip, or None where it cannot be read; so many at a time as there are cores, 8 at most."""
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:  # decoding happens outside Python's lock
+        return list(pool.map(lambda path: read_preview(path, num_frames, width, time_limit), paths))

@@ -7,6 +7,7 @@ many files of camera traps and are not read.
 from __future__ import annotations  # PyAV's classes are named before it is imported
 
 import itertools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,13 +50,13 @@ def probe(path: Path) -> None:
     open_clip(path, Deadline(TIME_LIMIT))[0].close()
 
 
-def upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: Path, time_limit: float = TIME_LIMIT) -> tuple[int, int]:
     """Returns height and width, in pixels, of the pictures of a clip as they are to be looked at.
 
     Raises:
         UnreadableClipError: With the reason.
     """
-    deadline = Deadline(TIME_LIMIT)
+    deadline = Deadline(time_limit)
     with FrameReader(path, read_index(path, deadline), deadline) as reader:
         for _, frame in reader.frames():
             return upright(frame)
@@ -117,6 +118,13 @@ def read_clip(
     """
     deadline = Deadline(time_limit)
     index = read_index(path, deadline)
+    if index.assumed_rate is not None:
+        # without its name: Python prints the same warning once
+        warnings.warn(
+            "A clip is a stream without a container, so that its frames have no times: its rate, "
+            f"{index.assumed_rate:g} frames a second, makes them. zamba check tells which clips these are.",
+            stacklevel=2,
+        )
     try:
         times = sampling.times(index.timeline)
         if isinstance(sampling, ContentSampling):
