@@ -332,6 +332,71 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         ["export", "--ckpt_path", "CHECKPOINT", "--output", "nix/model.onnx"],
         ["output", "nix"],
     ),
+    # ---- what YAML makes of words
+    "classes called no and yes": (
+        write("wrong.yaml", "data: {class_names: [no, yes]}\n"),
+        MORE,
+        ["data.class_names", "quotes", '"no"'],
+    ),
+    "a class called null": (write("wrong.yaml", "data: {class_names: [null, a]}\n"), MORE, ["quotes", '"null"']),
+    "a class called by a number": (write("wrong.yaml", "data: {class_names: [007, a]}\n"), MORE, ["quotes"]),
+    "a name that is a switch": (
+        write("wrong.yaml", "trainer: {logger: {class_path: CSVLogger, init_args: {save_dir: x, name: on}}}\n"),
+        MORE,
+        ["name: True", "quotes"],
+    ),
+    "a time of base 60": (
+        write("wrong.yaml", "trainer: {max_time: 10:00:00:00}\n"),
+        MORE,
+        ["trainer.max_time", "quotes", "00:12:00:00"],
+    ),
+    "an interval by keys": (
+        callbacks("[{class_path: ModelCheckpoint, init_args: {train_time_interval: {minutes: 10}}}]"),
+        MORE,
+        ["train_time_interval", '"0:10:00"'],
+    ),
+    "lightning by its other name": (
+        callbacks("[{class_path: lightning.pytorch.callbacks.ModelCheckpoint}]"),
+        MORE,
+        ["lightning", "pytorch_lightning.callbacks.ModelCheckpoint"],
+    ),
+    "away from the labels": (None, [*FIT, "--optimizer.maximize", "true"], ["optimizer: maximize", "Leave it out"]),
+    "differentiable": (None, [*FIT, "--optimizer.differentiable", "true"], ["optimizer: differentiable"]),
+    # ---- what this machine cannot do
+    "processes that are spawned": (
+        None,
+        [*FIT, "--trainer.devices=2", "--trainer.strategy=ddp_spawn"],
+        ["trainer.strategy", "Take ddp"],
+    ),
+    "half precision on a CPU": (
+        None,
+        [*FIT, "--trainer.precision=16-true", "--data.sampling.num_frames=16"],
+        ["trainer.precision", "Half", "32-true"],
+    ),
+    "statistics of a package that is not there": (
+        callbacks("[{class_path: DeviceStatsMonitor}]"),
+        MORE,
+        ["DeviceStatsMonitor", "psutil"],
+    ),
+    "registry": (None, [*FIT, "--ckpt_path", "registry"], ["ckpt_path: registry", "path"]),
+    "decay that is none": (
+        callbacks("[{class_path: LearningRateMonitor, init_args: {log_weight_decay: true}}]"),
+        [*MORE, "--optimizer", "Rprop"],
+        ["log_weight_decay", "Rprop"],
+    ),
+    # ---- never validated
+    "never validated": (None, [*FIT, "--trainer.limit_val_batches=0"], ["limit_val_batches", "val_macro_f1"]),
+    "validated after the end": (
+        None,
+        [*FIT, "--trainer.check_val_every_n_epoch=5"],
+        ["check_val_every_n_epoch: 5", "max_epochs: 2", "ModelCheckpoint waits for val_macro_f1"],
+    ),
+    "validated after more batches than the run has": (
+        None,
+        [*FIT, "--trainer.check_val_every_n_epoch=null", "--trainer.val_check_interval=50"],
+        ["val_check_interval: 50", "val_macro_f1"],
+    ),
+    "validated after the last step": (None, [*FIT, "--trainer.max_steps=1"], ["max_steps", "val_macro_f1"]),
     # ---- what the parser says
     "epochs as elsewhere": (None, [*FIT, "--epochs", "3"], ["there is no option --epochs", "--trainer.max_epochs"]),
     "learning rate as elsewhere": (None, [*FIT, "--lr", "0.1"], ["--lr", "--optimizer.lr"]),

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from pytorch_lightning import Callback
-from pytorch_lightning.callbacks import ModelCheckpoint, ModelPruning, StochasticWeightAveraging
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ModelPruning, StochasticWeightAveraging
 from torch.optim.lr_scheduler import ChainedScheduler, ReduceLROnPlateau, SequentialLR
 
 from zamba_lcli.errors import InputError
@@ -22,6 +23,10 @@ UNFIT = {  # by name: not every torch has them all
     "torch.optim.LBFGS": "takes no parameter groups, and head and backbone are two",
     "torch.optim.Muon": "takes matrices only, and convolutions are none",
     "torch.optim.SparseAdam": "takes sparse gradients only, and those of networks here are dense",
+}
+NEVER = {
+    "maximize": "trains towards the largest loss, away from the labels",
+    "differentiable": "is for gradients of the steps themselves, and fails at the first one here",
 }
 LENGTHS = (
     "step_size",
@@ -51,8 +56,12 @@ MODES = ("min", "max")
 LIGHTNINGS = ("pytorch_lightning.", "lightning_fabric.")
 
 
-def check_optimizer(class_path: str) -> None:
+def check_optimizer(class_path: str, init_args: dict[str, Any]) -> None:
     """Refuses an optimizer that cannot train the networks here.
+
+    Args:
+        class_path: Of the optimizer.
+        init_args: Its arguments.
 
     Raises:
         InputError: Says why.
@@ -62,6 +71,31 @@ def check_optimizer(class_path: str) -> None:
         raise InputError(
             f"optimizer: {class_path} {why}. Take another one, such as torch.optim.AdamW or torch.optim.SGD."
         )
+
+    for name, why in NEVER.items():
+        if init_args.get(name) is True:
+            raise InputError(f"optimizer: {name}: true {why}. Leave it out.")
+    if init_args.get("capturable") is True and not torch.cuda.is_available():
+        raise InputError("optimizer: capturable: true is for a GPU, and there is none here. Leave it out.")
+
+
+def check_logged_decay(callbacks: list[Callback], optimizer: str) -> None:
+    """Refuses to log the weight decay of an optimizer that has none.
+
+    Raises:
+        InputError: Names callback and optimizer.
+    """
+    kind = pydoc.locate(optimizer)
+    for callback in callbacks:
+        if (
+            isinstance(callback, LearningRateMonitor)
+            and callback.log_weight_decay
+            and inspect.isclass(kind)
+            and "weight_decay" not in inspect.signature(kind).parameters
+        ):
+            raise InputError(
+                f"LearningRateMonitor: log_weight_decay: {optimizer} has no weight_decay. Leave log_weight_decay out."
+            )
 
 
 def check_scheduler(stated: Any) -> None:
@@ -225,3 +259,16 @@ def is_refusal_of_lightning(error: BaseException) -> bool:
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     raised = linecache.getline(frame.f_code.co_filename, line).strip().startswith("raise ")
     return raised and str(frame.f_globals.get("__name__")).startswith(LIGHTNINGS)
+
+
+def is_refusal_in_setup(error: BaseException) -> bool:
+    """Returns whether Lightning or torch raised an error on purpose before anything was trained.
+
+    As they do where a machine, or what is installed on it, cannot do what is stated.
+    """
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if any(str(frame.f_globals.get("__name__")).startswith("pytorch_lightning.loops.") for frame, _ in frames):
+        return False
+    frame, line = frames[-1]
+    raised = linecache.getline(frame.f_code.co_filename, line).strip().startswith("raise ")
+    return raised and str(frame.f_globals.get("__name__")).startswith((*LIGHTNINGS, "torch."))

@@ -69,11 +69,14 @@ from zamba_lcli.checkpointing import Stated, plain
 from zamba_lcli.checks import (
     check_checkpoint_file,
     check_frozen_stays,
+    check_logged_decay,
     check_monitors,
     check_optimizer,
     check_scheduler,
     check_something_trains,
+    is_refusal_in_setup,
     is_refusal_of_lightning,
+    monitored,
 )
 from zamba_lcli.earlier_runs import last_checkpoint, refuse_to_write_over
 from zamba_lcli.errors import InputError
@@ -86,6 +89,7 @@ from zamba_lcli.repeatable import check_repeatable, without_objects
 from zamba_lcli.run_folder import free_name, is_dry_run, keep_earlier, run_folder
 from zamba_lcli.run_length import left_out_length, with_length
 from zamba_lcli.types import POSITION, Interval, callbacks_of
+from zamba_lcli.validated import Validated
 
 # jsonargparse warns of calls that Lightning's command line makes and that version 5, which is excluded, takes away
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -115,7 +119,7 @@ ZAMBAS_KEYS = {"train_config", "predict_config", "video_loader_config"}
 print_once = rank_zero_only(print)
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")  # what Lightning takes for ckpt_path besides a path
+CHECKPOINT_KEYWORDS = ("best", "last", "hpc")  # what Lightning takes for ckpt_path besides a path
 
 
 def recipe_path(name: str) -> str:
@@ -458,6 +462,10 @@ class ZambaCLI(LightningCLI):
                 f"ckpt_path: {ckpt_path} stands for no file here. Give {newest}its path, such as "
                 "runs/slowfast/version_0/checkpoints/last.ckpt."
             )
+        if ckpt_path == "registry":
+            raise InputError(
+                "ckpt_path: registry: Lightning's registry of models is not read. Download the checkpoint, and give its path."
+            )
         if ckpt_path is not None and ckpt_path not in CHECKPOINT_KEYWORDS:
             if not Path(ckpt_path).is_file():
                 raise InputError(f"ckpt_path: there is no file {Path(ckpt_path).absolute()}.")
@@ -557,6 +565,10 @@ class ZambaCLI(LightningCLI):
             raise InputError(
                 "trainer.val_check_interval: 0 is never. Turn validation off with trainer.limit_val_batches: 0."
             )
+        if "spawn" in str(self._get(self.config, "trainer").strategy):
+            raise InputError(
+                "trainer.strategy: what a configuration names cannot be sent to processes that are spawned. Take ddp."
+            )
         plugins = self._get(self.config_init, "trainer").plugins or []
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
         stated = self._get(self.config_init, "trainer")
@@ -601,7 +613,9 @@ class ZambaCLI(LightningCLI):
         optimizer = self._get(self.config_init, "optimizer")
         lr_scheduler = self._get(self.config_init, "lr_scheduler")
         if self.subcommand == "fit":
-            check_optimizer("" if optimizer is None else optimizer["class_path"])
+            if optimizer is not None:
+                check_optimizer(optimizer["class_path"], optimizer.get("init_args", {}))
+                check_logged_decay(callbacks_of(self.trainer), optimizer["class_path"])
             check_scheduler(self._get(self.config, "lr_scheduler"))  # in which those inside others are not built yet
         interval = self._get(self.config_init, "lr_scheduler_interval")
 
@@ -641,7 +655,11 @@ class ZambaCLI(LightningCLI):
         trainer = self.trainer
         check_something_trains(trainer.max_epochs, trainer.max_steps, trainer.limit_train_batches)
         check_frozen_stays(callbacks_of(self.trainer))
-        check_monitors(callbacks_of(self.trainer), self.model, self._get(self.config, "lr_scheduler"))
+        lr_scheduler = self._get(self.config, "lr_scheduler")
+        check_monitors(callbacks_of(self.trainer), self.model, lr_scheduler)
+        validated = Validated((who, name) for who, name, _ in monitored(callbacks_of(self.trainer), lr_scheduler))
+        validated.check_stated(trainer)
+        callbacks_of(trainer).append(validated)
         if self.config_init[self.subcommand].ckpt_path == "last":
             stated = self._get(self.config_init, "trainer").logger if is_dry_run(trainer) else trainer.loggers
             stated = stated if isinstance(stated, list) else [stated]
@@ -894,8 +912,9 @@ def main(args: ArgsType = None) -> None:
     except pydoc.ErrorDuringImport as error:  # jsonargparse imports what a class_path names with pydoc
         print_once(f"error: {_unimportable(error)}", file=sys.stderr)
         raise SystemExit(2) from error
-    except (ValueError, TypeError, MisconfigurationException) as error:
-        cause = _wrong_input_behind(error) or (error if is_refusal_of_lightning(error) else None)
+    except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+        deliberate = is_refusal_of_lightning(error) or is_refusal_in_setup(error)
+        cause = _wrong_input_behind(error) or (error if deliberate else None)
         if cause is None:
             raise
         # torch adds to an error in a process that reads clips where in its code it came up
@@ -904,6 +923,8 @@ def main(args: ArgsType = None) -> None:
         raise SystemExit(2) from error
     except (RuntimeError, MemoryError, OSError) as error:
         trouble = _trouble_of_the_machine(error)
+        if trouble is None and is_refusal_in_setup(error):
+            trouble = str(error).strip(), 2
         if trouble is None:
             raise
         message, code = trouble
@@ -957,6 +978,11 @@ def _trouble_of_the_machine(error: BaseException) -> tuple[str, int] | None:
             "data.num_workers or data.batch_size smaller. A container may also have too little shared memory (docker run "
             "--shm-size). To go on with a fit, give --ckpt_path.",
             1,
+        )
+    if isinstance(error, NotImplementedError) and " not implemented for '" in text:
+        return (
+            f"trainer.precision: this machine cannot compute the network in it: {text}. Take bf16-mixed, or 32-true; or a GPU.",
+            2,
         )
     if text.startswith("Early stopping conditioned on metric"):
         return text, 2

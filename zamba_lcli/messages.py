@@ -8,6 +8,7 @@ import inspect
 import pydoc
 import re
 from collections.abc import Callable, Iterable, Sequence
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
@@ -50,6 +51,7 @@ WORDS: dict[Any, str] = {
     type(None): "null",
     list: "a list such as [a, b]",
     tuple: "a list such as [a, b]",
+    timedelta: "a time",
     Iterable: "a list such as [a, b]",
     Callable: "a function by its path",
     dict: "keys and values",
@@ -92,11 +94,30 @@ def raise_the_nearest(subtypes: Sequence[Any], val: Any, exceptions: list[Except
         wanted = [f"one of {', '.join(dict.fromkeys(choices))}"] if choices else []
         wanted += [_word(t) for t in subtypes if t is not Tensor and get_origin(t) is not Literal]
         given = val if isinstance(val, str | int | float) else f"a {type(val).__name__}"
-        message = f"{given} is not {' or '.join(wanted)}."
+        message = f"{given} is not {' or '.join(wanted)}.{_of_yaml(val, subtypes)}"
     raise ValueError(message) from exceptions[0]
 
 
 jsonargparse._typehints.raise_union_unexpected_value = raise_the_nearest
+
+
+def _of_yaml(val: Any, subtypes: Iterable[Any]) -> str:
+    """Returns what YAML made of a word where a text or time was meant, and how to write it; empty for anything else."""
+    wanted = {kind for subtype in subtypes for kind in (subtype, *get_args(subtype))}
+    items = val if isinstance(val, list) else [val]
+    if timedelta in wanted and not isinstance(val, str):
+        days = str in wanted  # Lightning's max_time and Timer
+        form = '"00:12:00:00" (days, hours, minutes, seconds)' if days else '"0:10:00" (hours, minutes, seconds)'
+        return f" Give the time in quotes, such as {form}; without them YAML reads a number."
+    if str not in wanted:
+        return ""
+    if any(isinstance(item, bool) for item in items):
+        return ' YAML reads no, off, yes and on as false and true: put a name in quotes, such as "no".'
+    if any(item is None for item in items):
+        return ' YAML reads null, ~ and an empty place as nothing: put a name in quotes, such as "null".'
+    if any(isinstance(item, int | float | date) for item in items):
+        return ' YAML reads numbers and dates: put a name in quotes, such as "007".'
+    return ""
 
 
 def _word(typehint: Any) -> str:
@@ -159,7 +180,11 @@ def _plain_leaf(line: str) -> str:
         wanted = f"one of {choices}" if choices else words.get(type_name.rpartition(".")[2], type_name)
         return f"{value} is not {wanted}."
     if (missing := NO_SUCH_MODULE.match(line)) is not None:
-        return f"there is no module {missing[1]}, neither among what is installed nor in the folder where zamba is run."
+        other = " Lightning's classes are those of pytorch_lightning here, such as pytorch_lightning.callbacks.ModelCheckpoint."
+        return (
+            f"there is no module {missing[1]}, neither among what is installed nor in the folder where zamba is run."
+            + (other if missing[1].partition(".")[0] == "lightning" else "")
+        )
     if (missing := NO_SUCH_ATTRIBUTE.search(line)) is not None:
         return f"{missing[1]} has no {missing[2]}.{did_you_mean(missing[2], dir(pydoc.locate(missing[1])))}"
     if line.startswith("Not a valid subclass of"):

@@ -3,10 +3,11 @@
 import math
 import pydoc
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import GradientAccumulationScheduler
+from pytorch_lightning.callbacks import GradientAccumulationScheduler, Timer
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, OneCycleLR, SequentialLR
 
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
@@ -222,4 +223,12 @@ def check_not_done(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
             raise InputError(
                 f"trainer.{key}: {end} is less than the {count} {key.removeprefix('max_')} that the checkpoint's run has done. "
                 "They count from its beginning; give more to go on."
+            )
+    for timer in (callback for callback in callbacks_of(trainer) if isinstance(callback, Timer)):
+        allowed = timer.time_remaining()  # all of it: this run has not begun
+        used = checkpoint.get("callbacks", {}).get(timer.state_key, {}).get("time_elapsed", {}).get("train", 0.0)
+        if allowed is not None and used >= allowed:
+            raise InputError(
+                f"trainer.max_time, or the duration of Timer: the {timedelta(seconds=round(allowed))} are used up: the "
+                f"checkpoint's run has trained for {timedelta(seconds=round(used))}, from its beginning. Give more to go on."
             )

@@ -1,11 +1,15 @@
 """The learning rate that is found is the one that is used."""
 
 import pytest
+import torch
 import yaml
 from conftest import some_slow
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_cli import scalars
 from test_finetuning import SCHEDULERS, cls
+from torch.optim.lr_scheduler import LinearLR, MultiStepLR, SequentialLR
+
+from zamba_lcli.models import SlowFast
 
 EPOCHS, BATCHES = 4, 2
 
@@ -57,3 +61,40 @@ def test_a_resumed_run_keeps_its_learning_rate(zamba, folder):
     resumed, _ = rates(folder / "runs/tiny/version_1")
     assert len(resumed) == 2 * BATCHES  # goes on at epoch 2
     assert set(resumed) == {head[-1]}
+
+
+class OwnSchedule(SlowFast):
+    """A user's model, which says itself how it is trained."""
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        in_turn = [LinearLR(optimizer, 0.5, total_iters=2), MultiStepLR(optimizer, [1], gamma=0.1)]
+        return [optimizer], [SequentialLR(optimizer, in_turn, [2])]
+
+
+def test_a_model_with_a_schedule_of_its_own(zamba, folder):
+    finder = cls("LearningRateFinder", min_lr=1e-4, num_training_steps=20, early_stop_threshold=None)
+    monitor = cls("LearningRateMonitor", logging_interval="step")
+    small = {"task": "multiclass", "weights": None, "model_depth": 18, "stem_dim_outs": [8, 2]}
+    own = cls(f"{__name__}.OwnSchedule", **small)
+    heights = []
+    for version, callbacks in enumerate([[finder, monitor], [monitor]]):
+        (folder / "own.yaml").write_text(yaml.safe_dump({"model": own, "trainer": {"callbacks": callbacks}}))
+        zamba("fit", "--config", "own.yaml", "--trainer.max_epochs=4")
+        (found,) = [v for tag, v in scalars(folder / f"runs/tiny/version_{version}").items() if tag.startswith("lr-")]
+        heights.append([value for _, value in found])
+    factors = {round(ours / plain, 5) for ours, plain in zip(*heights, strict=True)}
+    assert len(heights[0]) == 4 * BATCHES
+    assert len(factors) == 1
+    assert factors != {1.0}
+
+
+def test_it_finds_after_a_batch_size_was_found(zamba, folder, caplog):
+    sizes = cls("BatchSizeFinder", max_trials=1, init_val=2, steps_per_trial=1)
+    finder = cls("LearningRateFinder", min_lr=1e-4, num_training_steps=20, early_stop_threshold=None)
+    monitor = cls("LearningRateMonitor", logging_interval="step")
+    (folder / "more.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [sizes, finder, monitor]}}))
+    with caplog.at_level("INFO"):
+        zamba("fit", "--config", "more.yaml", "--trainer.max_epochs=1")
+    assert "LearningRateFinder: the learning rate is" in caplog.text
+    assert scalars(folder / "runs/tiny/version_0")["lr-SGD/head"][0][1] != 0.1

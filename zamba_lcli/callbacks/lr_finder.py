@@ -1,5 +1,7 @@
 """Find a learning rate by trying all."""
 
+from typing import Any
+
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateFinder
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -57,7 +59,30 @@ class ZambaLearningRateFinder(LearningRateFinder):
         if self.optimal_lr is None or found is None:
             rank_zero_warn("LearningRateFinder: too few batches to find a learning rate; it stays as stated.")
             return
-        pl_module.restart_schedule(trainer.optimizers[0], found)
+        if type(pl_module).configure_optimizers is ZambaVideoClassificationLightningModule.configure_optimizers:
+            pl_module.restart_schedule(trainer.optimizers[0], found)
+        else:
+            _scale(trainer, found)
         rank_zero_info(f"LearningRateFinder: the learning rate is {found:.3g}.")
         if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
             trainer.logger.experiment.add_figure("lr_finder", self.optimal_lr.plot(suggest=True), global_step=0)
+
+
+def _scale(trainer: Trainer, found: float) -> None:
+    """Scales optimizer and schedulers that a user's own model has made: nothing here could build them anew."""
+    groups = trainer.optimizers[0].param_groups
+    factor = found / groups[0].get("initial_lr", groups[0]["lr"])
+    for group in groups:
+        for key in {"lr", "max_lr", "min_lr", "initial_lr"} & set(group):
+            group[key] *= factor
+    for config in trainer.lr_scheduler_configs:
+        _scale_scheduler(config.scheduler, factor)
+
+
+def _scale_scheduler(scheduler: Any, factor: float) -> None:
+    """Multiplies the learning rates that a scheduler, and those it is made of, begin from."""
+    for part in getattr(scheduler, "_schedulers", []):
+        _scale_scheduler(part, factor)
+    for name in ("base_lrs", "max_lrs", "_last_lr"):
+        if hasattr(scheduler, name):
+            setattr(scheduler, name, [lr * factor for lr in getattr(scheduler, name)])
