@@ -657,7 +657,9 @@ class ZambaCLI(LightningCLI):
         check_frozen_stays(callbacks_of(self.trainer))
         lr_scheduler = self._get(self.config, "lr_scheduler")
         check_monitors(callbacks_of(self.trainer), self.model, lr_scheduler)
-        validated = Validated((who, name) for who, name, _ in monitored(callbacks_of(self.trainer), lr_scheduler))
+        waiting = [(who, name) for who, name, _ in monitored(callbacks_of(self.trainer), lr_scheduler)]
+        resumed = self.config_init[self.subcommand].ckpt_path is not None  # it has been validated before
+        validated = Validated([] if resumed else waiting)
         validated.check_stated(trainer)
         callbacks_of(trainer).append(validated)
         if self.config_init[self.subcommand].ckpt_path == "last":
