@@ -974,6 +974,13 @@ def _trouble_of_the_machine(error: BaseException) -> tuple[str, int] | None:
             f"({text.strip().splitlines()[-1] if text.strip() else type(error).__name__})",
             1,
         )
+    if text.startswith("DataLoader timed out"):
+        return (
+            f"no clips came from the processes that read them: {text}. Either a disk or a network drive does not answer, or "
+            "their batches were lost for want of shared memory (docker run --shm-size), not needed with data.num_workers: 0. "
+            "To go on with a fit, give --ckpt_path.",
+            1,
+        )
     if "DataLoader worker" in text:
         return (
             f"a worker that reads clips was killed: {text.splitlines()[0]}. Most often the machine is out of memory: make "

@@ -36,6 +36,7 @@ from zamba_lcli.data.labels import (
     write_labels,
 )
 from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling, TemporalJitter
+from zamba_lcli.data.shared_memory import SHARED_MEMORY, free_bytes, workers_with_room
 from zamba_lcli.data.video import TIME_LIMIT, UnreadableClipError, probe
 from zamba_lcli.data.videos import find_videos
 from zamba_lcli.data.weighting import ClipWeights
@@ -45,6 +46,9 @@ from zamba_lcli.types import POSITION, Batch, Task, run_seed, seed_for
 
 MAX_WORKERS = 8  # if not stated; each holds a few batches of frames
 WORKERS_PER_CORE = 16  # at most, where stated
+PREFETCHED = 2  # batches that each of them holds ready
+LOADERS = 2  # that read at the same time: a validation may come in the middle of an epoch
+ANSWER_WITHIN = 60  # seconds in which a worker is to hand over a batch, beside those that reading its clips may take
 SPLITS_OF = {  # the splits that a command reads
     TrainerFn.FITTING: ("train", "val"),
     TrainerFn.VALIDATING: ("val",),
@@ -206,6 +210,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self.sites: list[str] | None = None  # of the clips of ``videos``, if a table tells them
         self._leave_out: Callable[[], NDArray[np.bool_]] | None = None
         self._left_out: NDArray[np.bool_] | None = None
+        self._shared_memory: int | None = None  # bytes that were free
         self._failed: set[str] = set()
         self.first_failure: str | None = None  # a clip that could not be read, and why
         self._failed_csv: Path | None = None
@@ -572,16 +577,32 @@ class ZambaVideoDataModule(LightningDataModule):
             num_workers=num_workers,
             collate_fn=dataset.collate,
             persistent_workers=num_workers > 0,
+            prefetch_factor=PREFETCHED if num_workers else None,
+            # a worker that never answers must not keep the run waiting for ever
+            timeout=self.batch_size * self.time_limit + ANSWER_WITHIN if num_workers else 0,
             generator=torch.Generator().manual_seed(run_seed()),  # else it draws from the generator that dropout uses
         )
 
     def workers(self, batches: int) -> int:
-        """Returns how many processes read clips for a loader of so many batches."""
-        if self.num_workers is not None:
-            return min(self.num_workers, batches)
+        """Returns how many processes read clips for a loader of so many batches, as far as their batches have room."""
         devices = 1 if self.trainer is None else self.trainer.num_devices
-        # one for each core: that leaves none for computing, but reading waits more often than it is waited for
-        return min(MAX_WORKERS, batches, suggested_max_num_workers(devices) + 1)
+        if self.num_workers is not None:
+            wanted = min(self.num_workers, batches)
+        else:
+            # one for each core: that leaves none for computing, but reading waits more often than it is waited for
+            wanted = min(MAX_WORKERS, batches, suggested_max_num_workers(devices) + 1)
+        frames = self.batch_size * self.sampling.num_clips * self.sampling.num_frames
+        size = frames * self.height * self.width * 3
+        if self._shared_memory is None:
+            self._shared_memory = free_bytes()  # before any loader takes some of it
+        room = workers_with_room(wanted, size, PREFETCHED, self._shared_memory // (LOADERS * devices))
+        if room < wanted:
+            rank_zero_warn(
+                f"Shared memory ({SHARED_MEMORY}) has {self._shared_memory / 1e6:.0f} MB free; for {wanted} processes with "
+                f"batches of {size / 1e6:.1f} MB more is needed: {room or 'none'} of them are used. To read faster, make it "
+                "larger (docker run --shm-size=2g), or data.batch_size, data.height and data.width smaller."
+            )
+        return room
 
     def _process(self) -> dict[str, Any]:
         """Returns how many processes train and which of them this is."""
