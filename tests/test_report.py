@@ -33,7 +33,7 @@ def reports(fitted, clips, tmp_path_factory):
     checkpoint = str(fitted / "checkpoints/last.ckpt")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        labels = ["--data.labels", "clips/labels.csv", "--data.check_clips=false"]
+        labels = ["--data.labels", "clips/labels.csv", "--data.check_clips=false", "--data.trained_clips=keep"]
         main(["test", "--config", str(fitted / "config.yaml"), "--ckpt_path", checkpoint, *labels])
         main(["predict", "--ckpt_path", checkpoint, "--data.videos", "clips/labels.csv"])
     return {"test": folder / "runs/tiny/version_0", "predict": folder / "clips/labels_predictions"}

@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import traceback
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -88,7 +89,7 @@ from zamba_lcli.module import ZambaVideoClassificationLightningModule
 from zamba_lcli.repeatable import check_repeatable, without_objects
 from zamba_lcli.run_folder import free_name, is_dry_run, keep_earlier, run_folder
 from zamba_lcli.run_length import left_out_length, with_length
-from zamba_lcli.types import POSITION, Interval, callbacks_of
+from zamba_lcli.types import POSITION, SPLITS_KEY, Interval, callbacks_of
 from zamba_lcli.validated import Validated
 
 # jsonargparse warns of calls that Lightning's command line makes and that version 5, which is excluded, takes away
@@ -674,6 +675,18 @@ class ZambaCLI(LightningCLI):
             refuse_to_write_over(trainer, ckpt_path, saved.text)
         if ckpt_path is not None and Path(ckpt_path).is_file():
             self._take_over_seed(ckpt_path)
+        self._keep_splits()
+
+    def _keep_splits(self) -> None:
+        """Keeps clips in the splits of the run that the model's weights come from."""
+        weights = self._get(self.config, "model").get("init_args", {}).get("weights")
+        path = self.config_init[self.subcommand].ckpt_path or weights
+        if path is not None and Path(path).is_file() and zipfile.is_zipfile(path):
+            self.datamodule.keep_splits(load_checkpoint(Path(path), mmap=True))
+
+    def before_validate(self) -> None:
+        """Keeps the splits of the checkpoint's run."""
+        self._keep_splits()
 
     def _take_over_seed(self, ckpt_path: str) -> None:
         """Sets the seed of the checkpoint's run, unless another number is stated: data order and dropout follow from it."""
@@ -690,7 +703,8 @@ class ZambaCLI(LightningCLI):
         seed_everything(theirs, workers=True)
 
     def before_test(self) -> None:
-        """Makes sure that what is found out is written."""
+        """Keeps the splits of the checkpoint's run, and makes sure that what is found out is written."""
+        self._keep_splits()
         callbacks = callbacks_of(self.trainer)
         if not any(isinstance(callback, Evaluation) for callback in callbacks):
             callbacks.append(Evaluation())
@@ -806,6 +820,7 @@ def _configuration_in(checkpoint: dict[str, Any], ckpt_path: str) -> dict[str, A
     init_args.pop("weights", None)
     views = dict(checkpoint.get(data.ZambaVideoDataModule.__qualname__, {}))
     views.pop(POSITION, None)
+    views.pop(SPLITS_KEY, None)
     return {
         "model": {"class_path": class_path, "init_args": init_args},
         "data": {**views, "class_names": list(class_names)},

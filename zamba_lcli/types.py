@@ -10,6 +10,7 @@ from torch import Tensor
 Task: TypeAlias = Literal["multilabel", "multiclass"]
 Interval: TypeAlias = Literal["epoch", "step"]
 POSITION = "position"  # what a data module keeps in a checkpoint: the epoch, and how many of its clips are done
+SPLITS_KEY = "splits"  # and which clips and sites it was trained and chosen on
 
 
 class Batch(TypedDict):

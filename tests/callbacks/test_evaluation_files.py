@@ -43,7 +43,7 @@ def tested(fitted, clips, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         checkpoint = ["--ckpt_path", str(fitted / "checkpoints/last.ckpt")]
-        labels = ["--data.labels", "clips/labels.csv", "--data.check_clips=false"]
+        labels = ["--data.labels", "clips/labels.csv", "--data.check_clips=false", "--data.trained_clips=keep"]
         main(["test", "--config", str(fitted / "config.yaml"), *checkpoint, *labels])
     return folder / "runs/tiny/version_0"
 
@@ -196,7 +196,12 @@ def test_the_temperature_is_used_by_predict(tested, fitted, clips, folder, predi
 @pytest.mark.slow
 def test_two_processes_find_the_same(tested, fitted, folder):
     command = [sys.executable, "-m", "zamba_lcli", "test", "--config", str(fitted / "config.yaml")]
-    command += ["--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.check_clips=false"]
+    command += [
+        "--ckpt_path",
+        str(fitted / "checkpoints/last.ckpt"),
+        "--data.check_clips=false",
+        "--data.trained_clips=keep",
+    ]
     command += ["--data.labels", str(tested.parents[2] / "clips/labels.csv"), "--trainer.devices=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)

@@ -3,11 +3,12 @@
 import csv
 import math
 import os
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -37,12 +38,15 @@ from zamba_lcli.data.labels import (
 )
 from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling, TemporalJitter
 from zamba_lcli.data.shared_memory import SHARED_MEMORY, free_bytes, workers_with_room
+from zamba_lcli.data.split_record import SplitRecord, file_identities
+from zamba_lcli.data.splits import SPLITS
+from zamba_lcli.data.tables import counted, listing
 from zamba_lcli.data.video import TIME_LIMIT, UnreadableClipError, probe
 from zamba_lcli.data.videos import find_videos
 from zamba_lcli.data.weighting import ClipWeights
 from zamba_lcli.errors import InputError
 from zamba_lcli.run_folder import is_dry_run, run_folder
-from zamba_lcli.types import POSITION, Batch, Task, run_seed, seed_for
+from zamba_lcli.types import POSITION, SPLITS_KEY, Batch, Task, run_seed, seed_for
 
 MAX_WORKERS = 8  # if not stated; each holds a few batches of frames
 WORKERS_PER_CORE = 16  # at most, where stated
@@ -108,6 +112,9 @@ class ZambaVideoDataModule(LightningDataModule):
         batch_augmentation: What mixes train clips and their targets, such as ``MixUp`` and ``CutMix`` of
             ``torchvision.transforms.v2``, in turn, after ``augmentation``. All frames of a clip are mixed with those of one
             other clip of the batch. Train metrics go by the labels that make up at least half of a mixed clip.
+        trained_clips: What is done with clips of val that the checkpoint's model was trained on, and clips of the holdout that
+            it was trained or chosen on: ``refuse`` to score it on them, ``leave_out``, or ``keep`` (to see how well it fits
+            them); told in the log.
         class_names: The classes in order; null for those in the labels, sorted, or those of the checkpoint.
         task: The model's task; ``multiclass`` refuses clips with several labels. Set by the model's on the command line.
     """
@@ -139,6 +146,7 @@ class ZambaVideoDataModule(LightningDataModule):
         temporal_jitter: TemporalJitter | None = None,
         augmentation: list[nn.Module] | None = None,
         batch_augmentation: list[nn.Module] | None = None,
+        trained_clips: Literal["refuse", "leave_out", "keep"] = "refuse",
         class_names: list[str] | None = None,
         task: Task = "multilabel",
     ) -> None:
@@ -204,7 +212,10 @@ class ZambaVideoDataModule(LightningDataModule):
         self.temporal_jitter = temporal_jitter
         self.augmentation = augmentation or []
         self.batch_augmentation = batch_augmentation or []
+        self.trained_clips = trained_clips
         self.task = task
+        self._record: SplitRecord | None = None  # of the checkpoint's run
+        self._of_this_run: dict[str, Any] | None = None
         self._class_names = class_names
         self._datasets: dict[str, ClipDataset] = {}
         self.sites: list[str] | None = None  # of the clips of ``videos``, if a table tells them
@@ -251,7 +262,66 @@ class ZambaVideoDataModule(LightningDataModule):
             multiclass=self.task == "multiclass",
             split_proportions=self.split_proportions,
             seed=self.split_seed,
+            record=self._record,
         )
+
+    def keep_splits(self, checkpoint: Mapping[str, Any]) -> None:
+        """Keeps the splits of the run that a checkpoint is of, for clips and sites that it knows.
+
+        Args:
+            checkpoint: As loaded; one that does not tell its splits changes nothing.
+        """
+        state = checkpoint.get(type(self).__qualname__, {}).get(SPLITS_KEY)
+        if state is not None:
+            self._record = SplitRecord.from_state(state)
+            self.__dict__.pop("table", None)  # which may have been read for the names of the classes
+        elif self.labels is not None and not self.table.has_splits:
+            rank_zero_warn(
+                "The checkpoint does not say which clips it was trained on. The splits are drawn; those of its run only "
+                "with the same table, data.split_seed and data.split_proportions."
+            )
+
+    def _check_not_learned_from(self) -> None:
+        """Refuses, or leaves out, clips of val and holdout from which the checkpoint's model has learned."""
+        if self._record is None:
+            return
+        learned: dict[Path, str] = {}  # the clips that are to be scored but are known
+        for split in ("val", "holdout"):
+            clips = self.table.split(split)
+            known = self._record.learned_from([clip.path for clip in clips], split)
+            sites = self._record.sites
+            for clip, before in zip(clips, known, strict=True):
+                at_site = sites.get(clip.site or "", split)
+                if before is not None:
+                    learned[clip.path] = f"{clip.filepath} ({split}): in {before} of the checkpoint's run"
+                elif not self.allow_sites_across_splits and SPLITS.index(at_site) < SPLITS.index(split):
+                    learned[clip.path] = f"{clip.filepath} ({split}): its site {clip.site!r} was in {at_site}"
+        if not learned:
+            return
+        told = (
+            f"{counted(len(learned), 'clip')} of {self.table.source.absolute()} that the model of the checkpoint knows"
+        )
+        if self.trained_clips == "refuse":
+            raise InputError(
+                f"data.labels: val or holdout have {told}; scores would promise too much:\n{listing(list(learned.values()))}\n"
+                "Give them the split of that run (without a column split they keep it), or set data.trained_clips to leave_out."
+            )
+        rank_zero_info(f"{told}: data.trained_clips: {self.trained_clips}.")
+        if self.trained_clips == "keep":
+            return
+        left = tuple(clip for clip in self.table.clips if clip.path not in learned)
+        self.__dict__["table"] = replace(self.table, clips=left)
+
+    def _record_splits(self) -> None:
+        """Keeps for checkpoints what this run, and those that its weights come from, are trained and chosen on."""
+        record = SplitRecord() if self._record is None else self._record
+        clips = self.table.clips
+        identities = file_identities([clip.path for clip in clips])
+        record.add([clip.filepath for clip in clips], identities, [clip.split for clip in clips])
+        for clip in clips:
+            if clip.site is not None:
+                record.add_site(clip.site, clip.split)
+        self._of_this_run = record.state()
 
     def _targets(self, clips: Sequence[LabelledClip]) -> np.ndarray:
         """Returns float32 (clips, classes), 1 where a clip has the label."""
@@ -277,6 +347,7 @@ class ZambaVideoDataModule(LightningDataModule):
             )
         if not self.allow_sites_across_splits:
             check_sites_apart(self.table)
+        self._check_not_learned_from()
         splits = self._splits()
         for split in splits:
             require_split(self.table, split)
@@ -308,6 +379,8 @@ class ZambaVideoDataModule(LightningDataModule):
             check_files(clips, self.table.source, data_dir=self.data_dir)
             if self.check_clips:
                 _check_readable(clips, self.table.source)
+            if "train" in splits:
+                self._record_splits()
 
     def setup(self, stage: str) -> None:
         """Makes the datasets of the splits that ``stage`` (fit, validate, test or predict) needs.
@@ -516,6 +589,7 @@ class ZambaVideoDataModule(LightningDataModule):
             "num_crops": self.num_crops,
             "crop_bottom_pixels": self.crop_bottom_pixels,
             POSITION: {"epoch": epoch, "clips": clips * self._process()["num_replicas"]},
+            SPLITS_KEY: self._of_this_run,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

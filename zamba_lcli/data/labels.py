@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from zamba_lcli.data.camtrap_dp import find_package, read_package
 from zamba_lcli.data.clip_files import wrong_with_file
@@ -17,6 +17,7 @@ from zamba_lcli.data.label_origin import HUMAN, MACHINE, RowOrigin, add_predicti
 from zamba_lcli.data.leaks import time_column, warn_of_leaks
 from zamba_lcli.data.merging import check_blank, merge_rows
 from zamba_lcli.data.spellings import check_spellings, first_places, warn_of_synonyms
+from zamba_lcli.data.split_record import SplitRecord
 from zamba_lcli.data.splits import DEFAULT_PROPORTIONS, SPLITS, draw_splits, shares_of
 from zamba_lcli.data.table_files import KINDS
 from zamba_lcli.data.tables import (
@@ -61,6 +62,7 @@ class LabelTable:
     clips: tuple[LabelledClip, ...]  # in the order of first appearance in the table
     class_names: tuple[str, ...]  # sorted
     warnings: tuple[Problem, ...] = ()  # what is odd in the table but stops no run
+    has_splits: bool = False  # whether the table says them itself
 
     def split(self, name: str) -> list[LabelledClip]:
         """Returns the clips of one split in the order of the table."""
@@ -79,6 +81,7 @@ def read_labels(
     multiclass: bool = False,
     split_proportions: Mapping[str, int | float] | None = None,
     seed: int = 0,
+    record: SplitRecord | None = None,
 ) -> LabelTable:
     """Reads and checks a table of labels; the clips themselves are not looked at.
 
@@ -96,6 +99,8 @@ def read_labels(
         multiclass: Refuse clips with several labels.
         split_proportions: Shares of train, val and holdout where the table has no split; ``None`` for 3 : 1 : 1.
         seed: Changes which clips or sites the drawn splits get.
+        record: The splits of the run that a model comes from: where the table has no split, clips and sites that are known
+            keep theirs, and splits are drawn for the others.
 
     Raises:
         InputError: Names the table, every wrong row (1 is the header, as in a spreadsheet) and what to do.
@@ -127,14 +132,19 @@ def read_labels(
     for first, *others in drafts.values():
         first.labels = sorted({*first.labels, *(label for row in others for label in row.labels)})
     firsts = [rows[0] for rows in drafts.values()]
-    if not has_splits:
+    if not has_splits and record is None:
         draw_splits(firsts, shares, seed, source)
+    elif not has_splits and record is not None:
+        new = record.place(dict(zip(drafts, firsts, strict=True)))
+        draw_splits(new, shares, seed, source, complete=False)
+        told = f"splits: {counted(len(firsts) - len(new), 'clip')} as in the run of the checkpoint"
+        rank_zero_info(told + (f", {len(new)} new, of other sites, drawn" if new else ""))
     warn_of_leaks(firsts, problems)
     clips = tuple(
         LabelledClip(row.filepath, where, tuple(row.labels), row.split, row.site or None, row.place, row.is_predicted)
         for where, row in zip(drafts, firsts, strict=True)
     )
-    return LabelTable(source, clips, tuple(sorted(labels)), tuple(problems.warnings))
+    return LabelTable(source, clips, tuple(sorted(labels)), tuple(problems.warnings), has_splits)
 
 
 def _read_table(source: Path, label_column: str, problems: Problems, *, machine_labels: bool) -> list[LabelRow]:

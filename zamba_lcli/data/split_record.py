@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-SPLITS = ("train", "val", "holdout")
+from zamba_lcli.data.splits import SPLITS
+from zamba_lcli.data.tables import LabelRow
+
 BYTES = 16  # of a digest
 PIECE = 65_536  # bytes at the beginning and at the end of a file that tell it from others of the same size
 UNREAD = bytes(BYTES)
@@ -61,14 +63,34 @@ class SplitRecord:
             if identity != UNREAD:
                 self.files[identity] = min(split, self.files.get(identity, split), key=SPLITS.index)
 
-    def add_sites(self, sites: Mapping[str, str]) -> None:
-        """Adds sites with their splits."""
-        for site, split in sites.items():
-            self.sites[site] = min(split, self.sites.get(site, split), key=SPLITS.index)
+    def add_site(self, site: str, split: str) -> None:
+        """Adds a site."""
+        self.sites[site] = min(split, self.sites.get(site, split), key=SPLITS.index)
 
-    def split_of(self, filepath: str, identity: bytes) -> str | None:
-        """Returns the split of a clip: by what is in its file, else by its name; None for one that is not known."""
-        return self.files.get(identity) or self.names.get(_name(filepath))
+    def place(self, rows: Mapping[Path, LabelRow]) -> list[LabelRow]:
+        """Sets the split of each clip that is known, by its name or by what is in its file, or whose site is.
+
+        Args:
+            rows: The clips by the paths of their files.
+
+        Returns:
+            The other clips.
+        """
+        unnamed = [path for path, row in rows.items() if _name(row.filepath) not in self.names]
+        identity = dict(zip(unnamed, file_identities(unnamed), strict=True))
+        left = []
+        for path, row in rows.items():
+            known = self.names.get(_name(row.filepath)) or self.files.get(identity.get(path, UNREAD))
+            row.split = known or self.sites.get(row.site, "")
+            if not row.split:
+                left.append(row)
+        return left
+
+    def learned_from(self, paths: Sequence[Path], split: str) -> list[str | None]:
+        """Returns for each clip of a split from which split before it (train, val) the model knows it; None if from none."""
+        earlier = SPLITS[: SPLITS.index(split)]
+        found = (self.files.get(identity) for identity in file_identities(paths))
+        return [known if known in earlier else None for known in found]
 
     def state(self) -> dict[str, Any]:
         """Returns plain values and tensors, as a checkpoint may have them."""

@@ -27,8 +27,17 @@ def shares_of(proportions: Mapping[str, int | float]) -> dict[str, float]:
     return {name: proportions[name] / total for name in SPLITS if proportions.get(name)}
 
 
-def draw_splits(clips: Sequence[LabelRow], shares: Mapping[str, float], seed: int, source: Path) -> None:
+def draw_splits(
+    clips: Sequence[LabelRow], shares: Mapping[str, float], seed: int, source: Path, *, complete: bool = True
+) -> None:
     """Sets the splits of clips, each site in one split; see ``_stratify``.
+
+    Args:
+        clips: The clips.
+        shares: Share of each split, see ``shares_of``.
+        seed: Changes which clips or sites the splits get.
+        source: The table, for the message.
+        complete: Whether each split must get something.
 
     Raises:
         InputError: If there are too few sites or clips to give each split something.
@@ -41,7 +50,7 @@ def draw_splits(clips: Sequence[LabelRow], shares: Mapping[str, float], seed: in
     for name, clip in zip(names, clips, strict=True):
         clip.split = split_of[name]
     empty = [split for split in shares if split not in split_of.values()]
-    if empty:
+    if empty and complete:
         clips_of = Counter(label for clip in clips for label in clip.labels)
         sites_of = Counter(label for label, _ in {(k, clip.site) for clip in clips if clip.site for k in clip.labels})
         own_splits = (

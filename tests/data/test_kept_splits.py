@@ -1,0 +1,224 @@
+"""Test and validate keep the splits of the fit, and score no clip that the model was trained or chosen on."""
+
+import csv
+import shutil
+from collections import Counter
+
+import pytest
+import torch
+from conftest import read_csv
+
+from zamba_lcli.cli import main
+from zamba_lcli.data import DemoClips
+from zamba_lcli.data.split_record import SplitRecord, file_identity
+from zamba_lcli.data.splits import shares_of
+from zamba_lcli.data.tables import LabelRow
+
+RUN = "runs/tiny/version_0"
+SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
+
+
+@pytest.fixture(scope="session")
+def many(tmp_path_factory):
+    """40 clips of 4 classes and 10 sites, without splits; the clips of sites 7 to 9 are not in the table yet."""
+    path = tmp_path_factory.mktemp("many")
+    DemoClips(str(path / "demo"), clips_per_class=10).render()
+    clips = sorted(read_csv(path / "demo/labels.csv"), key=lambda row: row["filepath"])
+    rows = [
+        {"filepath": row["filepath"], "label": row["label"], "site": f"site {i % 10}"} for i, row in enumerate(clips)
+    ]
+    write(path / "demo/all.csv", rows)
+    write(path / "demo/labels.csv", [row for row in rows if int(row["site"][-1]) < 7])
+    return path / "demo"
+
+
+def write(path, rows):
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+@pytest.fixture(scope="session")
+def fitted_on_many(many, tmp_path_factory):
+    """The run folder of a fit with drawn splits, of a seed of their own."""
+    from conftest import TINY
+
+    path = tmp_path_factory.mktemp("fitted_on_many")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        labels = ["--data.labels", str(many / "labels.csv"), "--data.split_seed=5"]
+        main(["fit", "--config", str(TINY), *SHORT, *labels])
+    return path / RUN
+
+
+def splits_in(folder):
+    return {row["filepath"]: row["split"] for row in read_csv(folder / "splits.csv")}
+
+
+def looked_at(folder):
+    """The clips that a test looked at."""
+    return {row["filepath"] for row in read_csv(next((folder / "runs").rglob("predictions.csv")))}
+
+
+@pytest.mark.parametrize(
+    "more", [[], ["--data.split_seed=6"], ["--data.split_proportions={train: 1, val: 1, holdout: 1}"]]
+)
+def test_rows_added_after_the_fit(zamba, many, fitted_on_many, folder, more, capfd):
+    checkpoint = ["--ckpt_path", fitted_on_many / "checkpoints/last.ckpt"]
+    zamba("test", *checkpoint, *more, labels=many / "all.csv")
+    before = splits_in(fitted_on_many)
+    seen = looked_at(folder)
+    assert {name for name in seen if name in before} == {name for name, split in before.items() if split == "holdout"}
+    # of the new ones whole sites
+    site_of = {row["filepath"]: row["site"] for row in read_csv(many / "all.csv")}
+    new = Counter(site_of[name] for name in seen if name not in before)
+    assert all(count == 4 for count in new.values())
+    assert len(new) == 1
+
+
+def test_by_the_checkpoint_alone(many, fitted_on_many, folder):
+    main(
+        [
+            "test",
+            "--ckpt_path",
+            str(fitted_on_many / "checkpoints/last.ckpt"),
+            "--data.labels",
+            str(many / "labels.csv"),
+        ]
+    )
+    rows = read_csv(next(folder.rglob("predictions.csv")))
+    holdout = {name for name, split in splits_in(fitted_on_many).items() if split == "holdout"}
+    assert {row["filepath"] for row in rows} == holdout
+
+
+def test_a_new_clip_of_a_known_site_goes_where_its_site_is(zamba, many, fitted_on_many, folder):
+    rows = read_csv(many / "labels.csv")
+    split_of = {row["site"]: splits_in(fitted_on_many)[row["filepath"]] for row in rows}
+    sites = [next(site for site, split in split_of.items() if split == kind) for kind in ("train", "val", "holdout")]
+    new = [row for row in read_csv(many / "all.csv") if row["site"] == "site 9"][:3]
+    added = [{**row, "site": site} for row, site in zip(new, sites, strict=True)]
+    write(folder / "grown.csv", rows + added)
+    checkpoint = ["--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", "--data.data_dir", many]
+    zamba("test", *checkpoint, labels="grown.csv")
+    seen = looked_at(folder)
+    for row in added:
+        assert (row["filepath"] in seen) == (split_of[row["site"]] == "holdout")
+
+
+def test_a_train_clip_under_another_name_is_known(zamba, many, fitted_on_many, folder, refused):
+    before = splits_in(fitted_on_many)
+    train, val = (next(name for name, split in before.items() if split == kind) for kind in ("train", "val"))
+    rows = read_csv(many / "labels.csv")
+    holdout = [row for row in rows if before[row["filepath"]] == "holdout"]
+    shutil.copytree(many, folder / "clips")
+    for name, new in ((train, "a.mp4"), (val, "b.mp4")):
+        (folder / "clips" / name).rename(folder / "clips" / new)
+    renamed = [
+        {"filepath": new, "label": name.split("_")[0], "site": ""} for name, new in ((train, "a.mp4"), (val, "b.mp4"))
+    ]
+    # without a column split they keep theirs, by what is in the files
+    write(folder / "clips/no_split.csv", holdout + renamed)
+    checkpoint = ["--ckpt_path", fitted_on_many / "checkpoints/last.ckpt"]
+    zamba("test", *checkpoint, labels="clips/no_split.csv")
+    names = {row["filepath"] for row in holdout}
+    assert looked_at(folder) == names
+    shutil.rmtree(folder / "runs")
+    # stated, they are refused, both of them
+    write(folder / "clips/stated.csv", [{**row, "split": "holdout"} for row in holdout + renamed])
+    run = lambda *more: zamba("test", *checkpoint, *more, labels="clips/stated.csv")  # noqa: E731
+    refused(run, "2 clips", "a.mp4 (holdout): in train", "b.mp4 (holdout): in val", "data.trained_clips")
+    assert not (folder / "runs").exists()
+    run("--data.trained_clips=leave_out")
+    assert looked_at(folder) == names
+    shutil.rmtree(folder / "runs")
+    run("--data.trained_clips=keep")
+    assert looked_at(folder) == {*names, "a.mp4", "b.mp4"}
+
+
+def test_validate_scores_no_train_clips(zamba, many, fitted_on_many, folder, refused):
+    before = splits_in(fitted_on_many)
+    rows = [{**row, "split": "val", "site": ""} for row in read_csv(many / "labels.csv")]
+    write(folder / "val.csv", [row for row in rows if before[row["filepath"]] != "holdout"])
+    more = ["--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", "--data.data_dir", many]
+    trained = sum(split == "train" for split in before.values())
+    refused(lambda: zamba("validate", *more, labels="val.csv"), f"{trained} clips", "in train of the checkpoint's run")
+
+
+def test_a_site_that_was_trained_on_is_no_new_site(zamba, many, fitted_on_many, folder, refused):
+    before = splits_in(fitted_on_many)
+    rows = read_csv(many / "labels.csv")
+    site = next(row["site"] for row in rows if before[row["filepath"]] == "train")
+    new = [{**row, "site": site, "split": "holdout"} for row in read_csv(many / "all.csv") if row["site"] == "site 9"]
+    write(folder / "new.csv", new)
+    more = ["--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", "--data.data_dir", many]
+    refused(lambda: zamba("test", *more, labels="new.csv"), "4 clips", f"its site {site!r} was in train")
+    zamba("test", *more, "--data.allow_sites_across_splits=true", labels="new.csv")
+
+
+def test_a_new_fit_from_the_weights_with_a_grown_table(zamba, many, fitted_on_many, folder):
+    checkpoint = fitted_on_many / "checkpoints/last.ckpt"
+    weights = ["--model.init_args.weights", checkpoint, "--model.init_args.keep_matching_classes=true"]
+    zamba("fit", *weights, *SHORT, labels=many / "all.csv")
+    before, now = splits_in(fitted_on_many), splits_in(folder / RUN)
+    assert {name: now[name] for name in before} == before
+    assert len(now) == len(before) + 12
+    # its own checkpoint knows both runs' clips, of a table that has the old ones no more
+    (folder / "runs").rename(folder / "first")
+    write(folder / "new.csv", [row for row in read_csv(many / "all.csv") if int(row["site"][-1]) >= 7])
+    weights[1] = folder / "first/tiny/version_0/checkpoints/last.ckpt"
+    found = torch.load(weights[1], weights_only=True)["ZambaVideoDataModule"]["splits"]
+    record = SplitRecord.from_state(found)
+    assert record.sites == {row["site"]: row["split"] for row in read_csv(folder / "first/tiny/version_0/splits.csv")}
+    assert {record.files[file_identity(many / name)] for name in now} == {"train", "val", "holdout"}
+
+
+def test_a_resumed_run_keeps_its_splits_when_the_table_grows(zamba, many, fitted_on_many, folder):
+    checkpoint = ["--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", "--trainer.max_epochs=2"]
+    zamba("fit", *SHORT[1:], *checkpoint, labels=many / "all.csv")
+    before, now = splits_in(fitted_on_many), splits_in(folder / RUN)
+    assert {name: now[name] for name in before} == before
+
+
+def test_splits_csv_is_read_back(zamba, many, fitted_on_many, folder):
+    more = ["--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", "--data.data_dir", many]
+    zamba("test", *more, labels=fitted_on_many / "splits.csv")
+    assert looked_at(folder) == {name for name, split in splits_in(fitted_on_many).items() if split == "holdout"}
+
+
+def test_a_checkpoint_that_does_not_tell_is_told_of(zamba, many, fitted_on_many, folder, recwarn):
+    checkpoint = torch.load(fitted_on_many / "checkpoints/last.ckpt", weights_only=True)
+    del checkpoint["ZambaVideoDataModule"]["splits"]
+    torch.save(checkpoint, folder / "old.ckpt")
+    zamba("test", "--ckpt_path", "old.ckpt", "--data.split_seed=5", labels=many / "labels.csv")
+    assert any("does not say which clips it was trained on" in str(warning.message) for warning in recwarn)
+
+
+def test_no_table_that_grows_moves_train_clips_into_the_holdout(folder):
+    """Sixty tables, to each of which one site is added."""
+    import numpy as np
+
+    from zamba_lcli.data.splits import draw_splits
+
+    moved = 0
+    for seed in range(60):
+        chance = np.random.default_rng(seed)
+        sizes = chance.integers(1, 20, size=13)
+        rows = [
+            LabelRow(None, f"{site}_{i}.mp4", [f"label {chance.integers(4)}"], "", f"site {site}")
+            for site, size in enumerate(sizes)
+            for i in range(size)
+        ]
+        old = [row for row in rows if row.site != "site 12"]
+        draw_splits(old, shares_of({"train": 3, "val": 1, "holdout": 1}), 0, folder)
+        before = {row.filepath: row.split for row in old}
+        record = SplitRecord()
+        record.add(before, [bytes(16)] * len(old), before.values())
+        for row in old:
+            record.add_site(row.site, row.split)
+        draw_splits(rows, shares_of({"train": 3, "val": 1, "holdout": 1}), 0, folder)  # as without a record
+        moved += any(row.split == "holdout" and before[row.filepath] == "train" for row in old)
+        left = record.place({folder / row.filepath: row for row in rows})
+        assert {row.site for row in left} == {"site 12"}
+        assert {row.filepath: row.split for row in old} == before
+    assert moved > 10
