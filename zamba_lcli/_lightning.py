@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
@@ -145,3 +145,11 @@ def _told(row: dict[str, Any]) -> set[str]:
 
 def _step_of(row: dict[str, Any]) -> int:
     return int(row.get("step") or 0)
+
+
+def numbers_equal_names(callback: Callback) -> bool:
+    """Returns whether a callback gives a checkpoint whose name is taken another one, and takes the place of none.
+
+    Delete when ModelCheckpoint has ``enable_version_counter`` as a public attribute, as it has its other arguments.
+    """
+    return bool(getattr(callback, "_enable_version_counter", False))

@@ -11,6 +11,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from pytorch_lightning.loggers import Logger
 
+from zamba_lcli._lightning import numbers_equal_names
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.weights import load_checkpoint
 from zamba_lcli.run_folder import CHECKPOINTS, checkpoint_folders, folder_of, is_dry_run, model_checkpoints, run_folder
@@ -66,6 +67,8 @@ def refuse_to_write_over(trainer: Trainer, ckpt_path: str | None, config: str) -
         return  # Lightning knows where that is
     if known is not None and known & {_real(folder) for folder in folders}:
         return
+    if run_folder(trainer) is None and all(map(numbers_equal_names, trainer.checkpoint_callbacks)):
+        return  # without a logger, checkpoints of one name are numbered, in a folder that has no other files of a run
     there = [path for path in _checkpoints(trainer, folders) if ckpt_path is None or _real(path) != _real(ckpt_path)]
     if there:
         newest = max(there, key=lambda path: path.stat().st_mtime_ns)

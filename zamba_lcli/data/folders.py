@@ -104,13 +104,11 @@ def list_clips(folder: Path) -> Listing:
         pending += [(f"{name}{below}/", os.path.join(real, below)) for below in folders]
         links += [(f"{name}{below}/", os.path.realpath(folder / name / below)) for below in linked]
         links.sort(reverse=True)
-    targets: set[str] = set()
-    for name in sorted(linked_files):
+    for name in linked_files:  # each under the name that it has here, unless the clip itself is listed
         target = os.path.realpath(folder / name)
-        if target in targets or (os.path.dirname(target) in listed and _is_clip(os.path.basename(target))):
+        if os.path.dirname(target) in listed and _is_clip(os.path.basename(target)):
             listing.repeated_links += 1
         else:
-            targets.add(target)
             listing.names.append(name)
     _check_names(folder, listing.names)
     listing.names.sort(key=lambda name: name.replace("/", "\0"))
