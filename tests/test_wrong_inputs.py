@@ -87,6 +87,16 @@ def callbacks(text):
 
 V2 = "torchvision.transforms.v2"
 FLIP, MIXUP = f"{V2}.RandomHorizontalFlip", f"{V2}.MixUp"
+
+
+def in_turn(milestones, schedulers):
+    """A SequentialLR in YAML, all on one line."""
+    parts = ", ".join(f"{{class_path: {name}}}" for name in schedulers)
+    return (
+        f"lr_scheduler: {{class_path: SequentialLR, init_args: {{milestones: {milestones}, schedulers: [{parts}]}}}}\n"
+    )
+
+
 FIT = ["fit", "--config", "TINY", "--data.labels", "LABELS"]
 OWN = ["fit", "--config", "TINY", "--data.labels", "clips/labels.csv"]
 MORE = [*FIT, "--config", "wrong.yaml"]
@@ -524,6 +534,26 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         None,
         [*FIT, "--trainer.val_check_interval", "0"],
         ["trainer.val_check_interval: 0"],
+    ),
+    "schedulers in no order": (
+        write("wrong.yaml", in_turn([3, 1], ["ConstantLR", "LinearLR", "ConstantLR"])),
+        MORE,
+        ["lr_scheduler: milestones: [3, 1]", "from the beginning of the run"],
+    ),
+    "schedulers before the run": (
+        write("wrong.yaml", in_turn([-2], ["ConstantLR", "LinearLR"])),
+        MORE,
+        ["lr_scheduler: milestones: [-2]", "up from 0"],
+    ),
+    "a milestone too many, nested": (
+        write(
+            "wrong.yaml",
+            "lr_scheduler: {class_path: ChainedScheduler, init_args: {schedulers: ["
+            + in_turn([1, 2], ["ConstantLR", "LinearLR"]).removeprefix("lr_scheduler: ").strip()
+            + "]}}\n",
+        ),
+        MORE,
+        ["lr_scheduler: milestones: [1, 2]", "2 schedulers", "one fewer"],
     ),
     "steps of no length": (None, [*FIT, "--lr_scheduler=StepLR", "--lr_scheduler.step_size=0"], ["step_size: 0"]),
     "steps of no length, nested": (

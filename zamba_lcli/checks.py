@@ -110,7 +110,9 @@ def check_scheduler(stated: Any) -> None:
         kind = pydoc.locate(class_path)
         if not (inspect.isclass(kind) and issubclass(kind, SequentialLR)):
             continue
-        for later in (init_args.get("schedulers") or [])[1:]:
+        schedulers, milestones = init_args.get("schedulers") or [], init_args.get("milestones") or []
+        _check_milestones(milestones, len(schedulers))
+        for later in schedulers[1:]:
             path = later if isinstance(later, str) else later["class_path"]
             made_of_others = pydoc.locate(path)
             if inspect.isclass(made_of_others) and issubclass(made_of_others, SequentialLR | ChainedScheduler):
@@ -126,6 +128,20 @@ def check_scheduler(stated: Any) -> None:
         numbers = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int | float)]
         if name in FACTORS_AND_RATES and any(number < 0 for number in numbers):
             raise InputError(f"lr_scheduler: {name}: {value} would make the learning rate negative. Give 0 or more.")
+
+
+def _check_milestones(milestones: list[int], schedulers: int) -> None:
+    """Refuses milestones that do not go up: torch bisects them as if they did, and schedulers come at any time or never."""
+    if len(milestones) != schedulers - 1:
+        raise InputError(
+            f"lr_scheduler: milestones: {milestones} has {len(milestones)} for {schedulers} schedulers. Give one fewer than "
+            "schedulers: when each but the first takes over."
+        )
+    if milestones != sorted(milestones) or any(milestone < 0 for milestone in milestones):
+        raise InputError(
+            f"lr_scheduler: milestones: {milestones} do not go up from 0. They count from the beginning of the run, not from "
+            "the milestone before."
+        )
 
 
 def check_something_trains(max_epochs: int | None, max_steps: int, limit_train_batches: int | float | None) -> None:

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import BackboneFinetuning, LearningRateFinder
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPlateau, SequentialLR
 from torch.utils.hooks import RemovableHandle
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
@@ -69,7 +69,7 @@ from zamba_lcli.losses import (
 )
 from zamba_lcli.metrics import MacroF1
 from zamba_lcli.optimizer_states import fit_state
-from zamba_lcli.run_length import check_cycles, check_not_done, has_cycle, run_length
+from zamba_lcli.run_length import check_cycles, check_not_done, has_cycle, never_begins, run_length
 from zamba_lcli.schedulers import PER_BATCH
 from zamba_lcli.types import Batch, Interval, Prediction, Task, callbacks_of, run_seed, seed_for
 
@@ -420,6 +420,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             interval = cast(Interval, config.interval)
             if stated_scheduler(self._lr_scheduler, config.scheduler, interval) != self.stated["lr_scheduler"]:
                 self.restart_schedule(optimizer, self.stated["found_lr"])
+            if isinstance(config.scheduler, SequentialLR | ChainedScheduler):
+                self._tell_what_never_begins(config.scheduler, interval)
             if has_cycle(config.scheduler):
                 check_cycles(config.scheduler, run_length(self.trainer, interval, self.resumed))
         if self.resumed is not None:
@@ -427,6 +429,16 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             resumption = Resumption(self.resumed, self.stated, keeps_found_lr)
             self.schedule_is_restated = resumption.apply(
                 optimizer, next(iter(configs), None), lambda lr: self.restart_schedule(optimizer, lr)
+            )
+
+    def _tell_what_never_begins(self, scheduler: LRScheduler, interval: Interval) -> None:
+        length = run_length(self.trainer, interval, self.resumed)
+        late = [] if length is None or self.trainer.fast_dev_run else never_begins(scheduler, length)  # type: ignore[attr-defined]
+        if late:
+            other = "step" if interval == "epoch" else "epoch"
+            rank_zero_warn(
+                f"lr_scheduler: milestones: {late} are not within the run, of {length} {interval}s: the schedulers after them "
+                f"never begin. Do they count {other}s? Then state lr_scheduler_interval: {other}."
             )
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

@@ -208,6 +208,19 @@ def check_cycles(scheduler: LRScheduler, length: int | None) -> None:
             check_cycles(part, last - begin)
 
 
+def never_begins(scheduler: LRScheduler, length: int) -> list[int]:
+    """Returns the milestones of a SequentialLR, at any depth, that a run does not come to.
+
+    Args:
+        scheduler: As built.
+        length: How often it is stepped in the run.
+    """
+    late = [milestone for milestone in getattr(scheduler, "_milestones", ()) if milestone >= length]
+    return late + [
+        milestone for part in getattr(scheduler, "_schedulers", ()) for milestone in never_begins(part, length)
+    ]
+
+
 def check_not_done(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     """Refuses to resume a run that is made shorter than it has become already.
 

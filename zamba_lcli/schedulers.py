@@ -4,6 +4,7 @@ All others are used as they are, e.g. ``class_path: torch.optim.lr_scheduler.Mul
 stand for the classes here.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
 
 from torch import Tensor
@@ -26,7 +27,8 @@ class Sequential(SequentialLR):
     Args:
         optimizer: The optimizer; not stated in the YAML.
         schedulers: The schedulers, each by ``class_path`` and ``init_args``.
-        milestones: Epochs (or batches, if stepped per batch) at which the next one takes over: one fewer than schedulers.
+        milestones: Epochs (or batches, if stepped per batch) at which the next one takes over, going up: one fewer than
+            schedulers.
         length: Length in epochs (or batches) of all together, for a scheduler that leaves out its own; null for that of the
             run.
     """
@@ -39,8 +41,9 @@ class Sequential(SequentialLR):
         length: int | None = None,
     ) -> None:
         """Builds the schedulers on the optimizer."""
-        built = [build(optimizer) for build in schedulers]
-        super().__init__(optimizer, built, milestones)
+        over = bisect_right(milestones, 0)  # before the first step; up to torch 2.12 the first one would set its rate
+        built = [build(optimizer) for build in schedulers[over:]]
+        super().__init__(optimizer, built, milestones[over:])
         set_length(self, length)
 
 

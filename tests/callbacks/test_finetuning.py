@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 
 import pytest
 import schedules
@@ -231,6 +232,33 @@ def test_a_schedule_of_two_leaves_the_rest_of_the_run_to_the_second(zamba, folde
     head = [rate for _, rate in scalars(folder / "runs/tiny/version_0")["lr-SGD/head"]][::BATCHES]
     cosine = [LR * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
     assert head == pytest.approx([0.5 * LR, 0.5 * LR, *cosine], rel=1e-6)
+
+
+def test_a_warm_up_of_no_length_is_none(zamba, folder):
+    parts = [cls("LinearLR", start_factor=0.1), cls("ExponentialLR", gamma=0.5), cls("CosineAnnealingLR")]
+    stated = cls("SequentialLR", schedulers=parts, milestones=[0, 2])
+    (folder / "more.yaml").write_text(yaml.safe_dump({"lr_scheduler": stated}))
+    zamba("fit", "--config", "more.yaml", "--trainer.max_epochs=4")
+    head = [rate for _, rate in scalars(folder / "runs/tiny/version_0")["lr-SGD/head"]][::BATCHES]
+    assert head == pytest.approx([LR, 0.5 * LR, LR, 0.5 * LR], rel=1e-6)
+
+    stated["init_args"]["milestones"] = [3, 4]  # a resume with one more
+    (folder / "more.yaml").write_text(yaml.safe_dump({"lr_scheduler": stated}))
+    last = folder / "runs/tiny/version_0/checkpoints/last.ckpt"
+    zamba("fit", "--config", "more.yaml", "--trainer.max_epochs=6", "--ckpt_path", last, "--trainer.logger.name=more")
+    head = [rate for _, rate in scalars(folder / "runs/more/version_0")["lr-SGD/head"]][::BATCHES]
+    assert head == pytest.approx([LR, 0.5 * LR], rel=1e-6)
+
+
+def test_schedulers_that_never_begin_are_told(zamba, folder):
+    inner = cls("SequentialLR", schedulers=[cls("LinearLR"), cls("StepLR", step_size=1)], milestones=[2])
+    (folder / "more.yaml").write_text(yaml.safe_dump({"lr_scheduler": cls("ChainedScheduler", schedulers=[inner])}))
+    told = r"milestones: \[2\] are not within the run, of 2 epochs.*lr_scheduler_interval: step"
+    with pytest.warns(UserWarning, match=told):
+        zamba("fit", "--config", "more.yaml")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*milestones")
+        zamba("fit", "--config", "more.yaml", "--lr_scheduler_interval=step")
 
 
 def test_schedulers_of_schedulers_can_be_nested(zamba, folder):
