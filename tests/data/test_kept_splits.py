@@ -1,8 +1,11 @@
 """Test and validate keep the splits of the fit, and score no clip that the model was trained or chosen on."""
 
 import csv
+import json
+import os
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -194,6 +197,75 @@ def test_a_checkpoint_that_does_not_tell_is_told_of(zamba, many, fitted_on_many,
     assert any("does not say which clips it was trained on" in str(warning.message) for warning in recwarn)
 
 
+def test_copies_in_several_splits_are_told_of_and_no_resume_is_refused(zamba, many, folder, recwarn, refused, capsys):
+    shutil.copytree(many, "clips")
+    rows = [{**row, "site": "", "split": "train"} for row in read_csv(many / "all.csv")]
+    for i, split in ((0, "val"), (11, "holdout"), (22, "val"), (33, "holdout")):
+        rows[i]["split"] = split
+    train = [row["filepath"] for row in rows if row["split"] == "train"]
+    for name, split in (("a.mp4", "val"), ("b.mp4", "holdout")):
+        shutil.copy(f"clips/{train[0]}", f"clips/{name}")
+        rows.append({**rows[1], "filepath": name, "label": train[0].split("_")[0], "split": split})
+    write(folder / "clips/copies.csv", rows)
+    main(["check", "--data.labels", "clips/copies.csv"])
+    told = capsys.readouterr().out
+    assert f"it is a copy of {train[0]}, but in holdout, not train" in told
+    zamba("fit", *SHORT, labels="clips/copies.csv")
+    assert any(f"b.mp4 (holdout): {train[0]} (train)" in str(warning.message) for warning in recwarn)
+    last = ["--ckpt_path", f"{RUN}/checkpoints/last.ckpt"]
+    zamba("fit", *SHORT[1:], *last, "--trainer.max_epochs=2", labels="clips/copies.csv")  # goes on as it began
+    refused(lambda: zamba("test", *last, labels="clips/copies.csv"), "b.mp4 (holdout): in train", "leave_out")
+    zamba("test", *last, "--data.trained_clips=leave_out", "--trainer.logger.name=left", labels="clips/copies.csv")
+    assert "b.mp4" not in {row["filepath"] for row in read_csv(next(Path("runs/left").rglob("predictions.csv")))}
+    for doubts in (
+        json.loads(next(Path("runs/left").rglob("metrics.json")).read_text())["doubts"],
+        [next(Path("runs/left").rglob("report.html")).read_text()],
+    ):
+        assert any("Left out: 1 clip: b.mp4 (holdout): in train" in doubt for doubt in doubts)
+    zamba("test", *last, "--data.trained_clips=keep", "--trainer.logger.name=kept", labels="clips/copies.csv")
+    (doubt,) = [
+        d for d in json.loads(next(Path("runs/kept").rglob("metrics.json")).read_text())["doubts"] if "b.mp4" in d
+    ]
+    assert doubt.startswith("Scored though the model knows them")
+
+
+def test_the_report_tells_that_clips_of_one_event_may_be_apart(zamba, many, fitted_on_many, folder):
+    rows = [{**row, "site": "", "split": "holdout"} for row in read_csv(many / "all.csv") if int(row["site"][-1]) >= 7]
+    for row in rows[::2]:
+        row["split"] = "val"
+    write(folder / "new.csv", rows)
+    zamba("test", "--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", "--data.data_dir", many, labels="new.csv")
+    for name in ("metrics.json", "report.html"):
+        assert "in other splits than clips that look like theirs" in next(folder.rglob(name)).read_text()
+
+
+def test_cameras_number_their_clips_alike(zamba, many, fitted_on_many, folder):
+    shutil.copytree(many, "clips")
+    rows = [{**row, "site": f"new {row['site']}"} for row in read_csv(many / "labels.csv")]
+    for row in rows:  # other clips by the same names
+        with open(f"clips/{row['filepath']}", "ab") as file:
+            file.write(b"\0\0\0\x08free" + row["filepath"].encode())
+    write(folder / "clips/new.csv", rows)
+    proportions = "--data.split_proportions={holdout: 1}"
+    zamba("test", "--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", proportions, labels="clips/new.csv")
+    assert looked_at(folder) == {row["filepath"] for row in rows}
+
+
+def test_what_tells_files_apart(folder):
+    content = bytes(100_000) + b"beginning" + bytes(200_000)
+    for name, changed in (("a", 0), ("b", len(content) // 2), ("c", len(content) - 1)):
+        other = bytearray(content)
+        other[changed] = 1
+        Path(name).write_bytes(other)
+    Path("as_a").write_bytes(Path("a").read_bytes())
+    Path("empty").touch()
+    os.mkfifo("pipe")  # who opens it to read never comes back
+    assert len({file_identity(Path(name)) for name in "abc"}) == 3
+    assert file_identity(Path("as_a")) == file_identity(Path("a"))
+    for name in ("empty", "pipe", ".", "missing", "a\0b"):
+        assert file_identity(Path(name)) == bytes(16)
+
+
 def test_no_table_that_grows_moves_train_clips_into_the_holdout(folder):
     """Sixty tables, to each of which one site is added."""
     import numpy as np
@@ -213,9 +285,8 @@ def test_no_table_that_grows_moves_train_clips_into_the_holdout(folder):
         draw_splits(old, shares_of({"train": 3, "val": 1, "holdout": 1}), 0, folder)
         before = {row.filepath: row.split for row in old}
         record = SplitRecord()
-        record.add(before, [bytes(16)] * len(old), before.values())
         for row in old:
-            record.add_site(row.site, row.split)
+            record.add(row, bytes(16))
         draw_splits(rows, shares_of({"train": 3, "val": 1, "holdout": 1}), 0, folder)  # as without a record
         moved += any(row.split == "holdout" and before[row.filepath] == "train" for row in old)
         left = record.place({folder / row.filepath: row for row in rows})

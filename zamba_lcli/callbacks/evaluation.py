@@ -21,6 +21,7 @@ from zamba_lcli import evaluation as ev
 from zamba_lcli.callbacks.formats import BLANK, is_called, printable
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.previews import read_previews
+from zamba_lcli.data.tables import counted
 from zamba_lcli.data.video import TIME_LIMIT
 from zamba_lcli.errors import InputError
 from zamba_lcli.intervals import site_intervals
@@ -41,6 +42,7 @@ FILES = (
     "report.html",
 )
 ENOUGH_CLIPS = 50  # to fit a temperature on
+MAX_NAMED = 20  # clips, in a note
 ENOUGH_SITES = 8  # for intervals that hold what they promise
 
 
@@ -58,6 +60,7 @@ class Answers:
     logits: NDArray[np.float64]  # (clips, classes), not yet divided
     failed: dict[str, str] = field(default_factory=dict)  # filepath of what could not be read: reason
     time_limit: float = TIME_LIMIT  # seconds that reading a clip again may take
+    doubts: list[str] = field(default_factory=list)  # why the clips may be no measure of the model
 
     @property
     def groups(self) -> list[str]:
@@ -176,6 +179,7 @@ class Evaluation(Callback):
             "classes": holdout.class_names,
             "clips": len(holdout.targets),
             "failed": len(holdout.failed),
+            "doubts": holdout.doubts,
             "sites": None if holdout.sites is None else len({site for site in holdout.sites if site}),
             "accuracy": ev.top_k_accuracy(holdout.targets, holdout.probabilities, 1),
             "macro_f1": ev.macro_f1(holdout.targets, named),
@@ -188,7 +192,7 @@ class Evaluation(Callback):
             "temperature": holdout.temperature,
         }
         notes = [f"Checkpoint: {checkpoint}"] if checkpoint else []
-        notes += _doubts_of_intervals(holdout)
+        notes += holdout.doubts + _doubts_of_intervals(holdout)
         if val is not None and len(val.targets):
             fitted = ev.fit_temperature(val.targets, val.logits, val.task)
             doubt = _doubt(fitted, len(val.targets))
@@ -379,7 +383,19 @@ def _answers(
         logits=np.array([seen[i] for i in order], np.float64).reshape(shape),
         failed={dataset.filepaths[i]: failed[i] for i in sorted(failed)},
         time_limit=data.time_limit,
+        doubts=_doubts_of_clips(data) if split == "holdout" else [],
     )
+
+
+def _doubts_of_clips(data: ZambaVideoDataModule) -> list[str]:
+    """Returns what of the holdout the model has learned from, and what it may have."""
+    doubts = [f"{data.table.leaks}: the scores may promise too much."] if data.table.leaks else []
+    if known := data.known_in_holdout:
+        kept = data.trained_clips == "keep"
+        what = "Scored though the model knows them, which promises too much" if kept else "Left out"
+        more = f"; and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""
+        doubts.append(f"{what}: {counted(len(known), 'clip')}: {'; '.join(known[:MAX_NAMED])}{more}.")
+    return [printable(doubt) for doubt in doubts]
 
 
 def _without_results(folder: Path) -> Path:

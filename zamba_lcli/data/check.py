@@ -15,11 +15,13 @@ from zamba_lcli.data.clip_files import wrong_with_file
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.data.labels import (
     LabelledClip,
+    LabelTable,
     check_classes_in_train,
     check_sites_apart,
     require_split,
 )
 from zamba_lcli.data.packets import ClipIndex
+from zamba_lcli.data.split_record import copies_apart, file_identities
 from zamba_lcli.data.tables import counted
 from zamba_lcli.data.video import UnreadableClipError, try_clip
 from zamba_lcli.errors import InputError, Problem, Severity
@@ -55,7 +57,7 @@ def find_problems(data: ZambaVideoDataModule) -> list[Problem]:
         results = pool.map(_problems_with, table.clips)
         for found in tqdm(results, total=len(table.clips), desc="clips", unit="clip"):
             problems += found
-    return sorted([*problems, *table.warnings], key=lambda problem: problem.severity == "warning")
+    return sorted([*problems, *_copies(table), *table.warnings], key=lambda problem: problem.severity == "warning")
 
 
 def write_report(problems: list[Problem], path: Path) -> None:
@@ -94,6 +96,22 @@ def _problems_with(clip: LabelledClip) -> list[Problem]:
         remedy = "Copy it again from the card, or take its rows out of the table."
         return [Problem(row, clip.filepath, error.reason, remedy)]
     return [Problem(row, clip.filepath, what, remedy, "warning") for what, remedy in _odd_times(index)]
+
+
+def _copies(table: LabelTable) -> list[Problem]:
+    """Returns a warning for each clip that is a copy of one in an earlier split."""
+    remedy = "Take one of them out of the table, or give copies the same split: scores promise too much."
+    clips = table.clips
+    return [
+        Problem(
+            "" if clip.place is None else str(clip.place.row),
+            clip.filepath,
+            f"it is a copy of {of.filepath}, but in {clip.split}, not {of.split}",
+            remedy,
+            "warning",
+        )
+        for clip, of in copies_apart(clips, file_identities([clip.path for clip in clips]))
+    ]
 
 
 def _odd_times(index: ClipIndex) -> list[tuple[str, str]]:

@@ -38,7 +38,7 @@ from zamba_lcli.data.labels import (
 )
 from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling, TemporalJitter
 from zamba_lcli.data.shared_memory import SHARED_MEMORY, free_bytes, workers_with_room
-from zamba_lcli.data.split_record import SplitRecord, file_identities
+from zamba_lcli.data.split_record import SplitRecord, copies_apart, file_identities
 from zamba_lcli.data.splits import SPLITS
 from zamba_lcli.data.tables import counted, listing
 from zamba_lcli.data.video import TIME_LIMIT, UnreadableClipError, probe
@@ -216,6 +216,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self.task = task
         self._record: SplitRecord | None = None  # of the checkpoint's run
         self._of_this_run: dict[str, Any] | None = None
+        self.known_in_holdout: list[str] = []  # clips that the checkpoint's model has learned from: left out, or kept
         self._class_names = class_names
         self._datasets: dict[str, ClipDataset] = {}
         self.sites: list[str] | None = None  # of the clips of ``videos``, if a table tells them
@@ -285,6 +286,7 @@ class ZambaVideoDataModule(LightningDataModule):
         """Refuses, or leaves out, clips of val and holdout from which the checkpoint's model has learned."""
         if self._record is None:
             return
+        fits = "train" in self._splits()
         learned: dict[Path, str] = {}  # the clips that are to be scored but are known
         for split in ("val", "holdout"):
             clips = self.table.split(split)
@@ -292,6 +294,8 @@ class ZambaVideoDataModule(LightningDataModule):
             sites = self._record.sites
             for clip, before in zip(clips, known, strict=True):
                 at_site = sites.get(clip.site or "", split)
+                if fits and self._record.is_as_it_was(clip):
+                    continue  # the run goes on as it began, which told of copies
                 if before is not None:
                     learned[clip.path] = f"{clip.filepath} ({split}): in {before} of the checkpoint's run"
                 elif not self.allow_sites_across_splits and SPLITS.index(at_site) < SPLITS.index(split):
@@ -301,12 +305,15 @@ class ZambaVideoDataModule(LightningDataModule):
         told = (
             f"{counted(len(learned), 'clip')} of {self.table.source.absolute()} that the model of the checkpoint knows"
         )
+        listed = listing(list(learned.values()))
         if self.trained_clips == "refuse":
             raise InputError(
-                f"data.labels: val or holdout have {told}; scores would promise too much:\n{listing(list(learned.values()))}\n"
-                "Give them the split of that run (without a column split they keep it), or set data.trained_clips to leave_out."
+                f"data.labels: val or holdout have {told}; scores would promise too much:\n{listed}\n"
+                "Give them the split of that run (without a column split they keep it, but for copies of a clip that it had "
+                "in several), or set data.trained_clips to leave_out."
             )
-        rank_zero_info(f"{told}: data.trained_clips: {self.trained_clips}.")
+        rank_zero_info(f"{told}: data.trained_clips: {self.trained_clips}.\n{listed}")
+        self.known_in_holdout = [learned[clip.path] for clip in self.table.split("holdout") if clip.path in learned]
         if self.trained_clips == "keep":
             return
         left = tuple(clip for clip in self.table.clips if clip.path not in learned)
@@ -317,10 +324,14 @@ class ZambaVideoDataModule(LightningDataModule):
         record = SplitRecord() if self._record is None else self._record
         clips = self.table.clips
         identities = file_identities([clip.path for clip in clips])
-        record.add([clip.filepath for clip in clips], identities, [clip.split for clip in clips])
-        for clip in clips:
-            if clip.site is not None:
-                record.add_site(clip.site, clip.split)
+        if copies := copies_apart(clips, identities):
+            listed = listing([f"{clip.filepath} ({clip.split}): {of.filepath} ({of.split})" for clip, of in copies])
+            rank_zero_warn(
+                f"{counted(len(copies), 'clip')} of {self.table.source.absolute()} are copies of clips in other splits, so "
+                f"that scores promise too much:\n{listed}\nTake them out of the table, or give copies the same split."
+            )
+        for clip, identity in zip(clips, identities, strict=True):
+            record.add(clip, identity)
         self._of_this_run = record.state()
 
     def _targets(self, clips: Sequence[LabelledClip]) -> np.ndarray:

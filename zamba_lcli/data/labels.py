@@ -63,6 +63,7 @@ class LabelTable:
     class_names: tuple[str, ...]  # sorted
     warnings: tuple[Problem, ...] = ()  # what is odd in the table but stops no run
     has_splits: bool = False  # whether the table says them itself
+    leaks: str = ""  # that of the warnings which tells why scores may promise too much
 
     def split(self, name: str) -> list[LabelledClip]:
         """Returns the clips of one split in the order of the table."""
@@ -139,12 +140,12 @@ def read_labels(
         draw_splits(new, shares, seed, source, complete=False)
         told = f"splits: {counted(len(firsts) - len(new), 'clip')} as in the run of the checkpoint"
         rank_zero_info(told + (f", {len(new)} new, of other sites, drawn" if new else ""))
-    warn_of_leaks(firsts, problems)
+    leaks = warn_of_leaks(firsts, problems)
     clips = tuple(
         LabelledClip(row.filepath, where, tuple(row.labels), row.split, row.site or None, row.place, row.is_predicted)
         for where, row in zip(drafts, firsts, strict=True)
     )
-    return LabelTable(source, clips, tuple(sorted(labels)), tuple(problems.warnings), has_splits)
+    return LabelTable(source, clips, tuple(sorted(labels)), tuple(problems.warnings), has_splits, leaks)
 
 
 def _read_table(source: Path, label_column: str, problems: Problems, *, machine_labels: bool) -> list[LabelRow]:

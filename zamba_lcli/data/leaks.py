@@ -28,7 +28,7 @@ def time_column(names: Iterable[str]) -> str | None:
     return next((plain[name] for name in TIME_COLUMNS if name in plain), None)
 
 
-def warn_of_leaks(clips: Sequence[LabelRow], problems: Problems) -> None:
+def warn_of_leaks(clips: Sequence[LabelRow], problems: Problems) -> str:
     """Warns of clips without a site that are in another split than clips that look like those of their camera or event.
 
     They are of one folder, or were made within a minute, as a column of times or their names tell, or their names have
@@ -37,10 +37,13 @@ def warn_of_leaks(clips: Sequence[LabelRow], problems: Problems) -> None:
     Args:
         clips: All clips of a table, with their splits.
         problems: Gets a warning.
+
+    Returns:
+        What is told; empty if nothing is.
     """
     alone = [clip for clip in clips if not clip.site]
     if not alone or len({clip.split for clip in clips}) < 2:
-        return
+        return ""
     numbers: Counter[str] = Counter()
     found: dict[int, LabelRow] = {}
     example = None
@@ -60,12 +63,13 @@ def warn_of_leaks(clips: Sequence[LabelRow], problems: Problems) -> None:
         names = " and ".join(f"{clip.filepath} ({clip.split})" for clip in example)
         what += f", and {len(found)} of them are in other splits than clips that look like theirs ({kinds}), such as {names}"
     elif len(alone) == len(clips):
-        return
+        return ""
     remedy = (
         "Fill in the column site for all clips, or a column split that keeps those of a camera together: else val and "
         "holdout may promise too much."
     )
     problems.warn((example or alone)[0].place, what, remedy)
+    return what
 
 
 def _folders(clips: Iterable[LabelRow]) -> Iterator[list[LabelRow]]:
