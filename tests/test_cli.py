@@ -216,7 +216,7 @@ def test_print_config_gives_the_same_run_twice(zamba, clips, folder, capsys):
 
 def test_multilabel_run(zamba, clips, folder, predict):
     rows = read_csv(clips / "labels.csv")
-    rows[0]["label"] = f"{rows[0]['label']};walker"
+    rows[-1]["label"] = "walker;hopper"
     with open("labels.csv", "w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()

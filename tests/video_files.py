@@ -7,6 +7,9 @@ import numpy as np
 
 BITS = 8
 
+# of libx265: with a pool of threads the encoder was seen to crash, once in many runs
+ONE_THREAD = "log-level=none:pools=none:frame-threads=1"
+
 
 def numbered(frames, height=48, width=64):
     """Pictures of which each shows its number as a bar code of black and white columns: uint8 (frames, H, W, 3)."""

@@ -74,6 +74,8 @@ def plain(value: Any) -> Any:
         return {plain(key): plain(item) for key, item in value.items()}
     if hasattr(value, "__qualname__"):
         return class_name(value)
+    if not hasattr(value, "__dict__"):  # such as a timedelta
+        return str(value)
     arguments = {k: v for k, v in vars(value).items() if v is None or isinstance(v, bool | int | float | str)}
     return {"class_path": class_name(type(value)), "init_args": arguments}
 

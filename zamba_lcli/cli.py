@@ -534,8 +534,14 @@ class ZambaCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Makes sure that the run can be repeated with the configuration that its run folder will have."""
-        if self.subcommand == "fit":
+        if self.subcommand != "fit":
+            return
+        try:
             check_repeatable(self._parser(self.subcommand), self.config[self.subcommand])
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(plain_message(str(error))) from error  # a class that does not take what is stated
 
     def instantiate_classes(self) -> None:
         """Builds data, model and trainer; where a checkpoint brings the weights, no others are loaded or downloaded."""

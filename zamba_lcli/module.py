@@ -596,7 +596,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         So a run that is interrupted anywhere and resumed, with one process or many, goes on as if it had not been: the seed in
         the checkpoint stands for the states of all generators of all processes, which Lightning does not keep.
         """
-        if saves_on_exception(self.trainer):
+        if self._trainer is not None and saves_on_exception(self.trainer):
             self._before_batch = BeforeBatch(self, dict(self._train_metrics()), batch_idx)
         number = seed_for(self.global_rank, self.current_epoch, batch_idx)
         torch.manual_seed(number)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -160,8 +161,10 @@ def test_goes_on_and_tries_again_what_failed(fitted, many, folder, capsys):
 def test_a_torn_line_does_not_count(folder):
     spool = Spool(folder / "spool")
     assert spool.begin({"weights": "a"}, discard=False) == 0
+    rows = BytesIO()
+    append(rows, [PredictedClip(name, Path(name), None, "", error="gone") for name in ("a.mp4", "b.mp4")])
     with spool.open(0, 0) as file:
-        file.write(b'{"filepath": "a.mp4", "error": ""}\n{"filepath": "b.mp4", "err')
+        file.write(rows.getvalue()[:-20])
     assert spool.begin({"weights": "a"}, discard=False) == 1
     found = spool.find(["a.mp4", "b.mp4"])
     assert found.there.tolist() == [True, False]

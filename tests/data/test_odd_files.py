@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from video_files import cut, damage, numbered, numbers_in, write_video
+from video_files import ONE_THREAD, cut, damage, numbered, numbers_in, write_video
 
 from zamba_lcli.data import EvenlySpaced, GivenFrames
 from zamba_lcli.data.video import UnreadableClipError, read_clip, read_timeline
@@ -97,7 +97,7 @@ def test_of_a_damaged_mjpeg_avi_every_good_frame_is_had(folder):
         ("422.mp4", {"pix_fmt": "yuv422p"}),
         ("422.avi", {"codec": "mjpeg", "pix_fmt": "yuvj422p"}),
         ("10bit.mp4", {"pix_fmt": "yuv420p10le"}),
-        ("hevc.mp4", {"codec": "libx265", "x265-params": "log-level=none"}),
+        ("hevc.mp4", {"codec": "libx265", "x265-params": ONE_THREAD}),
     ],
 )
 def test_all_frames_of_any_container_and_pixel_format(folder, name, options):

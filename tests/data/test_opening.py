@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 from conftest import read_csv
-from video_files import numbered, numbers_in, write_video
+from video_files import ONE_THREAD, numbered, numbers_in, write_video
 
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
@@ -107,7 +107,7 @@ def test_odd_names_in_a_fit_with_a_cache_a_check_and_predictions(zamba, predict,
     with open("labels.csv", "w", newline="") as file:
         csv.writer(file).writerows([["filepath", "label", "split"], *rows])
     main(["check", "--data.labels", "labels.csv"])
-    assert "Nothing is to be mended" in capfd.readouterr().out
+    assert "Nothing is to be mended" in capfd.readouterr().out  # the clips have no sites
     zamba("fit", "--data.cache_dir=cache", "--trainer.max_epochs=1", labels="labels.csv")
     assert not Path("runs/tiny/version_0/failed.csv").exists()
     checkpoint = "runs/tiny/version_0/checkpoints/last.ckpt"
@@ -294,7 +294,7 @@ def test_a_picture_that_is_attached_to_sound_is_no_clip(folder):
 RAW = {
     "a.h264": {"codec": "libx264", "bf": 0},
     "b.h264": {"codec": "libx264", "bf": 3},
-    "a.hevc": {"codec": "libx265", "x265-params": "log-level=none"},
+    "a.hevc": {"codec": "libx265", "x265-params": ONE_THREAD},
     "a.mjpeg": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
     "h264_named.mp4": {"codec": "libx264", "bf": 3},
 }

@@ -27,11 +27,18 @@ FILLED_IN = {
 EMAIL = re.compile(r"[^@\s<>()]+@[^@\s<>()]+\.[^@\s<>().]+")
 LOCATION = re.compile(r"(?![./~])(?!.*\.\.).+")  # of a contributor: a URL, or a file of the package
 MEDIATYPES = {
+    ".264": "h264",
+    ".265": "h265",
+    ".3g2": "3gpp2",
     ".3gp": "3gpp",
     ".asf": "x-ms-asf",
     ".avi": "x-msvideo",
     ".divx": "x-msvideo",
     ".flv": "x-flv",
+    ".h264": "h264",
+    ".h265": "h265",
+    ".hevc": "h265",
+    ".ivf": "x-ivf",
     ".m2ts": "mp2t",
     ".m4v": "mp4",
     ".mjpeg": "x-motion-jpeg",
@@ -41,8 +48,10 @@ MEDIATYPES = {
     ".mpeg": "mpeg",
     ".mpg": "mpeg",
     ".mts": "mp2t",
+    ".mxf": "mxf",
     ".ogv": "ogg",
     ".ts": "mp2t",
+    ".vob": "mpeg",
     ".webm": "webm",
     ".wmv": "x-ms-wmv",
 }
