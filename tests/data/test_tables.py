@@ -324,6 +324,25 @@ def test_a_column_of_times_tells_events(folder):
     assert warnings_of(folder, *days, header="filepath,label,split,DateTime") == []
 
 
+@pytest.mark.parametrize(
+    ("one", "near", "far"),
+    [
+        ("5/16/2024 11:59:40 PM", "5/16/2024 11:59:59 pm", "5/16/2024 11:59:40 AM"),
+        ("2024-05-16 12:00 AM", "2024-05-16 12:01 AM", "2024-05-16 12:00 PM"),
+        ("2024/05/16 14:30:05", "2024/05/16 14:30:55", "2024/05/16 14:40:05"),
+        # summer time ends; clocks of two zones
+        ("2024-10-27T02:59:50+02:00", "2024-10-27T02:00:20+01:00", "2024-10-27T02:59:55+01:00"),
+        ("2024-05-16T10:00:00Z", "2024-05-16T20:00:30+10:00", "2024-05-16T10:00:20+10:00"),
+        ("2024-05-16T10:00:00", "2024-05-16T10:00:30", "2024-05-16T10:00:10Z"),
+    ],
+)
+def test_clocks_of_twelve_hours_and_of_several_zones(folder, one, near, far):
+    rows = [f"k7.mp4,x,train,{one}", f"k9.mp4,x,val,{near}", f"k1.mp4,x,train,{far}"]
+    (warning,) = warnings_of(folder, *rows, header="filepath,label,split,timestamp")
+    assert "and 2 of them are in other splits" in warning
+    assert "(2 within a minute), such as k7.mp4 (train) and k9.mp4 (val)" in warning
+
+
 def test_half_filled_sites(folder):
     rows = ["k.mp4,x,train,S1", "q.mp4,x,val,NA", "z.mp4,x,val,S2"]
     assert warnings_of(folder, *rows) == ["1 of 3 clips have no site"]

@@ -10,10 +10,9 @@ from itertools import pairwise
 from zamba_lcli.data.tables import LabelRow, Problems, counted
 
 TIME_COLUMNS = ("timestamp", "datetime", "datetimeoriginal", "eventstart", "starttime", "recorded", "time")
-TIME_FORMATS = (  # besides those of ISO 8601: of EXIF, and of spreadsheets
-    *("%Y:%m:%d %H:%M:%S", "%d-%b-%Y %H:%M:%S", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M"),
-    *("%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M"),
-)
+DAYS = ("%Y:%m:%d", "%Y-%m-%d", "%Y/%m/%d", "%d-%b-%Y", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y")
+CLOCKS = ("%H:%M:%S", "%H:%M", "%I:%M:%S %p", "%I:%M %p")
+TIME_FORMATS = tuple(f"{day} {clock}" for day in DAYS for clock in CLOCKS)  # besides ISO 8601: Exif's, spreadsheets'
 TIME_IN_NAME = re.compile(
     r"(?<!\d)((?:19|20)\d\d)[-_.]?([01]\d)[-_.]?([0-3]\d)[-_.T ]*([0-2]\d)[-_.:hH]?([0-5]\d)(?:[-_.:mM]?([0-5]\d))?(?!\d)"
 )
@@ -83,7 +82,7 @@ def _folders(clips: Iterable[LabelRow]) -> Iterator[list[LabelRow]]:
 
 def _times(clips: Iterable[LabelRow]) -> Iterator[list[LabelRow]]:
     """Yields pairs of clips that were made within a minute by one camera, as far as names tell."""
-    timed: dict[tuple[str, str], list[tuple[datetime, int, LabelRow]]] = {}
+    timed: dict[tuple[str, str, bool], list[tuple[datetime, int, LabelRow]]] = {}
     for number, clip in enumerate(clips):
         folder, stem = _split(clip)
         match = TIME_IN_NAME.search(stem)
@@ -91,7 +90,8 @@ def _times(clips: Iterable[LabelRow]) -> Iterator[list[LabelRow]]:
         if time is not None:
             numbered = NUMBER_AT_END.match(stem)
             prefix = stem[: match.start()] if match else numbered[1] if numbered else stem
-            timed.setdefault((folder, prefix), []).append((time.replace(tzinfo=None), number, clip))
+            has_zone = time.tzinfo is not None  # an hour comes twice where a camera's clock goes by summer time
+            timed.setdefault((folder, prefix, has_zone), []).append((time, number, clip))
     for group in timed.values():
         group.sort()
         for (before, _, one), (after, _, other) in pairwise(group):
