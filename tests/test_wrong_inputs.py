@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
+from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
 
 from zamba_lcli.cli import main
 
@@ -97,6 +98,8 @@ def in_turn(milestones, schedulers):
     )
 
 
+MISSING = [name for name, kind in {"cuda": CUDAAccelerator, "mps": MPSAccelerator}.items() if not kind.is_available()]
+MISSING[:0] = ["gpu"] * (len(MISSING) == 2)  # either of them
 FIT = ["fit", "--config", "TINY", "--data.labels", "LABELS"]
 OWN = ["fit", "--config", "TINY", "--data.labels", "clips/labels.csv"]
 MORE = [*FIT, "--config", "wrong.yaml"]
@@ -578,6 +581,16 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         ),
         MORE,
         ["min_lr", "-0.1", "negative"],
+    ),
+    "a machine without it": (
+        None,
+        [*FIT, "--trainer.accelerator", MISSING[-1]],
+        [f"trainer.accelerator: {MISSING[-1]}: there is none here", "auto", "cpu"],
+    ),
+    "a machine without any": (
+        None,
+        [*FIT, "--trainer.accelerator", MISSING[0]],
+        [f"trainer.accelerator: {MISSING[0]}: there is none here", "auto", "cpu"],
     ),
     "no epochs": (None, [*FIT, "--trainer.max_epochs", "0"], ["trainer.max_epochs: 0", "--print_config"]),
     "no steps": (None, [*FIT, "--trainer.max_steps", "0"], ["trainer.max_steps: 0"]),

@@ -83,7 +83,7 @@ from zamba_lcli.earlier_runs import last_checkpoint, refuse_to_write_over
 from zamba_lcli.errors import InputError
 from zamba_lcli.help import ABOUT, USAGE, PlainHelpFormatter, arrange_help
 from zamba_lcli.loggers import ZambaCSVLogger, ZambaTensorBoardLogger
-from zamba_lcli.messages import did_you_mean, of_subcommand, plain_message
+from zamba_lcli.messages import did_you_mean, of_lightning, of_subcommand, plain_message
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
 from zamba_lcli.module import ZambaVideoClassificationLightningModule
 from zamba_lcli.repeatable import check_repeatable, without_objects
@@ -942,7 +942,7 @@ def main(args: ArgsType = None) -> None:
             raise
         # torch adds to an error in a process that reads clips where in its code it came up
         told = str(cause).rpartition("InputError: ")[2] if "DataLoader worker" in str(cause) else str(cause)
-        print_once(f"error: {told.strip()}", file=sys.stderr)
+        print_once(f"error: {of_lightning(told.strip())}", file=sys.stderr)
         raise SystemExit(2) from error
     except (RuntimeError, MemoryError, OSError) as error:
         trouble = _trouble_of_the_machine(error)

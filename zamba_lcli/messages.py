@@ -65,6 +65,7 @@ OF_KEY = re.compile(r'Parser key "(\S+)":$')
 NOT_OF_TYPE = re.compile(r"Expected an? (?:<class '([\w.]+)'>|(?:typing\.)?Literal\[(.+)\])\. Got value: (.*)")
 NO_SUCH_OPTION = re.compile(r"(?:Subcommand '\w+' does not accept o|Group '(\w+)' does not accept o|O)ption '([^']+)'")
 BEFORE_SUBCOMMAND = re.compile(r"is not accepted before subcommand|argument subcommand: invalid choice: '([^']+)'")
+NO_ACCELERATOR = re.compile(r"No supported (gpu) backend found|`(\w+)Accelerator` can not run on your system")
 
 
 def raise_the_nearest(subtypes: Sequence[Any], val: Any, exceptions: list[Exception]) -> NoReturn:
@@ -247,3 +248,12 @@ def of_subcommand(message: str, words: Sequence[str], commands: Sequence[str]) -
     if message.startswith('expected "subcommand"'):
         return f"the subcommand is missing. {listed}"
     return None
+
+
+def of_lightning(message: str) -> str:
+    """Returns a message of Lightning, with key and remedy where it has none."""
+    missing = NO_ACCELERATOR.search(message)
+    if missing is None:
+        return message
+    name = (missing[1] or missing[2]).lower()
+    return f"trainer.accelerator: {name}: there is none here. Give auto for what the machine has, or cpu."
