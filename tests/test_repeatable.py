@@ -124,6 +124,18 @@ def test_a_run_is_repeated_with_its_config(zamba, folder):
     assert "degrees: 10\n" in text
 
 
+def test_times_are_stated_of_a_run_that_goes_on(zamba, folder, capfd):
+    stated = [
+        cls("ModelCheckpoint", train_time_interval="0:10:00", save_last=True),
+        cls("Timer", duration={"hours": 3}),
+    ]
+    write("more.yaml", {"trainer": {"callbacks": stated}})
+    zamba("fit", "--config", "more.yaml")
+    last = next(folder.rglob("last.ckpt"))
+    zamba("fit", "--config", "more.yaml", "--ckpt_path", last, "--trainer.max_epochs=3")
+    assert "as you state" not in capfd.readouterr().out
+
+
 class Scale:
     """A value that no YAML can hold."""
 

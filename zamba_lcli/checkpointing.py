@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from typing import Any, cast
 
@@ -54,8 +55,18 @@ class Stated:
 
 
 def plain(value: Any) -> Any:
-    """Returns a value as plain numbers, texts, lists and dicts, which a checkpoint may hold; of objects their names."""
-    if value is None or isinstance(value, bool | int | float | str):
+    """Returns a value as plain numbers, texts, lists and dicts, which a checkpoint may hold; of objects their names.
+
+    Those without attributes of their own, such as a device, a time or a path, are told by their text.
+    """
+    if isinstance(
+        value, Enum
+    ):  # also one that is a text, such as a Timer's interval, whose class no checkpoint may name
+        return plain(value.value)
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    if value is None:
         return value
     if isinstance(value, Tensor):
         return value.tolist()
@@ -74,9 +85,9 @@ def plain(value: Any) -> Any:
         return {plain(key): plain(item) for key, item in value.items()}
     if hasattr(value, "__qualname__"):
         return class_name(value)
-    if not hasattr(value, "__dict__"):  # such as a timedelta
+    if not hasattr(value, "__dict__"):
         return str(value)
-    arguments = {k: v for k, v in vars(value).items() if v is None or isinstance(v, bool | int | float | str)}
+    arguments = {k: plain(v) for k, v in vars(value).items() if v is None or isinstance(v, bool | int | float | str)}
     return {"class_path": class_name(type(value)), "init_args": arguments}
 
 
