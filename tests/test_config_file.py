@@ -164,6 +164,29 @@ def test_a_scheduler_may_be_stated_anywhere(printed, folder, stated):
         assert found == expected, args
 
 
+def test_a_number_that_begins_with_0_is_no_octal_one(printed, folder):
+    text = (
+        "trainer: {max_epochs: 010, logger: {init_args: {version: 0x10, name: 010}}}\ndata: {class_names: [007, 08]}\n"
+    )
+    (folder / "zeros.yaml").write_text(text)
+    (folder / "steps.yaml").write_text("class_path: StepLR\ninit_args: {step_size: 012}\n")
+    more = ["--config", "zeros.yaml", "--lr_scheduler", "steps.yaml"]
+    found = printed("--config", str(TINY), *more)
+    assert found["trainer"]["max_epochs"] == 10
+    assert printed("--config", str(TINY), "--trainer.max_epochs=010")["trainer"]["max_epochs"] == 10
+    assert found["lr_scheduler"]["init_args"]["step_size"] == 12
+    assert found["data"]["class_names"] == ["007", "08"]
+    logger = found["trainer"]["logger"]["init_args"]
+    assert (logger["version"], logger["name"]) == (16, "010")
+    write("again.yaml", found)
+    assert printed("--config", "again.yaml") == found
+    # a file of which a null is passed over is read in the same way
+    (folder / "null.yaml").write_text("ckpt_path: null\n" + text)
+    assert (
+        printed("--ckpt_path", "x.ckpt", "--config", str(TINY), "--config", "null.yaml")["trainer"]["max_epochs"] == 10
+    )
+
+
 def test_a_run_from_python_takes_what_a_file_takes(clips, folder, capfd):
     config = yaml.safe_load(TINY.read_text())
     config["lr_scheduler"] = cls("CosineAnnealingLR", eta_min=0.01)

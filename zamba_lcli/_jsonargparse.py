@@ -6,11 +6,13 @@ one, or Python. Measured with jsonargparse 4.53.
 
 import collections.abc
 import inspect
+import re
 from enum import Enum
 from typing import Any, get_args, get_origin
 
 import jsonargparse._typehints
 from jsonargparse import Namespace
+from jsonargparse._loaders_dumpers import get_yaml_default_loader
 from jsonargparse._util import NestedArg, object_path_serializer
 from jsonargparse.typing import get_registered_type
 from torch.optim.lr_scheduler import LRScheduler
@@ -18,6 +20,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from zamba_lcli.repeatable import UNWRITABLE
 from zamba_lcli.schedulers import statable_name
 
+INTEGER = re.compile(  # PyYAML's, without octals
+    r"[-+]?0b[01_]+$|[-+]?(?:0|[1-9][0-9_]*)$|[-+]?0x[0-9a-fA-F_]+$|[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+$"
+)
 adapt_to_type = jsonargparse._typehints.adapt_typehints
 
 
@@ -90,8 +95,25 @@ def as_import_path_or_itself(val: Any) -> Any:
         return f"{UNWRITABLE} {val}"
 
 
+def yaml_loader() -> Any:
+    """Returns the class by which jsonargparse reads YAML."""
+    return get_yaml_default_loader()  # type: ignore[no-untyped-call]
+
+
+def read_no_octals() -> None:
+    """Leaves 010 in a YAML as it is written, as YAML 1.2 does: 10 where a number is expected, "010" where a text is.
+
+    By YAML 1.1, which PyYAML reads, it is 8; but on the command line jsonargparse reads 10. Delete when it reads YAML 1.2.
+    """
+    resolvers = yaml_loader().yaml_implicit_resolvers  # not shared with PyYAML's own loaders
+    tag = "tag:yaml.org,2002:int"
+    for first, known in resolvers.items():
+        resolvers[first] = [(name, INTEGER if name == tag else pattern) for name, pattern in known]
+
+
 def mend_parsing() -> None:
     """Puts the functions here in place of jsonargparse's."""
+    read_no_octals()
     jsonargparse._typehints.adapt_typehints = adapt  # type: ignore[assignment]
     jsonargparse._typehints.serialize_as_import_path = as_import_path_or_itself
     jsonargparse._typehints.discard_init_args_on_class_path_change = forget_arguments_of_another_class
