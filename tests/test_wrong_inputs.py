@@ -352,7 +352,7 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         ["data.class_names", "quotes", '"no"'],
     ),
     "a class called null": (write("wrong.yaml", "data: {class_names: [null, a]}\n"), MORE, ["quotes", '"null"']),
-    "a class called by a number": (write("wrong.yaml", "data: {class_names: [007, a]}\n"), MORE, ["quotes"]),
+    "a class called by a number": (write("wrong.yaml", "data: {class_names: [7, a]}\n"), MORE, ["quotes", '"7"']),
     "a name that is a switch": (
         write("wrong.yaml", "trainer: {logger: {class_path: CSVLogger, init_args: {save_dir: x, name: on}}}\n"),
         MORE,
@@ -375,11 +375,28 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
     ),
     "away from the labels": (None, [*FIT, "--optimizer.maximize", "true"], ["optimizer: maximize", "Leave it out"]),
     "differentiable": (None, [*FIT, "--optimizer.differentiable", "true"], ["optimizer: differentiable"]),
+    "the model's task among the data": (None, [*FIT, "--data.task=multilabel"], ["data.task", "model.init_args.task"]),
     # ---- what this machine cannot do
     "processes that are spawned": (
         None,
         [*FIT, "--trainer.devices=2", "--trainer.strategy=ddp_spawn"],
         ["trainer.strategy", "Take ddp"],
+    ),
+    "a strategy of one device": (
+        None,
+        [*FIT, "--trainer.strategy=single_xla"],
+        ["trainer.strategy: single_xla", "tpu"],
+    ),
+    "a strategy of one device, by its old name": (
+        None,
+        [*FIT, "--trainer.strategy=single_tpu"],
+        ["trainer.strategy: single_tpu", "trainer.devices: 1"],
+    ),
+    "a profiler of a package that is not there": (None, [*FIT, "--trainer.profiler=xla"], ["torch_xla"]),
+    "a profiler of a package that is not there, by its class": (
+        write("wrong.yaml", "trainer: {profiler: {class_path: XLAProfiler}}\n"),
+        MORE,
+        ["XLAProfiler", "torch_xla"],
     ),
     "half precision on a CPU": (
         None,

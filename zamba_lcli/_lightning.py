@@ -12,9 +12,19 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.profilers import Profiler
 
 from zamba_lcli.run_folder import free_name
 from zamba_lcli.types import callbacks_of
+
+
+def let_profilers_be_refused() -> None:
+    """Lets a profiler go that was refused before it was set up, such as XLAProfiler where torch_xla is not installed.
+
+    Lightning's looks then for what was never set, and Python prints a traceback behind the message. Sets defaults; delete when
+    ``Profiler.__del__`` does without them.
+    """
+    Profiler._stage = Profiler._output_file = Profiler._write_stream = None
 
 
 def average_in_small_checkpoint(trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:

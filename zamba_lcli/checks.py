@@ -53,6 +53,7 @@ FACTORS_AND_RATES = (
 )
 COUNTED = ("epoch", "step")  # Lightning's own, which ModelCheckpoint may monitor to keep the newest
 MODES = ("min", "max")
+OF_A_DEVICE = ("single_xla", "single_tpu")  # strategies that Lightning registers without the device that they need
 LIGHTNINGS = ("pytorch_lightning.", "lightning_fabric.")
 
 
@@ -170,6 +171,26 @@ def _classes(stated: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         yield stated["class_path"], {**(stated.get("dict_kwargs") or {}), **(stated.get("init_args") or {})}
     for value in stated.values() if isinstance(stated, dict) else stated if isinstance(stated, list) else ():
         yield from _classes(value)
+
+
+def check_strategy(strategy: Any) -> None:
+    """Refuses strategies that cannot be had by their names.
+
+    Args:
+        strategy: As stated, a name or class.
+
+    Raises:
+        InputError: Says what to state instead.
+    """
+    if "spawn" in str(strategy):
+        raise InputError(
+            "trainer.strategy: what a configuration names cannot be sent to processes that are spawned. Take ddp."
+        )
+    if strategy in OF_A_DEVICE:
+        raise InputError(
+            f"trainer.strategy: {strategy}: Lightning cannot make it of its name. Leave it out, and state "
+            "trainer.accelerator: tpu and trainer.devices: 1, for which Lightning takes it."
+        )
 
 
 def check_frozen_stays(callbacks: list[Callback]) -> None:

@@ -49,7 +49,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.optim import Optimizer
 
 from zamba_lcli import __version__, data, models  # noqa: F401  (so that a YAML can name their classes shortly)
-from zamba_lcli._jsonargparse import mend_parsing
+from zamba_lcli._jsonargparse import mend_parsing, yaml_loader
+from zamba_lcli._lightning import let_profilers_be_refused
 from zamba_lcli.callbacks import (
     ClipProgressBar,
     Evaluation,
@@ -75,6 +76,7 @@ from zamba_lcli.checks import (
     check_optimizer,
     check_scheduler,
     check_something_trains,
+    check_strategy,
     is_refusal_in_setup,
     is_refusal_of_lightning,
     monitored,
@@ -96,6 +98,7 @@ from zamba_lcli.validated import Validated
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 set_parsing_settings(add_print_completion_argument=True)
 mend_parsing()
+let_profilers_be_refused()
 NOISE = (  # warnings that no user of this program can act on
     r"Found \d+ module\(s\) in eval mode",  # frozen layers are meant to be
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the sampler goes on where it ended
@@ -156,7 +159,10 @@ class RecipeFile(ActionConfigFile):
         if Path(path).is_file():
             try:
                 text = Path(path).read_text(encoding="utf-8")
-                stated, twice = yaml.safe_load(text), _repeated_key(yaml.compose(text, Loader=yaml.SafeLoader))
+                stated, twice = (
+                    yaml.load(text, yaml_loader()),
+                    _repeated_key(yaml.compose(text, Loader=yaml.SafeLoader)),
+                )
             except (yaml.YAMLError, UnicodeDecodeError) as error:  # jsonargparse's message does not name the file
                 hint = " Indent with spaces; YAML takes no tabs." if "'\\t'" in str(error) else ""
                 parser.error(f"{path} is not valid YAML: {error}{hint}")
@@ -572,10 +578,7 @@ class ZambaCLI(LightningCLI):
             raise InputError(
                 "trainer.val_check_interval: 0 is never. Turn validation off with trainer.limit_val_batches: 0."
             )
-        if "spawn" in str(self._get(self.config, "trainer").strategy):
-            raise InputError(
-                "trainer.strategy: what a configuration names cannot be sent to processes that are spawned. Take ddp."
-            )
+        check_strategy(self._get(self.config, "trainer").strategy)
         plugins = self._get(self.config_init, "trainer").plugins or []
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
         stated = self._get(self.config_init, "trainer")

@@ -64,6 +64,7 @@ OF_CLASS = re.compile(r"Problem with given class_path '(\S+)':$")
 OF_KEY = re.compile(r'Parser key "(\S+)":$')
 NOT_OF_TYPE = re.compile(r"Expected an? (?:<class '([\w.]+)'>|(?:typing\.)?Literal\[(.+)\])\. Got value: (.*)")
 NO_SUCH_OPTION = re.compile(r"(?:Subcommand '\w+' does not accept o|Group '(\w+)' does not accept o|O)ption '([^']+)'")
+OF_LINK = re.compile(r"argument (\S+) --> (\S+): invalid .+ value: (.+)")
 BEFORE_SUBCOMMAND = re.compile(r"is not accepted before subcommand|argument subcommand: invalid choice: '([^']+)'")
 NO_ACCELERATOR = re.compile(r"No supported (gpu) backend found|`(\w+)Accelerator` can not run on your system")
 
@@ -117,7 +118,7 @@ def _of_yaml(val: Any, subtypes: Iterable[Any]) -> str:
     if any(item is None for item in items):
         return ' YAML reads null, ~ and an empty place as nothing: put a name in quotes, such as "null".'
     if any(isinstance(item, int | float | date) for item in items):
-        return ' YAML reads numbers and dates: put a name in quotes, such as "007".'
+        return ' YAML reads numbers and dates: put a name in quotes, such as "7".'
     return ""
 
 
@@ -158,6 +159,8 @@ def plain_message(message: str, options: Iterable[str] = (), command: str | None
     """
     if message.startswith("unrecognized arguments: "):
         return _of_unknown_words(message.partition(": ")[2].split(), list(options), command)
+    if (linked := OF_LINK.match(message)) is not None:
+        return f"{linked[2]}: {linked[3]} stands there, and it is taken from {linked[1]}. State it there."
     if (unknown := NO_SUCH_OPTION.match(message)) is not None:
         return _no_such_key(".".join(filter(None, unknown.groups())), list(options))
     where: list[str] = []
