@@ -101,6 +101,29 @@ def test_a_run_made_shorter_than_it_is_already_is_refused(zamba, refused):
     refused(lambda: zamba("fit", "--trainer.max_steps=3", "--ckpt_path", FIRST), "max_steps: 3", "4 steps")
 
 
+def with_time(used):
+    """The checkpoint of the first run, as if it had trained for so many seconds."""
+    checkpoint = torch.load(FIRST, weights_only=True)
+    checkpoint["callbacks"]["Timer"]["time_elapsed"]["train"] = used
+    torch.save(checkpoint, "used.ckpt")
+    return ["--ckpt_path", "used.ckpt", "--trainer.max_epochs=3"]
+
+
+def test_a_time_that_is_used_up_is_refused(zamba, refused, folder):
+    zamba("fit", "--trainer.max_time=00:01:00:00")
+    used_up = with_time(3600.0)
+    timer = ["--trainer.callbacks+=Timer", "--trainer.callbacks.duration"]
+    refused(lambda: zamba("fit", *used_up, "--trainer.max_time=00:01:00:00"), "max_time", "1:00:00 are used up")
+    refused(
+        lambda: zamba("fit", *used_up, *timer, "00:00:30:00"), "duration of Timer", "0:30:00 are used up", "1:00:00"
+    )
+    assert not list(folder.glob("runs/tiny/version_[1-9]/checkpoints"))
+    zamba("fit", *used_up, "--trainer.max_time=00:02:00:00")
+    run = next(folder.glob("runs/tiny/version_[1-9]/checkpoints")).parent
+    assert state(run)["global_step"] == 3 * BATCHES
+    assert 3600 < state(run)["callbacks"]["Timer"]["time_elapsed"]["train"] < 7200
+
+
 def test_a_cosine_of_a_longer_and_of_a_shorter_run(zamba, capfd):
     zamba("fit", *COSINE, "--trainer.max_epochs=3")
     zamba("fit", *COSINE, "--trainer.max_epochs=6", "--ckpt_path", FIRST)
