@@ -59,9 +59,7 @@ def plain(value: Any) -> Any:
 
     Those without attributes of their own, such as a device, a time or a path, are told by their text.
     """
-    if isinstance(
-        value, Enum
-    ):  # also one that is a text, such as a Timer's interval, whose class no checkpoint may name
+    if isinstance(value, Enum):  # also one that is a text, such as a Timer's interval: no checkpoint may name its class
         return plain(value.value)
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
