@@ -164,7 +164,8 @@ class RecipeFile(ActionConfigFile):
                     _repeated_key(yaml.compose(text, Loader=yaml.SafeLoader)),
                 )
             except (yaml.YAMLError, UnicodeDecodeError) as error:  # jsonargparse's message does not name the file
-                hint = " Indent with spaces; YAML takes no tabs." if "'\\t'" in str(error) else ""
+                no_token = "cannot start any token" in str(error) and "\t" in text
+                hint = " Indent with spaces; YAML takes no tabs." if no_token else ""
                 parser.error(f"{path} is not valid YAML: {error}{hint}")
             if twice is not None:
                 parser.error(
