@@ -93,7 +93,8 @@ def test_export_on_the_command_line(fitted, clips, folder, refused, predict):
     checkpoint = fitted / "checkpoints/last.ckpt"
     command = ["export", "--ckpt_path", str(checkpoint), "--output", "out.onnx"]
     main(command)
-    assert not SlowFast.__subclasses__()  # the exporter makes some, by the same name
+    same_name = [c for c in SlowFast.__subclasses__() if c.__name__ == "SlowFast"]  # the exporter makes some
+    assert not same_name
     session = onnxruntime.InferenceSession("out.onnx")
     row = predict(checkpoint, clips)[0]
     frames = read_clip(clips / row["filepath"], EvenlySpaced(num_frames=8), height=32, width=32).frames

@@ -170,11 +170,12 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         is_open = self._ratio_is_open or module.schedule_is_restated
         if self.unfrozen_at_epoch is not None and self.backbone_initial_lr is not None and is_open:
             self.initial_ratio = self.backbone_initial_lr / self._head_lr_then(trainer, module)
-        self._enter_epoch(trainer, pl_module)
+        self._enter_epoch(trainer, pl_module)  # no learning rate yet: a run that has ended goes on with no epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Unfreezes the backbone when its epoch has come."""
         self._enter_epoch(trainer, pl_module)
+        self._tie_learning_rates(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Ties the backbone's learning rate to the head's, whatever the scheduler made of them."""
@@ -206,7 +207,6 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
                 )
             module.unfreeze_backbone(train_bn=self.train_bn)
             _wrap_again(trainer, pl_module)
-        self._tie_learning_rates(trainer, pl_module)
 
     def _initial_ratio(self, trainer: Trainer) -> float:
         if self.backbone_initial_lr is None:
