@@ -12,7 +12,7 @@ from pytorch_lightning.cli import LightningCLI
 
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips, ZambaVideoDataModule
-from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 

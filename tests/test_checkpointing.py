@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler as torch_schedulers
 from torch.utils.data import DataLoader
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 
 BATCHES, EPOCHS = 3, 6
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)

@@ -17,12 +17,12 @@ from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from zamba_lcli import cli
-from zamba_lcli.checks import check_monitors
-from zamba_lcli.cli import main, recipe_path
+from zamba_lcli.cli import cli
+from zamba_lcli.cli.checks import check_monitors
+from zamba_lcli.cli.cli import main, recipe_path
 from zamba_lcli.data import DemoClips
 from zamba_lcli.errors import InputError
-from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TRIED_WITH_ALL = ("demo", "slowfast_finetune")  # recipes with each command; the others with fit, unless slow tests run

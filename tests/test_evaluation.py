@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from zamba_lcli import evaluation as ev
+from zamba_lcli.evaluation import scores as ev
 
 CLASSES = 5
 SITES = [f"site {i % 8}" for i in range(200)]

@@ -13,9 +13,8 @@ from torch import nn
 
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips, EvenlySpaced
-from zamba_lcli.data.video import read_clip
+from zamba_lcli.data.video.reading import read_clip
 from zamba_lcli.errors import InputError
-from zamba_lcli.export import export_onnx
 from zamba_lcli.models import (
     PytorchVideo,
     SingleFrameResnet,
@@ -23,6 +22,7 @@ from zamba_lcli.models import (
     TimeDistributedEfficientNet,
     TimeDistributedTimm,
 )
+from zamba_lcli.models.export import export_onnx
 
 NAMES = ["a", "b", "c"]
 MODELS = {  # model, frames, height and width

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from zamba_lcli import evaluation as ev
-from zamba_lcli.intervals import site_intervals
+from zamba_lcli.evaluation.intervals import site_intervals
 
 CLASSES = np.array([0.35, 0.25, 0.18, 0.12, 0.07, 0.03])  # shares of the clips
 RIGHT = np.array([1.8, 1.2, 1.0, 0.8, 0.5, 0.2])  # log odds that a clip of the class is predicted right

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from zamba_lcli.callbacks import ZambaBackboneFinetuning
 from zamba_lcli.errors import InputError
-from zamba_lcli.module import TopKAccuracy, ZambaVideoClassificationLightningModule
+from zamba_lcli.models.base import TopKAccuracy, ZambaVideoClassificationLightningModule
 
 CLASSES = [f"class_{i}" for i in range(12)]
 

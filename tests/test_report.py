@@ -11,8 +11,8 @@ from conftest import read_csv
 
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
-from zamba_lcli.evaluation import confusion_matrix
-from zamba_lcli.report import Report, ReportClip, spread
+from zamba_lcli.evaluation.scores import confusion_matrix
+from zamba_lcli.report.page import Report, ReportClip, spread
 
 NAMES = list(DemoClips.class_names)
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

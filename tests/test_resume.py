@@ -14,7 +14,7 @@ from test_cli import scalars
 from zamba_lcli import data
 from zamba_lcli.cli import main
 from zamba_lcli.data import dataset
-from zamba_lcli.data.video import read_clip
+from zamba_lcli.data.video.reading import read_clip
 from zamba_lcli.models import SlowFast
 
 CONFIGS = Path(__file__).parents[1] / "configs"

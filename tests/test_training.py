@@ -14,8 +14,8 @@ from test_resume import EACH_STEP, cls, largest_difference, state
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
-from zamba_lcli import cli
 from zamba_lcli.callbacks import SaveOnInterrupt
+from zamba_lcli.cli import cli
 from zamba_lcli.models import SlowFast
 
 RUN = "runs/tiny/version_0"

@@ -26,7 +26,7 @@ def reader(name, strategy):
     """Returns a function from a path to 32 frames, evenly spaced or the first ones at 8 a second."""
     if name == "zamba_lcli":
         from zamba_lcli.data import EvenlySpaced, FixedRate
-        from zamba_lcli.data.video import read_clip
+        from zamba_lcli.data.video.reading import read_clip
 
         sampling = EvenlySpaced(FRAMES) if strategy == "even" else FixedRate(FPS, FRAMES)
         return lambda path: read_clip(Path(path), sampling, height=HEIGHT, width=WIDTH).frames

@@ -10,8 +10,8 @@ import numpy as np
 from zamba.object_detection.yolox.megadetector_lite_yolox import MegadetectorLiteYoloX
 
 from zamba_lcli.data.detector import YoloxScorer
-from zamba_lcli.data.sampling import EvenlySpaced
-from zamba_lcli.data.video import read_clip
+from zamba_lcli.data.sampling.base import EvenlySpaced
+from zamba_lcli.data.video.reading import read_clip
 
 
 def main():

@@ -10,11 +10,11 @@ from data.test_camtrap_dp import csv_text, deployment, seen, write_descriptor
 from frictionless import Package, system
 
 from zamba_lcli.callbacks import CamtrapDPObservations, CamtrapDPPackage
-from zamba_lcli.callbacks.camtrap_dp_package import MEDIATYPES
-from zamba_lcli.callbacks.formats import PredictedClip, PredictedPart, PredictionRun
-from zamba_lcli.data import camtrap_dp_terms as terms
-from zamba_lcli.data.videos import VIDEO_SUFFIXES
+from zamba_lcli.data.labels import camtrap_terms as terms
+from zamba_lcli.data.listing import VIDEO_SUFFIXES
 from zamba_lcli.errors import InputError
+from zamba_lcli.predictions.camtrap_dp_package import MEDIATYPES
+from zamba_lcli.predictions.formats import PredictedClip, PredictedPart, PredictionRun
 
 PROJECT = {
     "title": "Forest",

@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
-from zamba_lcli.evaluation import BINS
+from zamba_lcli.evaluation.scores import BINS
 
 NAMES = list(DemoClips.class_names)
 FILES = {

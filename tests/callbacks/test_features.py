@@ -17,7 +17,7 @@ from video_files import damage
 
 from zamba_lcli.callbacks.features import FeatureStore
 from zamba_lcli.data import dataset
-from zamba_lcli.data.video import read_clip
+from zamba_lcli.data.video.reading import read_clip
 from zamba_lcli.models import SlowFast, TimeDistributedTimm
 
 RUN, FLIP = "runs/tiny", [cls("torchvision.transforms.v2.RandomHorizontalFlip")]

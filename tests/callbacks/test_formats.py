@@ -17,7 +17,10 @@ from megadetector.postprocessing.validate_batch_results import validate_batch_re
 from test_readme import BLOCKS
 
 from zamba_lcli.callbacks import camtrap_dp
-from zamba_lcli.callbacks.formats import (
+from zamba_lcli.cli import main
+from zamba_lcli.data import DemoClips
+from zamba_lcli.data.labels.table import read_labels
+from zamba_lcli.predictions.formats import (
     CSVPredictions,
     HTMLReport,
     MegaDetectorJSON,
@@ -25,9 +28,6 @@ from zamba_lcli.callbacks.formats import (
     PredictedPart,
     PredictionRun,
 )
-from zamba_lcli.cli import main
-from zamba_lcli.data import DemoClips
-from zamba_lcli.data.labels import read_labels
 
 NAMES = DemoClips.class_names
 FORMATS = "zamba_lcli.callbacks"

@@ -16,11 +16,11 @@ import torch
 from conftest import read_csv
 
 from zamba_lcli.callbacks import ClipProgressBar, Speed, WritePredictions
-from zamba_lcli.callbacks.formats import PredictedClip, PredictedPart
-from zamba_lcli.callbacks.spool import HEADER, Spool, append
-from zamba_lcli.cli import _order, main
+from zamba_lcli.cli.cli import _order, main
 from zamba_lcli.data import DemoClips
 from zamba_lcli.errors import InputError
+from zamba_lcli.predictions.formats import PredictedClip, PredictedPart
+from zamba_lcli.predictions.spool import HEADER, Spool, append
 
 DRIVER = Path(__file__).parent.parent / "predict_driver.py"
 

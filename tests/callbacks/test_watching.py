@@ -17,7 +17,7 @@ from torchvision.io import decode_png
 from zamba_lcli.callbacks.figures import worst_mistakes
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips, ZambaVideoDataModule
-from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 
 NAMES = list(DemoClips.class_names)
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from video_files import mark_all_as_key_frames, numbered, remux, trim, write_video
 
 from zamba_lcli.data import EvenlySpaced, KeyFrames, MostMotion
-from zamba_lcli.data.video import UnreadableClipError, read_clip, read_timeline
+from zamba_lcli.data.video.reading import UnreadableClipError, read_clip, read_timeline
 
 TIME_LIMIT = 10.0
 STRATEGIES = (EvenlySpaced(6), KeyFrames(3), MostMotion(num_frames=3, preview_height=12, preview_width=16))

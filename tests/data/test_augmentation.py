@@ -11,7 +11,7 @@ from test_cli import scalars
 from test_resume import cls
 from torch import nn
 
-from zamba_lcli import cli
+from zamba_lcli.cli import cli
 from zamba_lcli.data import EvenlySpaced, SeveralClips, ZambaVideoDataModule
 from zamba_lcli.data.dataset import Drawn
 

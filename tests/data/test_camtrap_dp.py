@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from frictionless import Package, system
 
-from zamba_lcli.data.labels import read_labels, sites_in_several_splits
+from zamba_lcli.data.labels.table import read_labels, sites_in_several_splits
 from zamba_lcli.errors import InputError
 
 REQUIRED = {"required": True}

@@ -4,8 +4,8 @@ import pytest
 from data.test_camtrap_dp import TABLES
 from frictionless import Schema
 
-from zamba_lcli.data import camtrap_dp_terms as terms
-from zamba_lcli.data.tables import Place, Problems
+from zamba_lcli.data.csv_tables import Place, Problems
+from zamba_lcli.data.labels import camtrap_terms as terms
 
 ODD = [
     "", "0", "-0", "1", "+5", "-1", "12", "12.0", "12.00", "12.5", "0.5", ".5", "5.", "1e3", "1e999", "-91", "90",

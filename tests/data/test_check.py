@@ -6,7 +6,7 @@ import pytest
 from video_files import cut, numbered, remux, trim, write_video
 
 from zamba_lcli.cli import main
-from zamba_lcli.data.tables import Place, Problems
+from zamba_lcli.data.csv_tables import Place, Problems
 
 
 def check(*args):

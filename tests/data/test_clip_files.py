@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from zamba_lcli.data.clip_files import locate, wrong_with_file
-from zamba_lcli.data.labels import read_labels
-from zamba_lcli.data.videos import find_videos
+from zamba_lcli.data.labels.table import read_labels
+from zamba_lcli.data.listing import find_videos
 from zamba_lcli.errors import InputError
 
 

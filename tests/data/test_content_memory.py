@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from video_files import damage, numbered, write_video
 
-from zamba_lcli.data import sampling as module
-from zamba_lcli.data.sampling import ContentSampling, HighestScores, MostMotion, SceneChanges
-from zamba_lcli.data.video import UnreadableClipError, read_clip
+from zamba_lcli.data.sampling import base as module
+from zamba_lcli.data.sampling.base import ContentSampling, HighestScores, MostMotion, SceneChanges
+from zamba_lcli.data.video.reading import UnreadableClipError, read_clip
 
 SIZE = {"height": 24, "width": 32}
 
@@ -98,6 +98,6 @@ def test_a_clip_that_takes_more_memory_than_there_is_fails_alone(folder, monkeyp
     def full(self, frame):
         raise MemoryError
 
-    monkeypatch.setattr("zamba_lcli.data.pictures.PictureMaker.__call__", full)
+    monkeypatch.setattr("zamba_lcli.data.video.pictures.PictureMaker.__call__", full)
     with pytest.raises(UnreadableClipError, match="not enough memory"):
         read_clip(path, MostMotion(), **SIZE)

@@ -7,10 +7,9 @@ from pytorch_lightning.callbacks import Callback
 from test_cli import read_csv, scalars
 from test_resume import cls
 
-from zamba_lcli import cli
-from zamba_lcli.cli import main
+from zamba_lcli.cli import cli, main
 from zamba_lcli.data import DemoClips, SeveralClips, ZambaVideoDataModule
-from zamba_lcli.data.video import read_clip
+from zamba_lcli.data.video.reading import read_clip
 from zamba_lcli.models import SlowFast
 
 V2 = "torchvision.transforms.v2."

@@ -11,10 +11,10 @@ import torch
 import yaml
 from pytorch_lightning.callbacks import Callback
 
-from zamba_lcli import cli
+from zamba_lcli.cli import cli
 from zamba_lcli.data import ClassBalanced, DemoClips, EvenlySpaced, ZambaVideoDataModule
 from zamba_lcli.data.dataset import NO_CLIP, ClipDataset, EachClipOnceSampler, ShuffledSampler
-from zamba_lcli.data.videos import find_videos
+from zamba_lcli.data.listing import find_videos
 from zamba_lcli.errors import InputError
 
 SMALL = {"sampling": EvenlySpaced(4), "height": 24, "width": 32, "batch_size": 3, "num_workers": 0}

@@ -11,7 +11,7 @@ import pytest
 
 from zamba_lcli.cli import main
 from zamba_lcli.data.folders import list_clips
-from zamba_lcli.data.videos import find_videos
+from zamba_lcli.data.listing import find_videos
 from zamba_lcli.errors import InputError
 
 
@@ -141,7 +141,7 @@ def test_a_listing_that_breaks_off_is_no_shorter_result(folder, monkeypatch, err
 
 SCRIPT = """
 import os, sys
-from zamba_lcli.data.videos import find_videos
+from zamba_lcli.data.listing import find_videos
 from zamba_lcli.errors import InputError
 if os.getuid() == 0:  # who may look everywhere
     os.setgid(65534); os.setuid(65534)

@@ -7,7 +7,7 @@ from pytorch_lightning.callbacks import Callback
 from test_cli import scalars
 from test_resume import cls
 
-from zamba_lcli import cli
+from zamba_lcli.cli import cli
 from zamba_lcli.data import TemporalJitter
 
 

@@ -13,9 +13,9 @@ from conftest import read_csv
 
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
-from zamba_lcli.data.split_record import SplitRecord, file_identity
-from zamba_lcli.data.splits import shares_of
-from zamba_lcli.data.tables import LabelRow
+from zamba_lcli.data.csv_tables import LabelRow
+from zamba_lcli.data.labels.split_record import SplitRecord, file_identity
+from zamba_lcli.data.labels.splits import shares_of
 
 RUN = "runs/tiny/version_0"
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
@@ -270,7 +270,7 @@ def test_no_table_that_grows_moves_train_clips_into_the_holdout(folder):
     """Sixty tables, to each of which one site is added."""
     import numpy as np
 
-    from zamba_lcli.data.splits import draw_splits
+    from zamba_lcli.data.labels.splits import draw_splits
 
     moved = 0
     for seed in range(60):

@@ -8,7 +8,7 @@ import pytest
 from data.test_camtrap_dp import clip, error_of, event, labels_of, machine, package, seen
 
 from zamba_lcli.cli import main
-from zamba_lcli.data.labels import read_labels, write_labels
+from zamba_lcli.data.labels.table import read_labels, write_labels
 
 __all__ = ["package"]  # a fixture
 

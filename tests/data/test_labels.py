@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from zamba_lcli.data.labels import (
+from zamba_lcli.data.labels.table import (
     LabelledClip,
     check_classes_in_train,
     check_files,

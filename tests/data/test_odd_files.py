@@ -12,7 +12,7 @@ import pytest
 from video_files import ONE_THREAD, cut, damage, numbered, numbers_in, write_video
 
 from zamba_lcli.data import EvenlySpaced, GivenFrames
-from zamba_lcli.data.video import UnreadableClipError, read_clip, read_timeline
+from zamba_lcli.data.video.reading import UnreadableClipError, read_clip, read_timeline
 
 SIZE = {"height": 48, "width": 64}
 

@@ -15,7 +15,7 @@ from video_files import write_video
 
 from zamba_lcli.data import EvenlySpaced, ZambaVideoDataModule
 from zamba_lcli.data.previews import read_preview
-from zamba_lcli.data.video import UnreadableClipError, read_clip, upright_size
+from zamba_lcli.data.video.reading import UnreadableClipError, read_clip, upright_size
 
 # a, b, c, d of the display matrix -> what is done to the stored picture
 UPRIGHT = {
@@ -269,5 +269,5 @@ def test_pictures_that_are_not_scaled_are_ffmpegs_own(folder, pix_fmt, colorspac
 
 def test_what_was_kept_of_other_pictures_is_not_used_again(monkeypatch):
     before = ZambaVideoDataModule().loading()
-    monkeypatch.setattr("zamba_lcli.data.pictures.VERSION", 99)
+    monkeypatch.setattr("zamba_lcli.data.video.pictures.VERSION", 99)
     assert ZambaVideoDataModule().loading() != before

@@ -15,10 +15,10 @@ from video_files import mark_all_as_key_frames, numbered, numbers_in, remux, sho
 
 from zamba_lcli.cli import main
 from zamba_lcli.data import EvenlySpaced, FixedRate, GivenFrames, KeyFrames
-from zamba_lcli.data.bitstream import shows_nothing
-from zamba_lcli.data.opening import Deadline
-from zamba_lcli.data.packets import read_index
-from zamba_lcli.data.video import read_clip, read_timeline
+from zamba_lcli.data.video.bitstream import shows_nothing
+from zamba_lcli.data.video.opening import Deadline
+from zamba_lcli.data.video.packets import read_index
+from zamba_lcli.data.video.reading import read_clip, read_timeline
 
 SIZE = {"height": 48, "width": 64}
 B_FRAMES = {"gop": 25, "bf": 3}

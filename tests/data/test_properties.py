@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from zamba_lcli import data
-from zamba_lcli.data.labels import SPLITS, read_labels
-from zamba_lcli.data.sampling import Timeline
+from zamba_lcli.data.labels.table import SPLITS, read_labels
+from zamba_lcli.data.sampling.base import Timeline
 from zamba_lcli.errors import InputError
 
 ANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

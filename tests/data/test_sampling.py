@@ -8,8 +8,8 @@ import yaml
 from video_files import numbered, numbers_in, write_video
 
 from zamba_lcli import data
-from zamba_lcli.data.sampling import ContentSampling, FrameSampling, Timeline, TooShortError
-from zamba_lcli.data.video import UnreadableClipError, read_clip
+from zamba_lcli.data.sampling.base import ContentSampling, FrameSampling, Timeline, TooShortError
+from zamba_lcli.data.video.reading import UnreadableClipError, read_clip
 from zamba_lcli.errors import InputError
 
 

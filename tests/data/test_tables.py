@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 
 from zamba_lcli.data import table_files
-from zamba_lcli.data.labels import read_labels
-from zamba_lcli.data.videos import find_videos, folder_beside
+from zamba_lcli.data.labels.table import read_labels
+from zamba_lcli.data.listing import find_videos, folder_beside
 from zamba_lcli.errors import InputError
 
 ROWS = [("a.mp4", "fox", "train", "S1"), ("b c.mp4", "deer", "val", "S2"), ("é.mp4", "Löwe", "train", "S3")]

@@ -36,7 +36,7 @@ def checkpoint(folder):
 
 def test_predicts_with_all_its_classes(checkpoint, clips):
     from zamba_lcli.data import EvenlySpaced
-    from zamba_lcli.data.video import read_clip
+    from zamba_lcli.data.video.reading import read_clip
 
     writer = ["--trainer.callbacks+=WritePredictions", "--trainer.callbacks.output_dir=out"]
     main(["predict", *NETWORK, "--model.weights=zamba.ckpt", *DATA, "--data.videos", str(clips), *writer])

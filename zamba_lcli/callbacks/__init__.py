@@ -3,18 +3,24 @@
 from zamba_lcli._lightning_checkpoint import ZambaModelCheckpoint
 from zamba_lcli.callbacks.averaging import ZambaEMAWeightAveraging, ZambaWeightAveraging
 from zamba_lcli.callbacks.batch_size_finder import ZambaBatchSizeFinder
-from zamba_lcli.callbacks.camtrap_dp import CamtrapDPObservations
-from zamba_lcli.callbacks.camtrap_dp_package import CamtrapDPPackage
 from zamba_lcli.callbacks.evaluation import Evaluation
 from zamba_lcli.callbacks.features import FrozenFeatureCache
 from zamba_lcli.callbacks.figures import TensorBoardFigures
 from zamba_lcli.callbacks.finetuning import ConstantFactor, ZambaBackboneFinetuning
-from zamba_lcli.callbacks.formats import ClipTimelines, CSVPredictions, HTMLReport, MegaDetectorJSON, ParquetPredictions
 from zamba_lcli.callbacks.interruption import NoCheckpointIO, SaveOnInterrupt, WholeCheckpointIO
 from zamba_lcli.callbacks.lr_finder import ZambaLearningRateFinder
 from zamba_lcli.callbacks.predictions import WritePredictions
 from zamba_lcli.callbacks.progress import ClipProgressBar
 from zamba_lcli.callbacks.speed import Speed
+from zamba_lcli.predictions.camtrap_dp import CamtrapDPObservations
+from zamba_lcli.predictions.camtrap_dp_package import CamtrapDPPackage
+from zamba_lcli.predictions.formats import (
+    ClipTimelines,
+    CSVPredictions,
+    HTMLReport,
+    MegaDetectorJSON,
+    ParquetPredictions,
+)
 
 __all__ = [
     "CSVPredictions",

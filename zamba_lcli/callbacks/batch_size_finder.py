@@ -8,7 +8,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.parsing import lightning_getattr, lightning_setattr
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 
 
 class ZambaBatchSizeFinder(BatchSizeFinder):

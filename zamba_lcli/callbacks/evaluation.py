@@ -17,16 +17,16 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from zamba_lcli import evaluation as ev
-from zamba_lcli.callbacks.formats import BLANK, is_called, printable
 from zamba_lcli.data import ZambaVideoDataModule
+from zamba_lcli.data.csv_tables import counted
 from zamba_lcli.data.previews import read_previews
-from zamba_lcli.data.tables import counted
-from zamba_lcli.data.video import TIME_LIMIT
+from zamba_lcli.data.video.reading import TIME_LIMIT
 from zamba_lcli.errors import InputError
-from zamba_lcli.intervals import site_intervals
-from zamba_lcli.module import ZambaVideoClassificationLightningModule
-from zamba_lcli.report import Report, ReportClip, spread
+from zamba_lcli.evaluation import scores as ev
+from zamba_lcli.evaluation.intervals import site_intervals
+from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
+from zamba_lcli.predictions.formats import BLANK, is_called, printable
+from zamba_lcli.report.page import Report, ReportClip, spread
 from zamba_lcli.run_folder import free_name, is_dry_run, run_folder
 from zamba_lcli.types import Batch, Task
 

@@ -23,7 +23,7 @@ from zamba_lcli.checksum import is_sealed, seal_file
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.dataset import ClipDataset, Drawn
 from zamba_lcli.errors import InputError
-from zamba_lcli.module import Features, ZambaVideoClassificationLightningModule
+from zamba_lcli.models.base import Features, ZambaVideoClassificationLightningModule
 from zamba_lcli.run_folder import is_dry_run
 from zamba_lcli.types import Batch, callbacks_of, run_seed
 

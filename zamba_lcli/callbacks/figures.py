@@ -13,8 +13,8 @@ from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.dataset import ClipDataset
 from zamba_lcli.data.previews import Preview, read_preview
 from zamba_lcli.errors import InputError
-from zamba_lcli.evaluation import confusion_matrix
-from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.evaluation.scores import confusion_matrix
+from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.types import Batch
 
 if TYPE_CHECKING:  # it takes long to import

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch.nn.parallel import DistributedDataParallel
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.run_length import progress_of
 
 log = logging.getLogger(__name__)

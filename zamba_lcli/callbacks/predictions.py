@@ -19,7 +19,11 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.utilities import rank_zero_info
 
 from zamba_lcli import __version__
-from zamba_lcli.callbacks.formats import (
+from zamba_lcli.data import ZambaVideoDataModule
+from zamba_lcli.data.listing import folder_beside
+from zamba_lcli.errors import InputError
+from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
+from zamba_lcli.predictions.formats import (
     CSVPredictions,
     HTMLReport,
     PredictedClip,
@@ -27,11 +31,7 @@ from zamba_lcli.callbacks.formats import (
     PredictionFormat,
     PredictionRun,
 )
-from zamba_lcli.callbacks.spool import FoundRows, Spool, append
-from zamba_lcli.data import ZambaVideoDataModule
-from zamba_lcli.data.videos import folder_beside
-from zamba_lcli.errors import InputError
-from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.predictions.spool import FoundRows, Spool, append
 from zamba_lcli.run_folder import is_dry_run
 from zamba_lcli.types import Batch, Prediction
 

@@ -16,7 +16,7 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_info
 
 from zamba_lcli.checksum import seal, unseal
-from zamba_lcli.data.video import Clip
+from zamba_lcli.data.video.reading import Clip
 from zamba_lcli.errors import InputError
 
 GB = 10**9

@@ -12,18 +12,18 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from zamba_lcli.data.clip_files import wrong_with_file
+from zamba_lcli.data.csv_tables import counted
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
-from zamba_lcli.data.labels import (
+from zamba_lcli.data.labels.split_record import copies_apart, file_identities
+from zamba_lcli.data.labels.table import (
     LabelledClip,
     LabelTable,
     check_classes_in_train,
     check_sites_apart,
     require_split,
 )
-from zamba_lcli.data.packets import ClipIndex
-from zamba_lcli.data.split_record import copies_apart, file_identities
-from zamba_lcli.data.tables import counted
-from zamba_lcli.data.video import UnreadableClipError, try_clip
+from zamba_lcli.data.video.packets import ClipIndex
+from zamba_lcli.data.video.reading import UnreadableClipError, try_clip
 from zamba_lcli.errors import InputError, Problem, Severity
 
 LONG_GAP = 60.0  # seconds between two frames

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from zamba_lcli.data.tables import UNSEEN
+from zamba_lcli.data.csv_tables import UNSEEN
 
 AT_ONCE = 16  # files looked at: on a network drive each takes its time
 URL = re.compile(r"(?:^|/)(?:https?|ftp|file|s3|gs|az|rtsp)://?", re.IGNORECASE)

@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from torchvision import tv_tensors
 
-from zamba_lcli.data import pictures
 from zamba_lcli.data.cache import FrameCache
+from zamba_lcli.data.csv_tables import counted, listing
 from zamba_lcli.data.dataset import ClipDataset, ClipItem, Drawn, EachClipOnceSampler, InOrderSampler, ShuffledSampler
 from zamba_lcli.data.demo import DemoClips
-from zamba_lcli.data.labels import (
+from zamba_lcli.data.labels.split_record import SplitRecord, copies_apart, file_identities
+from zamba_lcli.data.labels.splits import SPLITS
+from zamba_lcli.data.labels.table import (
     LabelledClip,
     LabelTable,
     check_classes_in_train,
@@ -36,13 +38,11 @@ from zamba_lcli.data.labels import (
     tell_warnings,
     write_labels,
 )
-from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling, TemporalJitter
+from zamba_lcli.data.listing import find_videos
+from zamba_lcli.data.sampling.base import EvenlySpaced, FrameSampling, TemporalJitter
 from zamba_lcli.data.shared_memory import SHARED_MEMORY, free_bytes, workers_with_room
-from zamba_lcli.data.split_record import SplitRecord, copies_apart, file_identities
-from zamba_lcli.data.splits import SPLITS
-from zamba_lcli.data.tables import counted, listing
-from zamba_lcli.data.video import TIME_LIMIT, UnreadableClipError, probe
-from zamba_lcli.data.videos import find_videos
+from zamba_lcli.data.video import pictures
+from zamba_lcli.data.video.reading import TIME_LIMIT, UnreadableClipError, probe
 from zamba_lcli.data.weighting import ClipWeights
 from zamba_lcli.errors import InputError
 from zamba_lcli.run_folder import is_dry_run, run_folder

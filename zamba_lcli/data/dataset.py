@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 from zamba_lcli.data.cache import FrameCache
-from zamba_lcli.data.sampling import FrameSampling, TemporalJitter
-from zamba_lcli.data.video import TIME_LIMIT, Clip, UnreadableClipError, read_clip
+from zamba_lcli.data.sampling.base import FrameSampling, TemporalJitter
+from zamba_lcli.data.video.reading import TIME_LIMIT, Clip, UnreadableClipError, read_clip
 from zamba_lcli.types import Batch, run_seed
 
 NO_CLIP = -1  # index that a sampler gives to a process that has run out of clips

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from zamba_lcli.data.opening import file_url
+from zamba_lcli.data.video.opening import file_url
 from zamba_lcli.errors import InputError
 
 if TYPE_CHECKING:  # imported by the function that needs it: --help renders no clip

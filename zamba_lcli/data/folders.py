@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zamba_lcli.data.tables import counted
+from zamba_lcli.data.csv_tables import counted
 from zamba_lcli.errors import InputError
 
 VIDEO_SUFFIXES = frozenset(

@@ -6,9 +6,9 @@ from typing import Any, Literal, TypeAlias, cast
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.models.networks import normalize, without_warnings_of_torchscript, write_in_place
+from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.layers import normalize, without_warnings_of_torchscript, write_in_place
 from zamba_lcli.models.weights import load_file, take_published, take_what_fits, with_head_for_classes
-from zamba_lcli.module import ZambaVideoClassificationLightningModule
 
 Name: TypeAlias = Literal[
     "slow_r50", "x3d_xs", "x3d_s", "x3d_m", "x3d_l", "r2plus1d_r50", "csn_r101", "mvit_base_16x4", "mvit_base_32x3"

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.models.networks import normalize, without_warnings_of_torchscript, write_in_place
+from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.layers import normalize, without_warnings_of_torchscript, write_in_place
 from zamba_lcli.models.weights import load_file, take_published, take_what_fits, with_head_for_classes
-from zamba_lcli.module import ZambaVideoClassificationLightningModule
 
 ALPHA = 4  # the fast pathway sees this many times as many frames as the slow one
 

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.module import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 
 # zamba's checkpoints keep hyperparameters in Lightning's dict with attributes, here under its new and its old name; it is
 # read as a plain dict.

@@ -1,0 +1,262 @@
+"""What the parser says of wrong input: the key, what is wrong with the value, and what may have been meant.
+
+jsonargparse tells of each type that a key may have why the value is not of it, and prints types and values as Python does.
+"""
+
+import difflib
+import inspect
+import pydoc
+import re
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args, get_origin
+
+import jsonargparse._typehints
+from torch import Tensor
+
+from zamba_lcli.cli.help import classes_in, short_names
+
+MEANT = {  # what other programs call it -> the option here
+    "epochs": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "gpus": "trainer.devices",
+    "lr": "optimizer.lr",
+    "learning_rate": "optimizer.lr",
+    "weight_decay": "optimizer.weight_decay",
+    "workers": "data.num_workers",
+    "num_frames": "data.sampling.num_frames",
+    "seed": "seed_everything",
+    "checkpoint": "ckpt_path",
+    "ckpt": "ckpt_path",
+    "resume": "ckpt_path",
+    "weights": "model.weights",
+    "save_dir": "trainer.logger.save_dir",
+    "data_directory": "data.data_dir",
+    "filepaths": "data.videos",
+}
+ARGUMENTS_MEANT = {
+    "learning_rate": "lr",
+    "stepsize": "step_size",
+    "depth": "model_depth",
+    "dropout": "head_dropout_rate",
+}
+COMMANDS_MEANT = {"train": "fit", "finetune": "fit", "eval": "test", "evaluate": "test", "inference": "predict"}
+OPTION_OF_SUFFIX = {".yaml": "--config", ".yml": "--config", ".ckpt": "--ckpt_path", ".pt": "--ckpt_path"}
+WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "null",
+    list: "a list such as [a, b]",
+    tuple: "a list such as [a, b]",
+    timedelta: "a time",
+    Iterable: "a list such as [a, b]",
+    Callable: "a function by its path",
+    dict: "keys and values",
+}
+MOST_NAMES = 25  # that are listed in a message
+NOT_A_CLASS = re.compile(r"Expected a dot import path string: (.+)|Import path (\S+) does not correspond to a subclass")
+NO_SUCH_MODULE = re.compile(r"No module named '(\S+)'$")
+NO_SUCH_ATTRIBUTE = re.compile(r"module '(\S+)' has no attribute '(\w+)'")
+OF_CLASS = re.compile(r"Problem with given class_path '(\S+)':$")
+OF_KEY = re.compile(r'Parser key "(\S+)":$')
+NOT_OF_TYPE = re.compile(r"Expected an? (?:<class '([\w.]+)'>|(?:typing\.)?Literal\[(.+)\])\. Got value: (.*)")
+NO_SUCH_OPTION = re.compile(r"(?:Subcommand '\w+' does not accept o|Group '(\w+)' does not accept o|O)ption '([^']+)'")
+OF_LINK = re.compile(r"argument (\S+) --> (\S+): invalid .+ value: (.+)")
+BEFORE_SUBCOMMAND = re.compile(r"is not accepted before subcommand|argument subcommand: invalid choice: '([^']+)'")
+NO_ACCELERATOR = re.compile(r"No supported (gpu) backend found|`(\w+)Accelerator` can not run on your system")
+
+
+def raise_the_nearest(subtypes: Sequence[Any], val: Any, exceptions: list[Exception]) -> NoReturn:
+    """Raises what is wrong with a value that fits none of several types: that of the type it was most likely meant for."""
+    told = {subtype: str(error) for subtype, error in zip(subtypes, exceptions, strict=True)}
+    classes = {subtype: text for subtype, text in told.items() if classes_in(subtype)}
+    deep = [text for text in told.values() if "Problem with given class_path" in text or "Parser key" in text]
+    lists = [text for t, text in classes.items() if get_origin(t) is list and isinstance(val, list)]
+    if (
+        isinstance(val, dict)
+        and "class_path" in val
+        and (beside := set(val) - {"class_path", "init_args", "dict_kwargs"})
+    ):
+        message = f"{', '.join(sorted(beside))} belongs below init_args, which stands beside class_path."
+    elif deep or lists:
+        message = (deep or lists)[0]
+        named = NOT_A_CLASS.search(message)
+        if named is not None and not deep:
+            message = _no_such_class(named[1] or named[2], classes)
+    elif classes and isinstance(val, str):
+        missing = NO_SUCH_ATTRIBUTE.search(" ".join(classes.values()))
+        message = missing[0] if missing else _no_such_class(val, classes)
+    elif classes:
+        message = next(iter(classes.values()))
+    else:
+        choices = [str(choice) for t in subtypes if get_origin(t) is Literal for choice in get_args(t)]
+        wanted = [f"one of {', '.join(dict.fromkeys(choices))}"] if choices else []
+        wanted += [_word(t) for t in subtypes if t is not Tensor and get_origin(t) is not Literal]
+        given = val if isinstance(val, str | int | float) else f"a {type(val).__name__}"
+        message = f"{given} is not {' or '.join(wanted)}.{_of_yaml(val, subtypes)}"
+    raise ValueError(message) from exceptions[0]
+
+
+jsonargparse._typehints.raise_union_unexpected_value = raise_the_nearest
+
+
+def _of_yaml(val: Any, subtypes: Iterable[Any]) -> str:
+    """Returns what YAML made of a word where a text or time was meant, and how to write it; empty for anything else."""
+    wanted = {kind for subtype in subtypes for kind in (subtype, *get_args(subtype))}
+    items = val if isinstance(val, list) else [val]
+    if timedelta in wanted and not isinstance(val, str):
+        days = str in wanted  # Lightning's max_time and Timer
+        form = '"00:12:00:00" (days, hours, minutes, seconds)' if days else '"0:10:00" (hours, minutes, seconds)'
+        return f" Give the time in quotes, such as {form}; without them YAML reads a number."
+    if str not in wanted:
+        return ""
+    if any(isinstance(item, bool) for item in items):
+        return ' YAML reads no, off, yes and on as false and true: put a name in quotes, such as "no".'
+    if any(item is None for item in items):
+        return ' YAML reads null, ~ and an empty place as nothing: put a name in quotes, such as "null".'
+    if any(isinstance(item, int | float | date) for item in items):
+        return ' YAML reads numbers and dates: put a name in quotes, such as "7".'
+    return ""
+
+
+def _word(typehint: Any) -> str:
+    origin = get_origin(typehint) or typehint
+    return WORDS.get(origin, getattr(origin, "__name__", str(origin)))
+
+
+def _no_such_class(name: str, typehints: Iterable[Any]) -> str:
+    """Returns what to say of a name for which there is no class, or one that does not belong there."""
+    names = sorted({short for typehint in typehints for short in short_names(typehint)})
+    found = pydoc.locate(name) if "." in name else None
+    cause = "is no such class" if inspect.isclass(found) else "is not there: no class has that name"
+    listed = f" There are {', '.join(names)}." if len(names) <= MOST_NAMES else ""
+    return f"{name} {cause}.{did_you_mean(name.rpartition('.')[2], names)}{listed}"
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Returns a question for the name nearest to ``name``, to be put behind a sentence; empty if none is near.
+
+    Args:
+        name: What was given.
+        known: What there is.
+        cutoff: How alike the two must be, from 0 to 1, as in ``difflib``.
+    """
+    by_small_letters = {word.lower(): word for word in known}
+    nearest = difflib.get_close_matches(name.lower(), by_small_letters, n=1, cutoff=cutoff)
+    return f" Did you mean {by_small_letters[nearest[0]]}?" if nearest else ""
+
+
+def plain_message(message: str, options: Iterable[str] = (), command: str | None = None) -> str:
+    """Returns a message of the parser in plain words.
+
+    Args:
+        message: The parser's.
+        options: The options there are, without dashes.
+        command: The subcommand.
+    """
+    if message.startswith("unrecognized arguments: "):
+        return _of_unknown_words(message.partition(": ")[2].split(), list(options), command)
+    if (linked := OF_LINK.match(message)) is not None:
+        return f"{linked[2]}: {linked[3]} stands there, and it is taken from {linked[1]}. State it there."
+    if (unknown := NO_SUCH_OPTION.match(message)) is not None:
+        return _no_such_key(".".join(filter(None, unknown.groups())), list(options))
+    where: list[str] = []
+    leaves = []
+    for line in (line.strip().removeprefix("- ") for line in message.splitlines()):
+        if (key_of := OF_KEY.match(line)) is not None:
+            where.append(key_of[1])
+        elif (of_class := OF_CLASS.match(line)) is not None:
+            where.append(of_class[1].rpartition(".")[2])
+        elif line.startswith("Subclass types expect one of"):
+            break
+        elif line and not line.startswith("Expected a path but"):
+            leaves.append(_plain_leaf(line))
+    return ": ".join([*where, " ".join(leaves)])
+
+
+def _plain_leaf(line: str) -> str:
+    if (wrong := NOT_OF_TYPE.match(line)) is not None:
+        type_name, choices, value = wrong.groups()
+        words = {kind.__name__: word for kind, word in WORDS.items()}
+        wanted = f"one of {choices}" if choices else words.get(type_name.rpartition(".")[2], type_name)
+        return f"{value} is not {wanted}."
+    if (missing := NO_SUCH_MODULE.match(line)) is not None:
+        other = " Lightning's classes are those of pytorch_lightning here, such as pytorch_lightning.callbacks.ModelCheckpoint."
+        return (
+            f"there is no module {missing[1]}, neither among what is installed nor in the folder where zamba is run."
+            + (other if missing[1].partition(".")[0] == "lightning" else "")
+        )
+    if (missing := NO_SUCH_ATTRIBUTE.search(line)) is not None:
+        return f"{missing[1]} has no {missing[2]}.{did_you_mean(missing[2], dir(pydoc.locate(missing[1])))}"
+    if line.startswith("Not a valid subclass of"):
+        kind = line.split()[5].rstrip(".")
+        return f"the class of the {kind} is not stated. Give class_path, and its arguments below init_args."
+    return line
+
+
+def _no_such_key(key: str, options: list[str]) -> str:
+    hint = _nearest_option(key, options, dashes="")
+    if key[0].isupper():
+        hint = f" A class is stated as class_path: {key}, with its arguments below init_args."
+    listed = f" There are {', '.join(options)}." if options and len(options) <= MOST_NAMES else ""
+    return f"{key}: there is no such key.{hint}{listed}"
+
+
+def _nearest_option(name: str, options: list[str], dashes: str = "--") -> str:
+    """Returns a question for the option that was most likely meant."""
+    last = name.rpartition(".")[2]
+    roots = {option.partition(".")[0] for option in options}
+    meant = [option for option in options if option.rpartition(".")[2] == last]
+    usual = [names[last] for names in (ARGUMENTS_MEANT, MEANT) if last in names]
+    meant += [option for option in usual if option.partition(".")[0] in roots]
+    meant += difflib.get_close_matches(name, options, n=1, cutoff=0.7)
+    by_last = {option.rpartition(".")[2]: option for option in options}
+    meant += [by_last[near] for near in difflib.get_close_matches(last, by_last, n=1, cutoff=0.7)]
+    meant += difflib.get_close_matches(name.partition(".")[0], roots, n=1, cutoff=0.7)
+    return f" Did you mean {dashes}{meant[0]}?" if meant else ""
+
+
+def _of_unknown_words(words: list[str], options: list[str], command: str | None) -> str:
+    """Returns what to say of words on the command line that belong to no option."""
+    unknown = [word.partition("=")[0] for word in words if word.startswith("-")]
+    if unknown:
+        lines = [f"there is no option {word}.{_nearest_option(word.lstrip('-'), options)}" for word in unknown]
+        return "\n".join(lines)
+    usual = "--data.videos" if command == "predict" else "--data.labels"
+    option = OPTION_OF_SUFFIX.get(Path(words[0]).suffix, usual)
+    return f"{words[0]} has no option before it. Did you mean {option} {words[0]}?"
+
+
+def of_subcommand(message: str, words: Sequence[str], commands: Sequence[str]) -> str | None:
+    """Returns what to say where the subcommand is missing, unknown or not in its place; None for other messages.
+
+    Args:
+        message: The parser's.
+        words: The command line.
+        commands: The subcommands there are.
+    """
+    wrong = BEFORE_SUBCOMMAND.search(message)
+    given = [word for word in words if word in commands]
+    if wrong is not None and given:
+        others = [word for word in words if word != given[0]]
+        return f"the subcommand comes first: zamba {given[0]} {' '.join(others)}"
+    listed = f"There are {', '.join(commands)}; begin with: zamba fit --config demo.yaml"
+    if wrong is not None and wrong[1] is not None:
+        meant = COMMANDS_MEANT.get(wrong[1])
+        hint = f" Did you mean {meant}?" if meant else did_you_mean(wrong[1], commands)
+        return f"there is no subcommand {wrong[1]}.{hint} {listed}"
+    if message.startswith('expected "subcommand"'):
+        return f"the subcommand is missing. {listed}"
+    return None
+
+
+def of_lightning(message: str) -> str:
+    """Returns a message of Lightning, with key and remedy where it has none."""
+    missing = NO_ACCELERATOR.search(message)
+    if missing is None:
+        return message
+    name = (missing[1] or missing[2]).lower()
+    return f"trainer.accelerator: {name}: there is none here. Give auto for what the machine has, or cpu."

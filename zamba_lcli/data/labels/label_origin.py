@@ -1,0 +1,169 @@
+"""Who gave a label: people, or a machine, whose answers are predictions."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pytorch_lightning.utilities import rank_zero_info
+
+from zamba_lcli.data.csv_tables import LabelRow, Place, Problems, counted
+from zamba_lcli.errors import InputError, Problem
+
+KEY = "data.machine_labels"
+HUMAN, MACHINE = "human", "machine"
+MAX_AUTHORS = 5  # named in a message
+OWN_COLUMNS = {"top_class", "status", "error"}  # of the tables of predictions that this program writes
+PREDICTIONS = re.compile(r"top_class|(?:predictions?|predicted|preds?|ai)(?:_.*)?", re.IGNORECASE)  # columns
+# columns of other programs' tables that say whose a label is, as they are called without _ and in small letters
+VERIFIED = ("isverified", "humanverified")  # AddaxAI: true or false
+METHOD = "classificationmethod"  # AddaxAI, Camtrap DP: human or machine
+AUTHOR = ("identifiedby", "classifiedby")  # Wildlife Insights, Camtrap DP: a name
+CONFIDENCE = "cvconfidence"  # Wildlife Insights: empty for people
+COMPUTER_VISION = "computer vision"  # the author of a machine's labels in Wildlife Insights
+
+
+def is_machine_observation(record: Mapping[str, str], place: Place, problems: Problems) -> bool:
+    """Returns whether an observation in Camtrap DP is a machine's.
+
+    ``classificationMethod`` decides. The standard lets it be empty, and older exports leave it so: such an observation is
+    taken for a person's, unless its ``classificationProbability`` is below 1, which people leave out.
+
+    Args:
+        record: The observation.
+        place: Where it is.
+        problems: Gets a method that is none; the observation then counts as a machine's.
+    """
+    method = record["classificationMethod"]
+    if method.casefold() in (HUMAN, MACHINE):
+        return method.casefold() == MACHINE
+    if method:
+        remedy = f"Write {HUMAN} or {MACHINE} in the column classificationMethod, or leave it empty for people."
+        problems.add(place, f"unknown classificationMethod {method!r}", remedy)
+        return True
+    try:
+        return float(record["classificationProbability"]) < 1
+    except ValueError:
+        return False
+
+
+def tell_machine_labels(
+    problems: Problems, what: str, authors: Counter[str], predicted: int, labelled: int, *, counts: bool
+) -> None:
+    """Says in the log, and as a warning of ``zamba check``, what became of a machine's predictions.
+
+    Args:
+        problems: Gets the warning.
+        what: What the predictions are: an observation or a row.
+        authors: Who made those that are passed over, how often; of those that count, how many clips.
+        predicted: How many clips have predictions, and no label of people.
+        labelled: How many clips have a label of people.
+        counts: Whether the predictions count as labels.
+
+    Raises:
+        InputError: If they do not, and no clip has a label of people.
+    """
+    if not authors:
+        return
+    who = ", ".join(f"{name or 'not named'}: {number}" for name, number in authors.most_common(MAX_AUTHORS))
+    who += ", ..." if len(authors) > MAX_AUTHORS else ""
+    source = problems.source
+    if counts:
+        told = f"the labels of {counted(predicted, 'clip')} are a machine's predictions ({who}), those of {labelled} people's"
+        remedy = f"Scores against predictions tell how far a model agrees with that machine; without {KEY} they are left out."
+    elif predicted and not labelled:
+        raise InputError(
+            f"data.labels: {source.absolute()} has no label of people: its {counted(authors.total(), what)} by a machine "
+            f"({who}) are predictions. Have people classify clips; or, to take the predictions for labels, set {KEY} to true."
+        )
+    else:
+        left_out = counted(predicted, "clip") if predicted else "no clip"
+        told = (
+            f"{counted(authors.total(), what)} by a machine passed over ({who}), for predictions are no labels; {left_out} "
+            "left out for want of a label of people"
+        )
+        remedy = f"To count predictions where people say nothing, set {KEY} to true."
+    rank_zero_info(f"{source}: {told}. {remedy}")
+    problems.warnings.append(Problem("", str(source), told, remedy, "warning"))
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def check_label_column(header: Sequence[str], label_column: str, where: Path, *, machine_labels: bool) -> None:
+    """Refuses a table of predictions without a column of labels, and a column of predictions as labels.
+
+    Args:
+        header: The columns of the table.
+        label_column: The one with the labels.
+        where: The table, for messages.
+        machine_labels: Whether predictions count as labels.
+
+    Raises:
+        InputError: Names the table and the column.
+    """
+    is_own = OWN_COLUMNS.issubset(header)
+    if is_own and label_column not in header:
+        labels = "; its column labels has them, set data.label_column to it" if "labels" in header else ""
+        raise InputError(
+            f"data.labels: {where} is a table of predictions and has no column {label_column!r} with labels{labels}. Give the "
+            f"table of labels, or add what people saw as a column {label_column}."
+        )
+    predicted = PREDICTIONS.fullmatch(label_column) or (is_own and label_column.startswith("has_"))
+    if label_column in header and predicted and not machine_labels:
+        raise InputError(
+            f"data.labels: the column {label_column!r} of {where} has a machine's predictions, and no labels. Name the column "
+            f"with what people saw in data.label_column; or, to take the predictions for labels, set {KEY} to true."
+        )
+
+
+class RowOrigin:
+    """Tells which rows of a table have a machine's labels, where columns of AddaxAI, Wildlife Insights or Camtrap DP say so.
+
+    Args:
+        header: The columns of the table.
+    """
+
+    def __init__(self, header: Sequence[str]) -> None:
+        """Finds the columns."""
+        self._columns = {name.replace("_", "").replace(" ", "").casefold(): name for name in header}
+
+    def author(self, record: Mapping[str, str]) -> str:
+        """Returns who gave the label of a row; empty if that is not told."""
+        return next((value for name in AUTHOR if (value := self._value(record, name))), "")
+
+    def is_machine(self, record: Mapping[str, str]) -> bool:
+        """Returns whether the label of a row is a machine's that nobody has confirmed."""
+        verified = {self._value(record, name).casefold() for name in VERIFIED}
+        method, author = self._value(record, METHOD).casefold(), self._value(record, "identifiedby").casefold()
+        if verified & {"true", "1"} or method == HUMAN or author not in ("", COMPUTER_VISION):
+            return False
+        confident = not author and bool(self._value(record, CONFIDENCE))
+        return bool(verified & {"false", "0"}) or method == MACHINE or author == COMPUTER_VISION or confident
+
+    def _value(self, record: Mapping[str, str], name: str) -> str:
+        return record.get(self._columns.get(name, ""), "")
+
+
+def add_predictions(
+    rows: Sequence[LabelRow], predicted: Sequence[tuple[LabelRow, str]], problems: Problems, *, machine_labels: bool
+) -> list[LabelRow]:
+    """Returns the rows that count, in the order of the table, and says what became of the others.
+
+    Args:
+        rows: Those with labels of people.
+        predicted: Those with a machine's, and who it is.
+        problems: Gets a warning.
+        machine_labels: Whether they count for clips of which people say nothing.
+
+    Raises:
+        InputError: If they do not, and there are no others.
+    """
+    labelled = {row.filepath for row in rows}
+    lacking = [(row, author) for row, author in predicted if row.filepath not in labelled]
+    told = lacking if machine_labels else predicted
+    authors = Counter(author for _, author in told)
+    clips = {row.filepath for row, _ in lacking}
+    tell_machine_labels(problems, "row", authors, len(clips), len(labelled), counts=machine_labels)
+    counting = [*rows, *(row for row, _ in lacking)] if machine_labels else list(rows)
+    return sorted(counting, key=lambda row: row.place)

@@ -1,0 +1,95 @@
+"""Names of labels and sites that are one, written in two ways."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+
+from zamba_lcli.data.csv_tables import Place, Problems
+
+BLANK = ("blank", "empty", "nothing", "no animal", "no animals", "false trigger", "false positive", "misfire")
+SAME_THING = {  # what it is -> its names, as ``spelling`` returns them
+    "a clip without animals": (*BLANK, "none"),
+    "people": ("human", "humans", "person", "persons", "people", "homo sapiens", "homo sapiens sapiens", "man", "men"),
+    "vehicles": ("vehicle", "vehicles", "motor vehicle", "motor vehicles", "motorised vehicle", "motorized vehicle"),
+    "animals of an unknown kind": ("unknown", "unidentified", "unknown animal", "unknown species", "indeterminate"),
+}
+NUMBER = re.compile(r"[+-]?\d+[.,]0+")  # as spreadsheets and R write a whole number in a column with gaps
+LEADING_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")
+
+
+def spelling(text: str) -> str:
+    """Returns what is the same for texts that differ in case, blanks, unseen characters or how Unicode composes them."""
+    if not text.isascii():
+        text = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    return " ".join(text.casefold().split())
+
+
+def number_spelling(text: str) -> str:
+    """Returns what besides is the same for 1, 01 and 1.0, and for S1 and S01."""
+    text = spelling(text)
+    if NUMBER.fullmatch(text):
+        text = re.split("[.,]", text)[0]
+    return LEADING_ZEROS.sub("", text)
+
+
+def look(text: str) -> str:
+    """Returns what besides is the same for texts that differ in accents and punctuation."""
+    plain = unicodedata.normalize("NFD", number_spelling(text))
+    plain = "".join(c for c in plain if not "\u0300" <= c <= "\u036f")  # other scripts' marks are their vowels
+    words = re.findall(r"[^\W\d_]+|\d+", plain)
+    return " ".join(words) or plain
+
+
+def check_spellings(what: str, names: Mapping[str, Place], problems: Problems) -> None:
+    """Refuses names that differ in case, blanks or zeros only; warns of those that differ in accents or punctuation only.
+
+    Such labels would silently become classes of their own; of a site with two names, clips would come into several splits.
+
+    Args:
+        what: What is named: label or site.
+        names: Where each name stands first, in the order of the rows.
+        problems: Gets what was found.
+    """
+    first: dict[str, str] = {}
+    alike: dict[str, str] = {}
+    for name, place in names.items():
+        before = first.setdefault(number_spelling(name), name)
+        if before != name:
+            how = "case or blanks" if spelling(before) == spelling(name) else "how its number is written"
+            problem = f"the {what} {name!r} differs from {before!r} ({names[before]}) in {how} only"
+            if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", before):
+                problem += f" (how Unicode composes it: {name!a} and {before!a})"
+            problems.add(place, problem, f"Spell each {what} in one way.")
+            continue
+        before = alike.setdefault(look(name), name)
+        if before != name:
+            told = f"the {what} {name!r} differs from {before!r} ({names[before]}) in accents or punctuation only"
+            problems.warn(place, told, f"If it is the same {what}, spell it in one way.")
+
+
+def warn_of_synonyms(labels: Mapping[str, Place], problems: Problems) -> None:
+    """Warns of labels that are two names of one thing, such as human and Homo sapiens: each becomes a class.
+
+    Args:
+        labels: Where each label stands first, in the order of the rows.
+        problems: Gets what was found.
+    """
+    for thing, names in SAME_THING.items():
+        found = [label for label in labels if spelling(label).replace("_", " ").replace("-", " ") in names]
+        for label in found[1:]:
+            told = f"the labels {label!r} and {found[0]!r} ({labels[found[0]]}) both mean {thing}"
+            problems.warn(labels[label], told, "If they are one class, give them one name.")
+
+
+def is_blank(label: str) -> bool:
+    """Returns whether a label says that there was no animal in a clip."""
+    return spelling(label).replace("_", " ").replace("-", " ") in BLANK
+
+
+def first_places(pairs: Iterable[tuple[str, Place]]) -> dict[str, Place]:
+    """Returns where each name stands first; those without a name are left out."""
+    found: dict[str, Place] = {}
+    for name, place in pairs:
+        if name:
+            found.setdefault(name, place)
+    return found

@@ -1,0 +1,165 @@
+"""What a checkpoint says of the clips and sites that its model was trained and chosen on.
+
+Splits that are drawn anew from a table with more rows, or with another seed, would put clips that the model was trained on into
+the holdout. So the checkpoint keeps the split of each clip, by its name and by what is in its file, and of each site.
+"""
+
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path, PurePath
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from zamba_lcli.data.csv_tables import LabelRow
+from zamba_lcli.data.labels.splits import SPLITS
+
+BYTES = 16  # of a digest
+PIECE = (
+    32_768  # bytes at the beginning, in the middle and at the end of a file that tell it from others of the same size
+)
+UNREAD = bytes(BYTES)
+
+
+class Clip(Protocol):
+    """What is kept of a clip."""
+
+    @property
+    def filepath(self) -> str:
+        """As the table has it."""
+
+    @property
+    def site(self) -> str | None:
+        """Where it is from, if that is known."""
+
+    @property
+    def split(self) -> str:
+        """Train, val or holdout."""
+
+
+AnyClip = TypeVar("AnyClip", bound=Clip)
+
+
+def file_identity(path: Path) -> bytes:
+    """Returns 16 bytes that tell what is in a file from what is in others; zeros where there is nothing to read."""
+    digest = blake2b(digest_size=BYTES)
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:  # to open a pipe might never return
+            return UNREAD
+        with path.open("rb") as file:
+            digest.update((size := status.st_size).to_bytes(8, "little"))
+            # the middle too: recorders that set space aside begin and end many files alike
+            for start in dict.fromkeys((0, size // 2, max(0, size - PIECE))):
+                file.seek(start)
+                digest.update(file.read(PIECE))
+    except (OSError, ValueError):  # ValueError: a null character in the name
+        return UNREAD
+    return digest.digest()
+
+
+def file_identities(paths: Sequence[Path]) -> list[bytes]:
+    """Returns the identity of each file; several are read at a time, which waits for the disk mostly."""
+    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
+        return list(pool.map(file_identity, paths))
+
+
+def _name(filepath: str, site: str | None) -> bytes:
+    """Returns what tells a clip by its name: cameras number their clips alike, so that its site belongs to it."""
+    text = f"{PurePath(filepath).as_posix()}\0{site or ''}"
+    return blake2b(text.encode(errors="surrogateescape"), digest_size=BYTES).digest()
+
+
+@dataclass
+class SplitRecord:
+    """The splits of the clips and sites of the runs that a model comes from."""
+
+    names: dict[bytes, str] = field(default_factory=dict)  # digest of filepath and site: split
+    files: dict[bytes, str] = field(default_factory=dict)  # identity of the file: split
+    sites: dict[str, str] = field(default_factory=dict)  # site: split
+
+    def add(self, clip: Clip, identity: bytes) -> None:
+        """Adds a clip and its site; of those known, what the model learned counts: train before val before holdout."""
+        self.names[_name(clip.filepath, clip.site)] = clip.split
+        if identity != UNREAD:
+            self.files[identity] = min(clip.split, self.files.get(identity, clip.split), key=SPLITS.index)
+        if clip.site:
+            self.sites[clip.site] = min(clip.split, self.sites.get(clip.site, clip.split), key=SPLITS.index)
+
+    def is_as_it_was(self, clip: Clip) -> bool:
+        """Returns whether a clip was in the split that it is in now, by its name and site."""
+        return self.names.get(_name(clip.filepath, clip.site)) == clip.split
+
+    def place(self, rows: Mapping[Path, LabelRow]) -> list[LabelRow]:
+        """Sets the split of each clip that is known, by its name and site or by what is in its file, or whose site is.
+
+        Args:
+            rows: The clips by the paths of their files.
+
+        Returns:
+            The other clips.
+        """
+        unnamed = [path for path, row in rows.items() if _name(row.filepath, row.site) not in self.names]
+        identity = dict(zip(unnamed, file_identities(unnamed), strict=True))
+        left = []
+        for path, row in rows.items():
+            known = self.names.get(_name(row.filepath, row.site)) or self.files.get(identity.get(path, UNREAD))
+            row.split = known or self.sites.get(row.site, "")
+            if not row.split:
+                left.append(row)
+        return left
+
+    def learned_from(self, paths: Sequence[Path], split: str) -> list[str | None]:
+        """Returns for each clip of a split from which split before it (train, val) the model knows it; None if from none."""
+        earlier = SPLITS[: SPLITS.index(split)]
+        found = (self.files.get(identity) for identity in file_identities(paths))
+        return [known if known in earlier else None for known in found]
+
+    def state(self) -> dict[str, Any]:
+        """Returns plain values and tensors, as a checkpoint may have them."""
+        return {
+            "names": _digests(self.names),
+            "name_splits": _numbers(self.names.values()),
+            "files": _digests(self.files),
+            "file_splits": _numbers(self.files.values()),
+            "sites": dict(self.sites),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "SplitRecord":
+        """Returns the record that a checkpoint has."""
+        return cls(
+            _splits_by_digest(state["names"], state["name_splits"]),
+            _splits_by_digest(state["files"], state["file_splits"]),
+            dict(state["sites"]),
+        )
+
+
+def copies_apart(clips: Sequence[AnyClip], identities: Sequence[bytes]) -> list[tuple[AnyClip, AnyClip]]:
+    """Returns the clips that are copies of one in an earlier split (train before val before holdout), each with that one."""
+    earliest: dict[bytes, AnyClip] = {}
+    for clip, identity in zip(clips, identities, strict=True):
+        if identity != UNREAD:
+            earliest[identity] = min(earliest.get(identity, clip), clip, key=lambda clip: SPLITS.index(clip.split))
+    pairs = ((clip, earliest.get(identity, clip)) for clip, identity in zip(clips, identities, strict=True))
+    return [(clip, other) for clip, other in pairs if clip.split != other.split]
+
+
+def _digests(digests: Iterable[bytes]) -> torch.Tensor:
+    """Returns uint8 (number, 16)."""
+    return torch.from_numpy(np.frombuffer(bytearray(b"".join(digests)), np.uint8).reshape(-1, BYTES))
+
+
+def _numbers(splits: Iterable[str]) -> torch.Tensor:
+    """Returns uint8 (number,), positions in ``SPLITS``."""
+    return torch.tensor([SPLITS.index(split) for split in splits], dtype=torch.uint8)
+
+
+def _splits_by_digest(digests: torch.Tensor, splits: torch.Tensor) -> dict[bytes, str]:
+    rows = digests.contiguous().numpy()
+    return {row.tobytes(): SPLITS[split] for row, split in zip(rows, splits.tolist(), strict=True)}

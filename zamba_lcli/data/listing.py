@@ -1,0 +1,189 @@
+"""Which clips to predict."""
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, overload
+
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+
+from zamba_lcli.data.clip_files import locate, names_that_differ
+from zamba_lcli.data.csv_tables import (
+    OTHER_NAMES,
+    Place,
+    Problems,
+    check_columns,
+    check_formulas,
+    counted,
+    read_table,
+    records,
+    shown,
+)
+from zamba_lcli.data.folders import VIDEO_SUFFIXES, has_video_ending, list_clips
+from zamba_lcli.data.labels.camtrap_dp import DESCRIPTOR
+from zamba_lcli.data.table_files import KINDS, PACKED_ENDINGS, looks_like_table
+from zamba_lcli.errors import InputError
+
+TEXT_ENDINGS = (".csv", ".tsv", ".txt", ".tab")
+
+
+class PathsBelow(Sequence[Path]):
+    """Paths of clips, made when they are asked for: a million of them take four times the memory of their names.
+
+    Args:
+        folder: What the names are relative to.
+        names: Names of the clips.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        """Keeps the arguments."""
+        self.folder = folder
+        self.names = names
+
+    def __len__(self) -> int:
+        """Returns the number of paths."""
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, position: int) -> Path: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> list[Path]: ...
+
+    def __getitem__(self, position: int | slice) -> Path | list[Path]:
+        """Makes a path, or several."""
+        if isinstance(position, slice):
+            return [self.folder / name for name in self.names[position]]
+        return self.folder / self.names[position]
+
+
+class Videos(NamedTuple):
+    """Clips to predict."""
+
+    filepaths: list[str]  # as found, relative to the folder, or as written in the table
+    paths: Sequence[Path]  # where they are, or should be
+    sites: list[str] | None  # as in the table; None if it does not tell
+
+
+def find_videos(videos: str, data_dir: str | None = None) -> Videos:
+    """Lists clips: those of a folder in sorted order, or those of a table in its order.
+
+    Args:
+        videos: A folder, searched with its subfolders for files with the endings of videos in any case; a table with a column
+            ``filepath`` and maybe a column ``site``; or one clip.
+        data_dir: Folder that the filepaths of a table are relative to; null for the folder of the table.
+
+    Returns:
+        The clips, each once. The files of a table may be missing: that is told clip by clip.
+
+    Raises:
+        InputError: If there is no such folder or file, nothing to predict in it, or something wrong with it.
+    """
+    path = Path(videos)
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"data.videos: there is no folder or file {path.absolute()}.") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"data.videos: {path.absolute()} cannot be looked at: {reason}.") from None
+    if stat.S_ISDIR(mode):
+        return _in_folder(path)
+    if not has_video_ending(path.name) and _is_table(path):
+        return _in_table(path, path.parent if data_dir is None else Path(data_dir))
+    return Videos([str(path)], [path], None)
+
+
+def _in_folder(folder: Path) -> Videos:
+    listing = list_clips(folder)
+    passed_over = listing.passed_over()
+    if not listing.names:
+        package = (
+            f" It has a {DESCRIPTOR}: give the folder with the clips of the package." * (folder / DESCRIPTOR).exists()
+        )
+        raise InputError(
+            f"data.videos: no clip in {folder.absolute()} or its subfolders; files with these endings count as clips: "
+            f"{' '.join(sorted(VIDEO_SUFFIXES))}.{f' Passed over: {passed_over}.' if passed_over else ''}{package}"
+        )
+    if passed_over:
+        (rank_zero_warn if listing.broken_links else rank_zero_info)(f"{folder}: passed over {passed_over}.")
+    return Videos(listing.names, PathsBelow(folder, listing.names), None)
+
+
+def _is_table(path: Path) -> bool:
+    """Returns whether a file that is not named like a clip is, or was meant to be, a table."""
+    name = path.name.lower()
+    if name.endswith((*TEXT_ENDINGS, *PACKED_ENDINGS)):
+        return True
+    try:
+        with path.open("rb") as file:
+            return looks_like_table(file.read(4096))
+    except OSError:  # it is told when it is read as a clip
+        return False
+
+
+def _in_table(path: Path, folder: Path) -> Videos:
+    if path.suffix.lower() == ".json":
+        raise InputError(
+            f"data.videos: {path.absolute()} is JSON. Of a package in Camtrap DP, give the folder with its clips, or a table "
+            f"(CSV) that names them in a column filepath. {KINDS}."
+        )
+    problems = Problems(path, "data.videos")
+    header, cells, first = read_table(path, ("filepath", "site"), key=problems.key)
+    check_columns(
+        header, path.absolute(), needed=["filepath"], optional=["site"], other_names=OTHER_NAMES, key=problems.key
+    )
+    rows: list[tuple[Place, str, str]] = []
+    for place, value in records(header, cells, problems, first=first):
+        name, site = value["filepath"], value.get("site", "")
+        if not name:
+            problems.add(place, "the filepath is empty", "Give every row a filepath, or delete the row.")
+        elif has_video_ending(site) and not has_video_ending(name):
+            remedy = "Put filepaths that contain the separator in double quotes."
+            problems.add(place, f"the site {shown(site)} is the name of a file", remedy)
+        elif not check_formulas(place, value, ("filepath", "site"), problems):
+            rows.append((place, name, site))
+    found = _clips_of(rows, folder, problems, "site" in header)
+    problems.raise_if_any()
+    return found
+
+
+def _clips_of(rows: Sequence[tuple[Place, str, str]], folder: Path, problems: Problems, has_sites: bool) -> Videos:
+    """Returns the clips that rows (place, filepath, site) name, each once; says so in the log where a row is not needed."""
+    files = list(locate(folder, [name for _, name, _ in rows]))
+    sites: dict[int, tuple[str, Place]] = {}
+    repeated = []
+    for number, ((place, name, site), file) in enumerate(zip(rows, files, strict=True)):
+        if file.same_as != number:
+            repeated.append(f"{name} ({place}; {rows[file.same_as][1]} in {rows[file.same_as][0]})")
+        before, where = sites.get(file.same_as, ("", place))
+        if site and before and site != before:
+            what = f"the site of {name} is {site!r}, but {before!r} further up ({where})"
+            problems.add(place, what, "Give all rows of a clip the same site.")
+        sites[file.same_as] = (before, where) if before else (site, place)
+    if repeated:
+        rows_name = f"{counted(len(repeated), 'row')} of {problems.source} name"
+        rank_zero_info(f"{rows_name} clips that rows above name too, such as {repeated[0]}: each is predicted once.")
+    if differing := [(row[1], file.path) for row, file in zip(rows, files, strict=True) if file.differs]:
+        rank_zero_info(f"{problems.source}: {names_that_differ(differing)}.")
+    names = [rows[number][1] for number in sites]
+    paths = [files[number].path for number in sites] if differing else names
+    return Videos(names, PathsBelow(folder, paths), [site for site, _ in sites.values()] if has_sites else None)
+
+
+def folder_beside(videos: str) -> Path:
+    """Returns where predictions go if nothing is said: ``clips_predictions`` beside the folder, table or clip ``clips``.
+
+    Raises:
+        InputError: If there is nothing beside it.
+    """
+    path = Path(os.path.abspath(videos))  # a link stays a link: beside it is where people look
+    name = path.name if path.is_dir() else path.stem
+    if path.suffix.lower() in PACKED_ENDINGS and not path.is_dir():
+        name = Path(name).stem
+    if not name:
+        raise InputError(
+            f"data.videos: there is no place beside {path} for predictions. Give WritePredictions an output_dir."
+        )
+    return path.with_name(f"{name}_predictions")

@@ -1,0 +1,1 @@
+"""From a file to the frames that a player shows of it."""

@@ -1,0 +1,221 @@
+"""A file and the times to look at -> frames.
+
+What counts are the frames that a player shows, and when. Headers (number of frames, duration, rate) are wrong or absent in
+many files of camera traps and are not read.
+"""
+
+from __future__ import annotations  # PyAV's classes are named before it is imported
+
+import itertools
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zamba_lcli.data.sampling.base import ContentSampling, FrameSampling, Timeline, TooLongError, TooShortError, Watcher
+from zamba_lcli.data.video.decoding import FrameReader, SeekMissedError, decode
+from zamba_lcli.data.video.opening import Deadline, open_clip
+from zamba_lcli.data.video.opening import UnreadableClipError as UnreadableClipError
+from zamba_lcli.data.video.packets import ClipIndex, read_index
+from zamba_lcli.data.video.pictures import PictureMaker, upright
+
+if TYPE_CHECKING:  # imported by the functions that need it: --help reads no clip
+    from av.video.frame import VideoFrame
+
+T = TypeVar("T")
+TIME_LIMIT = 120.0  # seconds for a clip; a healthy one takes a few at most
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The frames of a clip that were asked for."""
+
+    frames: NDArray[np.uint8]  # (num_clips x T, H, W, 3) RGB
+    times: NDArray[np.float64]  # (num_clips x T,) seconds: when the frames given are shown
+    numbers: NDArray[np.int64]  # (num_clips x T,) which frames of the file they are, 0 is the first
+    frame_rate: float  # frames a second of the file, on average; 0.0 for a single frame
+    duration: float  # seconds: length of the file
+
+
+def probe(path: Path) -> None:
+    """Opens a file to see whether there is a video in it; no frame is decoded.
+
+    Raises:
+        UnreadableClipError: With the reason.
+    """
+    open_clip(path, Deadline(TIME_LIMIT))[0].close()
+
+
+def upright_size(path: Path, time_limit: float = TIME_LIMIT) -> tuple[int, int]:
+    """Returns height and width, in pixels, of the pictures of a clip as they are to be looked at.
+
+    Raises:
+        UnreadableClipError: With the reason.
+    """
+    deadline = Deadline(time_limit)
+    with FrameReader(path, read_index(path, deadline), deadline) as reader:
+        for _, frame in reader.frames():
+            return upright(frame)
+    raise UnreadableClipError("no frame of it can be decoded")
+
+
+def try_clip(path: Path) -> ClipIndex:
+    """Opens a file, lists its frames and decodes the first good one; returns the list.
+
+    Raises:
+        UnreadableClipError: With the reason.
+    """
+    deadline = Deadline(TIME_LIMIT)
+    index = read_index(path, deadline)
+    with FrameReader(path, index, deadline) as reader:
+        if next(reader.frames(), None) is None:
+            raise UnreadableClipError("none of the frames can be decoded")
+    return index
+
+
+def read_timeline(path: Path) -> Timeline:
+    """Reads when each frame in a file is shown, without decoding them.
+
+    Raises:
+        UnreadableClipError: If the file cannot be opened or holds no frame.
+    """
+    return read_index(path, Deadline(TIME_LIMIT)).timeline
+
+
+def read_clip(
+    path: Path,
+    sampling: FrameSampling,
+    *,
+    height: int,
+    width: int,
+    crop_bottom_pixels: int = 0,
+    max_damaged: float = 0.5,
+    time_limit: float = TIME_LIMIT,
+    move: Callable[[NDArray[np.float64], float], NDArray[np.float64]] | None = None,
+) -> Clip:
+    """Reads the frames shown at the times that ``sampling`` chooses, scaled, upright, in RGB.
+
+    A frame that is damaged is replaced by the nearest good one before it (or, at the beginning, after it), which is what a
+    player shows; ``Clip.times`` tells. No frame is made up.
+
+    Args:
+        path: The file.
+        sampling: Chooses times from the clip's timeline.
+        height: Height of the frames in pixels.
+        width: Width of the frames in pixels.
+        crop_bottom_pixels: Rows cut off at the bottom of the upright original picture, before scaling.
+        max_damaged: Share of the chosen frames that may be damaged.
+        time_limit: Seconds that reading may take.
+        move: Moves the times of each part, (T,), in a clip whose last frame is at the given time, before they are looked at.
+
+    Raises:
+        UnreadableClipError: If the file cannot be opened, none or too few of its frames can be decoded, it is shorter than
+            ``sampling`` allows, or reading takes too long.
+    """
+    deadline = Deadline(time_limit)
+    index = read_index(path, deadline)
+    if index.assumed_rate is not None:
+        # without its name: Python prints the same warning once
+        warnings.warn(
+            "A clip is a stream without a container, so that its frames have no times: its rate, "
+            f"{index.assumed_rate:g} frames a second, makes them. zamba check tells which clips these are.",
+            stacklevel=2,
+        )
+    try:
+        times = sampling.times(index.timeline)
+        if isinstance(sampling, ContentSampling):
+            times = _chosen(path, index, times, sampling, crop_bottom_pixels, deadline)
+    except TooShortError as error:
+        raise UnreadableClipError(f"too short: {error}") from None
+    except TooLongError as error:
+        raise UnreadableClipError(f"too long: {error}") from None
+    if move is not None:
+        times = np.concatenate([move(part, index.timeline.duration) for part in np.split(times, sampling.num_clips)])
+    clip, damaged = _frames_at(path, index, times, height, width, crop_bottom_pixels, deadline)
+    if damaged > max_damaged:
+        raise UnreadableClipError(f"{damaged:.0%} of the frames to be looked at are damaged")
+    return clip
+
+
+def _frames_at(
+    path: Path,
+    index: ClipIndex,
+    times: NDArray[np.float64],
+    height: int,
+    width: int,
+    crop_bottom_pixels: int,
+    deadline: Deadline,
+) -> tuple[Clip, float]:
+    """Returns the frames shown at the given times, and which share of them is replaced by others."""
+    positions = index.shown_at(times)
+    wanted = [int(position) for position in np.unique(positions)]
+    delivered = _delivered(path, index, wanted, lambda: PictureMaker(height, width, crop_bottom_pixels), deadline)
+    numbers = np.array([delivered[int(position)][0] for position in positions])
+    timeline = index.timeline
+    clip = Clip(
+        frames=np.stack([delivered[int(position)][1] for position in positions]),
+        times=timeline.times[numbers],
+        numbers=numbers,
+        frame_rate=(len(timeline.times) - 1) / timeline.duration if timeline.duration else 0.0,
+        duration=timeline.end,
+    )
+    return clip, float(np.mean([delivered[position][0] != position for position in wanted]))
+
+
+def _chosen(
+    path: Path,
+    index: ClipIndex,
+    times: NDArray[np.float64],
+    sampling: ContentSampling,
+    crop_bottom_pixels: int,
+    deadline: Deadline,
+) -> NDArray[np.float64]:
+    """Shows a sampling the small pictures of a clip, one by one, and returns the times that it chooses."""
+    positions = index.shown_at(times)
+    wanted = [int(position) for position in np.unique(positions)]
+    watchers: list[Watcher] = []
+
+    def begin() -> Callable[[VideoFrame], int]:
+        """Begins anew, as decoding does after it went wrong."""
+        watchers[:] = [sampling.watch(len(wanted))]
+        picture = PictureMaker(sampling.preview_height, sampling.preview_width, crop_bottom_pixels)
+        count = itertools.count()
+
+        def see(frame: VideoFrame) -> int:
+            watchers[0].see(picture(frame))
+            return next(count)
+
+        return see
+
+    delivered = _delivered(path, index, wanted, begin, deadline)
+    return watchers[0].choose(times, np.array([delivered[int(position)][1] for position in positions]))
+
+
+def _delivered(
+    path: Path,
+    index: ClipIndex,
+    wanted: list[int],
+    begin: Callable[[], Callable[[VideoFrame], T]],
+    deadline: Deadline,
+) -> dict[int, tuple[int, T]]:
+    """Decodes the frames at the ``wanted`` positions, the cheapest way that works; for each of them ``begin`` is called.
+
+    Raises:
+        UnreadableClipError: If no frame is good, or if they take more memory than there is.
+    """
+    sparing = not index.order_decoded  # where packets and pictures do not go together, a decoder may pass over too much
+    try:
+        try:
+            delivered = decode(path, index, wanted, begin(), deadline, seek=index.seekable, sparing=sparing)
+            if sparing and any(delivered[position][0] != position for position in wanted):
+                # something is damaged: the frames that were spared may be the nearest good ones
+                delivered = decode(path, index, wanted, begin(), deadline, seek=index.seekable, sparing=False)
+        except SeekMissedError:  # the index of some AVI files leads astray
+            delivered = decode(path, index, wanted, begin(), deadline, seek=False, sparing=False)
+    except MemoryError:
+        raise UnreadableClipError("there is not enough memory for its pictures") from None
+    return delivered

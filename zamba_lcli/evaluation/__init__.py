@@ -1,0 +1,1 @@
+"""What ``zamba test`` finds out: scores, intervals, calibration. No Lightning in it."""

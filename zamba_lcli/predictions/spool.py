@@ -1,0 +1,175 @@
+"""Predictions on disk while they come, so that a run that is killed at any moment can go on."""
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zamba_lcli.errors import InputError
+from zamba_lcli.predictions.formats import PredictedClip, PredictedPart
+
+HEADER = "header.json"
+CHECKSUM = b'{"checksum": "%08x", '  # how each line begins
+OPEN_FILES = 200  # at a time; systems allow a process some hundred
+
+
+@dataclass(frozen=True)
+class FoundRows:
+    """Where the row of each clip is; no row is held in memory."""
+
+    files: list[Path]
+    file: NDArray[np.int32]  # (clips,) position in ``files``, -1 where there is no row
+    offset: NDArray[np.int64]  # (clips,) bytes
+    failed: NDArray[np.bool_]  # (clips,) whether the clip could not be read
+
+    @property
+    def there(self) -> NDArray[np.bool_]:
+        """Whether a clip has a row, (clips,)."""
+        return self.file >= 0
+
+
+class Spool:
+    """A folder with rows as lines of JSON: each process of each start of a run appends to a file of its own.
+
+    A line that is torn, as the last one of a process that was killed, or damaged, which its checksum tells, does not count: its
+    clip is predicted again. So is a clip that could not be read, which may have been the disk's fault.
+
+    Args:
+        folder: Where the files are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Keeps the path."""
+        self.folder = folder
+
+    def begin(self, header: Mapping[str, Any], discard: bool) -> int:
+        """Makes the folder, or goes on with what is there.
+
+        Args:
+            header: What the rows depend on, plain values.
+            discard: Whether rows that depend on something else may be deleted.
+
+        Returns:
+            The number of this start, 0 for the first.
+
+        Raises:
+            InputError: If the rows that are there depend on something else.
+        """
+        file = self.folder / HEADER
+        try:
+            theirs = _parse(file.read_bytes())
+        except FileNotFoundError:
+            theirs = None
+        if theirs is not None and theirs != header and not discard:
+            differing = sorted(key for key in {*header, *theirs} if header.get(key) != theirs.get(key))
+            raise InputError(
+                f"{self.folder} holds predictions of a run that was not finished and differed in: {', '.join(differing)}. "
+                "Finish that run with the arguments it had; or delete the folder; or give WritePredictions another output_dir, "
+                "or overwrite: true."
+            )
+        if theirs != header:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            partial = file.with_suffix(".part")
+            with partial.open("wb") as text:
+                text.write(_line(header))
+                text.flush()
+                os.fsync(text.fileno())
+            partial.replace(file)
+        return 1 + max((int(path.name.split("-")[0]) for path in self._files()), default=-1)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*-*.jsonl"))
+
+    @property
+    def _done(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.done")
+
+    def open(self, start: int, rank: int) -> IO[bytes]:
+        """Opens the file that a process appends to, for ``append``."""
+        return (self.folder / f"{start:06d}-{rank:06d}.jsonl").open("xb")
+
+    def find(self, filepaths: Sequence[str]) -> FoundRows:
+        """Looks where the row of each clip is; a clip with several rows has that which could be read, or else the last."""
+        files, clips = self._files(), len(filepaths)
+        position_of = {filepath: position for position, filepath in enumerate(filepaths if files else ())}
+        found = FoundRows(files, np.full(clips, -1, np.int32), np.zeros(clips, np.int64), np.zeros(clips, np.bool_))
+        for number, path in enumerate(files):
+            offset = 0
+            with path.open("rb") as file:
+                for line in file:
+                    row = _parse(line)
+                    position = None if row is None else position_of.get(row["filepath"])
+                    if row is not None and position is not None and (found.failed | ~found.there)[position]:
+                        found.file[position], found.offset[position] = number, offset
+                        found.failed[position] = bool(row["error"])
+                    offset += len(line)
+        return found
+
+    def read(
+        self, found: FoundRows, filepaths: Sequence[str], paths: Sequence[Path], sites: Sequence[str] | None
+    ) -> Iterator[PredictedClip]:
+        """Yields the clips that have a row, in the order of ``filepaths``."""
+        with ExitStack() as stack:
+            opened: dict[int, IO[bytes]] = {}
+            for position in map(int, np.flatnonzero(found.there)):
+                number = int(found.file[position])
+                if number not in opened:
+                    if len(opened) == OPEN_FILES:
+                        stack.close()
+                        opened.clear()
+                    opened[number] = stack.enter_context(found.files[number].open("rb"))
+                file = opened[number]
+                file.seek(found.offset[position])
+                row = _parse(file.readline())
+                if row is None:
+                    raise InputError(
+                        f"{found.files[number]} was changed or damaged while it was read. Start again: what is missing is "
+                        "predicted again."
+                    )
+                parts = [PredictedPart(**part) for part in row.pop("parts")]
+                filepath, path, site = filepaths[position], paths[position], sites and sites[position]
+                yield PredictedClip(**{**row, "filepath": filepath, "path": path, "site": site, "parts": parts})
+
+    def remove_done(self) -> None:
+        """Deletes what a run has left that was killed when it was done."""
+        shutil.rmtree(self._done, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Deletes the folder; if that is interrupted, what is left does not pass for rows."""
+        self.folder.rename(self._done)
+        shutil.rmtree(self._done)
+
+
+def append(file: IO[bytes], clips: Sequence[PredictedClip]) -> None:
+    """Appends the rows of ``clips`` and hands them to the system, which keeps them whatever happens to the process."""
+    rows = []
+    for clip in clips:
+        row = asdict(clip)
+        del row["path"], row["site"]  # these are the listing's
+        rows.append(_line(row))
+    file.write(b"".join(rows))
+    file.flush()
+
+
+def _line(content: Mapping[str, Any]) -> bytes:
+    """Returns a line of JSON that begins with a checksum of the rest."""
+    rest = json.dumps(content)[1:].encode()
+    return b"%b%b\n" % (CHECKSUM % zlib.crc32(rest), rest)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Returns what a line holds, or None if it is torn or damaged."""
+    rest = line[len(CHECKSUM % 0) : -1]
+    if line != b"%b%b\n" % (CHECKSUM % zlib.crc32(rest), rest):
+        return None
+    content: dict[str, Any] = json.loads(b"{" + rest)
+    return content

@@ -1,0 +1,62 @@
+"""A page about predictions that is one file: opened in any browser, without a network."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+DATA = "{{data}}"  # in the template
+
+
+@dataclass
+class ReportClip:
+    """A clip on the page."""
+
+    filepath: str
+    probabilities: list[float]  # (classes,)
+    truth: list[int]  # positions of its labels; empty if they are not known
+    site: str | None = None
+    preview: str | None = None  # frames side by side, JPEG in base64
+    num_frames: int = 0  # of the preview
+
+
+@dataclass
+class Report:
+    """What is on the page."""
+
+    title: str
+    summary: list[tuple[str, str]]  # names and values, as they are to be read
+    class_names: Sequence[str]
+    columns: list[str]  # of the table of classes, after the name: a count, then shares
+    per_class: list[list[float | int | None]]  # a row for each class, None where a share is not defined
+    clips: list[ReportClip]
+    total: int  # number of clips, of which ``clips`` may be a part
+    confusion: list[list[int]] | None = None  # clips by label (rows) and top class (columns)
+    failed: list[tuple[str, str]] = field(default_factory=list)  # filepath and reason
+    notes: list[str] = field(default_factory=list)
+
+    def write(self, path: Path) -> None:
+        """Writes the page."""
+        template = files("zamba_lcli.report").joinpath("page.html").read_text(encoding="utf-8")
+        # all text goes in as data, and the page shows it as text: nothing of it can be taken for a tag
+        data = json.dumps(_short(asdict(self))).replace("<", "\\u003c")
+        path.write_text(template.replace(DATA, data, 1), encoding="utf-8")
+
+
+def spread(scores: Sequence[float], number: int) -> list[int]:
+    """Returns the positions of so many scores, evenly spread from the highest to the lowest."""
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    if number >= len(order):
+        return order
+    return [order[round(i * (len(order) - 1) / max(number - 1, 1))] for i in range(number)]
+
+
+def _short(value: Any) -> Any:
+    """Rounds numbers to four digits after the point, which are as many as the page shows."""
+    if isinstance(value, float):
+        return round(value, 4) if value == value else None
+    if isinstance(value, dict):
+        return {key: _short(v) for key, v in value.items()}
+    return [_short(v) for v in value] if isinstance(value, list | tuple) else value
