@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from zamba_lcli import evaluation as ev
+from zamba_lcli.evaluation import scores as ev
 from zamba_lcli.evaluation.intervals import site_intervals
 
 CLASSES = np.array([0.35, 0.25, 0.18, 0.12, 0.07, 0.03])  # shares of the clips
