@@ -16,10 +16,10 @@ from frictionless import Package, system
 from megadetector.postprocessing.validate_batch_results import validate_batch_results
 from test_readme import BLOCKS
 
-from zamba_lcli.predictions import camtrap_dp
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
 from zamba_lcli.data.labels.table import read_labels
+from zamba_lcli.predictions import camtrap_dp
 from zamba_lcli.predictions.formats import (
     CSVPredictions,
     HTMLReport,

@@ -10,7 +10,7 @@ from video_files import numbered, write_video
 
 from zamba_lcli.checksum import unseal
 from zamba_lcli.data.cache import GB, FrameCache
-from zamba_lcli.data.sampling.base import EvenlySpaced
+from zamba_lcli.data.sampling import EvenlySpaced
 from zamba_lcli.data.video.reading import Clip, UnreadableClipError, read_clip
 from zamba_lcli.errors import InputError
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from video_files import damage, numbered, write_video
 
-from zamba_lcli.data.sampling import base as module
-from zamba_lcli.data.sampling.base import ContentSampling, HighestScores, MostMotion, SceneChanges
+from zamba_lcli.data.sampling import ContentSampling, HighestScores, MostMotion, SceneChanges, base
 from zamba_lcli.data.video.reading import UnreadableClipError, read_clip
 
 SIZE = {"height": 24, "width": 32}
@@ -82,7 +81,7 @@ def test_memory_does_not_grow_with_the_clip(folder, strategy):
 
 
 def test_a_clip_with_more_pictures_than_may_be_kept_fails_alone(folder, monkeypatch):
-    monkeypatch.setattr(module, "KEPT_BYTES", 20 * 60 * 80 * 3)
+    monkeypatch.setattr(base, "KEPT_BYTES", 20 * 60 * 80 * 3)
     with pytest.raises(UnreadableClipError, match=r"too long: 40 pictures of 60 x 80 pixels .* Lower preview_fps"):
         read_clip(
             write_video(folder / "a.avi", numbered(40), codec="mjpeg", pix_fmt="yuvj420p"),

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 from zamba_lcli.cli import main
 from zamba_lcli.data.detector import YoloxScorer
-from zamba_lcli.data.sampling.base import HighestScores
+from zamba_lcli.data.sampling import HighestScores
 
 
 def test_without_the_extra_it_says_what_to_install(fitted, clips, folder, refused, monkeypatch):

@@ -19,7 +19,7 @@ from video_files import ONE_THREAD, numbered, numbers_in, write_video
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
 from zamba_lcli.data.previews import read_preview, read_previews
-from zamba_lcli.data.sampling.base import EvenlySpaced
+from zamba_lcli.data.sampling import EvenlySpaced
 from zamba_lcli.data.video.reading import UnreadableClipError, probe, read_clip, read_timeline, try_clip, upright_size
 
 SIZE = {"height": 48, "width": 64}

@@ -39,7 +39,7 @@ from zamba_lcli.data.labels.table import (
     write_labels,
 )
 from zamba_lcli.data.listing import find_videos
-from zamba_lcli.data.sampling.base import EvenlySpaced, FrameSampling, TemporalJitter
+from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling, TemporalJitter
 from zamba_lcli.data.shared_memory import SHARED_MEMORY, free_bytes, workers_with_room
 from zamba_lcli.data.video import pictures
 from zamba_lcli.data.video.reading import TIME_LIMIT, UnreadableClipError, probe

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 from zamba_lcli.data.cache import FrameCache
-from zamba_lcli.data.sampling.base import FrameSampling, TemporalJitter
+from zamba_lcli.data.sampling import FrameSampling, TemporalJitter
 from zamba_lcli.data.video.reading import TIME_LIMIT, Clip, UnreadableClipError, read_clip
 from zamba_lcli.types import Batch, run_seed
 
@@ -116,7 +116,7 @@ class ClipDataset(Dataset[ClipItem]):
     def _read(self, path: Path, drawn: Drawn | None = None) -> Clip:
         move = None
         if self.jitter is not None and drawn is not None:
-            move = partial(self.jitter.move, chance=np.random.default_rng([run_seed(), *drawn]))
+            move = partial(self.jitter.move, rng=np.random.default_rng([run_seed(), *drawn]))
         return read_clip(
             path,
             self.sampling,

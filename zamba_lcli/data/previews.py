@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zamba_lcli.data.sampling.base import EvenlySpaced
+from zamba_lcli.data.sampling import EvenlySpaced
 from zamba_lcli.data.video.reading import TIME_LIMIT, UnreadableClipError, read_clip, upright_size
 
 MAX_THREADS = 8  # each holds a clip's decoder, some hundred MB for large pictures

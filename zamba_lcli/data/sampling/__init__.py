@@ -1,22 +1,22 @@
-"""Which frames of a clip are looked at: one small class each."""
+"""Sampling strategies: which frames of a clip are looked at. Chosen by class path in the YAML."""
 
 from zamba_lcli.data.sampling.base import (
     ContentSampling,
-    EarlyBias,
-    EvenlySpaced,
-    FixedRate,
     FrameSampling,
-    GivenFrames,
-    HighestScores,
-    KeyFrames,
-    MostMotion,
-    SceneChanges,
-    SeveralClips,
-    TemporalJitter,
     Timeline,
     TooLongError,
     TooShortError,
     Watcher,
+)
+from zamba_lcli.data.sampling.content_based import HighestScores, MostMotion, SceneChanges
+from zamba_lcli.data.sampling.time_based import (
+    EarlyBias,
+    EvenlySpaced,
+    FixedRate,
+    GivenFrames,
+    KeyFrames,
+    SeveralClips,
+    TemporalJitter,
 )
 
 __all__ = [

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from zamba_lcli.data.sampling.base import ContentSampling, FrameSampling, Timeline, TooLongError, TooShortError, Watcher
+from zamba_lcli.data.sampling import ContentSampling, FrameSampling, Timeline, TooLongError, TooShortError, Watcher
 from zamba_lcli.data.video.decoding import FrameReader, SeekMissedError, decode
 from zamba_lcli.data.video.opening import Deadline, open_clip
 from zamba_lcli.data.video.opening import UnreadableClipError as UnreadableClipError
