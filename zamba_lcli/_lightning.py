@@ -3,19 +3,35 @@
 Each function says what is wrong, where that is reported, and when the function may be deleted.
 """
 
-import csv
 import os
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.profilers import Profiler
 
-from zamba_lcli.run_folder import free_name
-from zamba_lcli.types import callbacks_of
+T = TypeVar("T")
+
+
+def trainer_callbacks(trainer: Trainer) -> list[Callback]:
+    """Returns the trainer's callbacks; delete when Lightning declares ``Trainer.callbacks``, which it sets."""
+    return cast(list[Callback], trainer.callbacks)  # type: ignore[attr-defined]
+
+
+def gather(value: T) -> list[T]:
+    """Returns the value of each process, in the order of their ranks; every process must call this.
+
+    Values may be any objects; Lightning gathers tensors of one shape alone (``Strategy.all_gather``). Delete when Lightning's
+    strategies gather objects, as they broadcast them.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def let_profilers_be_refused() -> None:
@@ -40,7 +56,7 @@ def average_in_small_checkpoint(trainer: Trainer, module: LightningModule, check
     """
     if "callbacks" in checkpoint:
         return
-    for callback in callbacks_of(trainer):
+    for callback in trainer_callbacks(trainer):
         if isinstance(callback, WeightAveraging):
             callback.on_save_checkpoint(trainer, module, checkpoint)
             for key in ("current_model_state", "averaging_state"):
@@ -65,96 +81,14 @@ def claim_version(logger: TensorBoardLogger | CSVLogger) -> None:
             return
 
 
-class AppendingWriter(ExperimentWriter):
-    """Goes on with the ``metrics.csv`` and ``hparams.yaml`` of a run folder, which Lightning's writer deletes and writes over.
+class KeepingWriter(ExperimentWriter):
+    """Writes to the files of a run folder that has some already.
 
-    Overrides ``_check_log_dir_exists``, which deletes; delete this class when Lightning's CSVLogger appends. A file is changed
-    by one that takes its place, so that a run that is killed leaves either.
-
-    Args:
-        log_dir: The run folder.
+    Overrides ``_check_log_dir_exists``, which deletes ``metrics.csv``; delete this class when Lightning's CSVLogger appends.
     """
-
-    def __init__(self, log_dir: str) -> None:
-        """Reads which columns there are; a last line that was torn by a kill is left out."""
-        super().__init__(log_dir)
-        self._path = Path(self.metrics_file_path)
-        self._again: set[int] = set()  # steps of which what is there is taken back by what is logged again
-        if self._path.exists():
-            rows = self._rows()
-            if not self._path.read_bytes().endswith(b"\n"):
-                self._replace(rows[:-1])
-        self._before = len(self._rows())  # rows of earlier processes
 
     def _check_log_dir_exists(self) -> None:
         """Deletes nothing."""
-
-    def log_hparams(self, params: dict[str, Any]) -> None:
-        """Saves hyperparameters in ``hparams.yaml``, unless there is one: ``config.yaml`` tells those of a resume."""
-        if not (Path(self.log_dir) / self.NAME_HPARAMS_FILE).exists():
-            super().log_hparams(params)
-
-    def go_back(self, step: int) -> None:
-        """Takes back what was logged of steps that a resumed run takes again; the file as it was is kept beside.
-
-        Args:
-            step: The step that comes next. What was logged at the end of the one before is taken back if it is logged again.
-        """
-        rows = self._rows()
-        past = [row for row in rows if _step_of(row) < step]
-        if len(past) < len(rows):
-            free_name(self._path).write_bytes(self._path.read_bytes())
-            self._replace(past)
-        self._again, self._before = {step - 1}, len(past)
-
-    def save(self) -> None:
-        """Appends what was logged; where there are new columns, to a file with these."""
-        if not self.metrics:
-            return
-        rows = (
-            self._rows()
-            if self._again or not {key for row in self.metrics for key in row} <= set(self.metrics_keys)
-            else None
-        )
-        again = [row for row in self.metrics if row["step"] in self._again]
-        names = {name for row in again for name in row} - {"step", "epoch"}
-        if rows is not None:
-            past = [row for row in rows[: self._before] if _step_of(row) not in self._again or not names & _told(row)]
-            self._before, rows = len(past), [*past, *rows[self._before :]]
-            self._replace([*rows, *self.metrics])
-        else:
-            with self._path.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, self.metrics_keys).writerows(self.metrics)
-        if not again:
-            self._again = set()
-        self.metrics = []
-
-    def _rows(self) -> list[dict[str, Any]]:
-        """Reads all rows and keeps in mind their columns."""
-        if not self._path.exists():
-            return []
-        with self._path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            self.metrics_keys = list(reader.fieldnames or [])
-            return list(reader)
-
-    def _replace(self, rows: list[dict[str, Any]]) -> None:
-        """Writes the file anew, with the columns that rows have."""
-        self.metrics_keys = sorted({*self.metrics_keys, *(key for row in rows for key in row)})
-        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, self.metrics_keys)
-            table.writeheader()
-            table.writerows(rows)
-        partial.replace(self._path)
-
-
-def _told(row: dict[str, Any]) -> set[str]:
-    return {name for name, value in row.items() if value not in ("", None)}
-
-
-def _step_of(row: dict[str, Any]) -> int:
-    return int(row.get("step") or 0)
 
 
 def numbers_equal_names(callback: Callback) -> bool:

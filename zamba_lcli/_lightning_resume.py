@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torchmetrics import Metric
 
-from zamba_lcli.types import callbacks_of
+from zamba_lcli._lightning import trainer_callbacks
 
 LEFT_OPEN = "left_open"  # key of the checkpoint
 CRITERIA = ("patience", "min_delta", "check_finite", "stopping_threshold", "divergence_threshold")
@@ -42,7 +42,7 @@ def left_open(trainer: Trainer, module: LightningModule, before: "BeforeBatch | 
         gradients = before.gradients
     elif not is_within_batch(trainer.fit_loop) and progress.current.ready and loop._should_accumulate():
         gradients = {name: _mean_over_processes(trainer, gradient) for name, gradient in _gradients(module).items()}
-    stopped = [c for c in callbacks_of(trainer) if trainer.should_stop and isinstance(c, EarlyStopping)]
+    stopped = [c for c in trainer_callbacks(trainer) if trainer.should_stop and isinstance(c, EarlyStopping)]
     return {
         "at_batch_end": progress.total.completed < progress.total.processed,
         "gradients": gradients,
@@ -72,7 +72,7 @@ def resume_what_is_due(trainer: Trainer, module: LightningModule, left: dict[str
     loop: Any = trainer.fit_loop
     if left.get("at_batch_end") and not _validation_is_next(loop):
         loop.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=True)
-    for callback in callbacks_of(trainer):
+    for callback in trainer_callbacks(trainer):
         if not isinstance(callback, EarlyStopping):
             continue
         if left.get("stopped_by", {}).get(callback.state_key) == _criteria(callback):
@@ -104,7 +104,7 @@ def resume_accumulation(trainer: Trainer) -> None:
     Lightning does not call ``on_train_epoch_start`` then, so that each batch is a step for the rest of the epoch. Not reported
     as of Lightning 2.6. Delete when the callback itself does so in ``on_train_start``.
     """
-    for callback in callbacks_of(trainer):
+    for callback in trainer_callbacks(trainer):
         if isinstance(callback, GradientAccumulationScheduler) and trainer.fit_loop.restarted_mid_epoch:
             callback.on_train_epoch_start(trainer)
 
@@ -159,7 +159,7 @@ def state_of(metric: Metric) -> dict[str, Tensor]:
 
 def saves_on_exception(trainer: Trainer) -> bool:
     """Returns whether a checkpoint may be saved within a batch."""
-    callbacks = callbacks_of(trainer)
+    callbacks = trainer_callbacks(trainer)
     return any(isinstance(c, OnExceptionCheckpoint) or getattr(c, "save_on_exception", False) for c in callbacks)
 
 

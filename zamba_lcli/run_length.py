@@ -10,10 +10,11 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import GradientAccumulationScheduler, Timer
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, OneCycleLR, SequentialLR
 
+from zamba_lcli._lightning import trainer_callbacks
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.errors import InputError
 from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential
-from zamba_lcli.types import POSITION, Interval, callbacks_of
+from zamba_lcli.types import POSITION, Interval
 
 
 class Progress(NamedTuple):
@@ -70,7 +71,7 @@ def run_length(trainer: Trainer, interval: Interval, resumed: dict[str, Any] | N
 def _steps_to_come(trainer: Trainer, done: Progress, resumed: dict[str, Any] | None) -> Iterator[int]:
     """Yields the steps of each epoch to come, without end; the first is what is left of one that was begun."""
     batches = batches_in_epoch(trainer, resumed is not None)
-    schedules = [c for c in callbacks_of(trainer) if isinstance(c, GradientAccumulationScheduler)]
+    schedules = [c for c in trainer_callbacks(trainer) if isinstance(c, GradientAccumulationScheduler)]
     epoch, left = done.epochs, _batches_left(trainer, batches, done, resumed)
     while True:
         together = schedules[0].get_accumulate_grad_batches(epoch) if schedules else trainer.accumulate_grad_batches
@@ -237,7 +238,7 @@ def check_not_done(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
                 f"trainer.{key}: {end} is less than the {count} {key.removeprefix('max_')} that the checkpoint's run has done. "
                 "They count from its beginning; give more to go on."
             )
-    for timer in (callback for callback in callbacks_of(trainer) if isinstance(callback, Timer)):
+    for timer in (callback for callback in trainer_callbacks(trainer) if isinstance(callback, Timer)):
         allowed = timer.time_remaining()  # all of it: this run has not begun
         used = checkpoint.get("callbacks", {}).get(timer.state_key, {}).get("time_elapsed", {}).get("train", 0.0)
         if allowed is not None and used >= allowed:

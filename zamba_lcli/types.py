@@ -1,10 +1,7 @@
 """What data modules, models and callbacks agree on."""
 
-import os
-from typing import Literal, TypeAlias, TypedDict, cast
+from typing import Literal, TypeAlias, TypedDict
 
-import numpy as np
-from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 Task: TypeAlias = Literal["multilabel", "multiclass"]
@@ -34,19 +31,3 @@ class Prediction(TypedDict):
 
     probabilities: Tensor  # float32 (B, classes)
     part_probabilities: Tensor  # float32 (B, clips, classes): those of each part of a video that is looked at apart
-
-
-def run_seed() -> int:
-    """Returns the seed that Lightning's ``seed_everything`` was given, 0 if there was none."""
-    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
-
-
-def seed_for(*numbers: int) -> int:
-    """Returns a seed of 63 bits that is a function of the run's and the given numbers."""
-    state = np.random.SeedSequence([run_seed(), *numbers]).generate_state(1, np.uint64)
-    return int(state[0]) >> 1
-
-
-def callbacks_of(trainer: Trainer) -> list[Callback]:
-    """Returns the trainer's callbacks, which Lightning sets without declaring them."""
-    return cast(list[Callback], trainer.callbacks)  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
+from zamba_lcli._lightning import gather
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.csv_tables import counted
 from zamba_lcli.data.previews import read_previews
@@ -130,10 +131,7 @@ class Evaluation(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Brings together what all processes have seen and writes the files."""
-        everyone: list[Any] = [(self._seen, self._failed)]
-        if trainer.world_size > 1:
-            everyone = [None] * trainer.world_size
-            torch.distributed.all_gather_object(everyone, (self._seen, self._failed))
+        everyone = gather((self._seen, self._failed))
         folder = run_folder(trainer) or Path(trainer.default_root_dir)  # the same in all processes: this is a broadcast
         if not trainer.is_global_zero:
             return

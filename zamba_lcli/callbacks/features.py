@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -19,13 +19,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
+from zamba_lcli._lightning import gather, trainer_callbacks
 from zamba_lcli.checksum import is_sealed, seal_file
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.dataset import ClipDataset, Drawn
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import Features, ZambaVideoClassificationLightningModule
 from zamba_lcli.run_folder import is_dry_run
-from zamba_lcli.types import Batch, callbacks_of, run_seed
+from zamba_lcli.seed import run_seed
+from zamba_lcli.types import Batch
 
 GB = 10**9
 DAY = 24 * 3600  # seconds
@@ -48,7 +50,6 @@ FORMAT = 2  # of entries; another one where what they hold changes
 
 
 Work: TypeAlias = tuple[ClipDataset, int, int, str]  # dataset, position, view, entry
-T = TypeVar("T")
 
 
 class FeatureStore:
@@ -263,11 +264,11 @@ class FrozenFeatureCache(Callback):
             plans.append((dataset, entries))
             work += [(dataset, p, view, entry) for p, names in entries.items() for view, entry in enumerate(names)]
         ours = range(trainer.global_rank, len(work), trainer.world_size)
-        positions = _from_all(trainer, [i for i in ours if not store.is_whole(work[i][3])])
+        positions = gather([i for i in ours if not store.is_whole(work[i][3])])
         missing = [work[i] for i in sorted(i for part in positions for i in part)]
         self._check_size(trainer, store, module, data, missing, work)
         share = missing[trainer.global_rank :: trainer.world_size]
-        found = _from_all(trainer, self._compute(trainer, module, data, store, share))
+        found = gather(self._compute(trainer, module, data, store, share))
         errors = {entry: reason for part in found for entry, reason in part.items()}
         for dataset, entries in plans:
             dataset.features = entries
@@ -290,7 +291,7 @@ class FrozenFeatureCache(Callback):
     def _look_at_backbone(trainer: Trainer, pl_module: LightningModule) -> None:
         """Tells the store whose output to hand out; the average is another one if the backbone trained before."""
         module = cast(ZambaVideoClassificationLightningModule, pl_module)
-        averages = any(isinstance(callback, WeightAveraging) for callback in callbacks_of(trainer))
+        averages = any(isinstance(callback, WeightAveraging) for callback in trainer_callbacks(trainer))
         if isinstance(module.features, FeatureStore) and module.backbone_is_frozen and averages:
             module.features.backbone_key = fingerprint(module.backbone)[:16]
 
@@ -437,15 +438,6 @@ def fingerprint(layers: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _from_all(trainer: Trainer, mine: T) -> list[T]:
-    """Returns what each of the processes has."""
-    everyone: list[Any] = [mine]
-    if trainer.world_size > 1:
-        everyone = [None] * trainer.world_size
-        torch.distributed.all_gather_object(everyone, mine)
-    return everyone
 
 
 def _described(value: Any) -> Any:

@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from zamba_lcli._lightning import gather
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.dataset import ClipDataset
 from zamba_lcli.data.previews import Preview, read_preview
@@ -80,11 +80,7 @@ class TensorBoardFigures(Callback):
         if self._is_drawn:
             return
         self._is_drawn = True
-        everyone: list[Any] = [self._seen]
-        if trainer.world_size > 1:
-            everyone = [None] * trainer.world_size
-            torch.distributed.all_gather_object(everyone, self._seen)
-        seen = dict(pair for process in everyone for pair in process)
+        seen = dict(pair for process in gather(self._seen) for pair in process)
         self._seen = []
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not trainer.is_global_zero or not loggers or not seen:

@@ -50,6 +50,7 @@ from torch.optim import Optimizer
 
 from zamba_lcli import __version__, data, models  # noqa: F401  (so that a YAML can name their classes shortly)
 from zamba_lcli._lightning import let_profilers_be_refused
+from zamba_lcli._lightning import trainer_callbacks as callbacks_of
 from zamba_lcli.callbacks import (
     ClipProgressBar,
     Evaluation,
@@ -92,7 +93,7 @@ from zamba_lcli.models.checkpointing import Stated, plain
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
 from zamba_lcli.run_folder import free_name, is_dry_run, keep_earlier, run_folder
 from zamba_lcli.run_length import left_out_length, with_length
-from zamba_lcli.types import POSITION, SPLITS_KEY, Interval, callbacks_of
+from zamba_lcli.types import POSITION, SPLITS_KEY, Interval
 
 # jsonargparse warns of calls that Lightning's command line makes and that version 5, which is excluded, takes away
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from torchvision import tv_tensors
 
+from zamba_lcli._lightning import gather
 from zamba_lcli.data.cache import FrameCache
 from zamba_lcli.data.csv_tables import counted, listing
 from zamba_lcli.data.dataset import ClipDataset, ClipItem, Drawn, EachClipOnceSampler, InOrderSampler, ShuffledSampler
@@ -46,7 +47,8 @@ from zamba_lcli.data.video.reading import TIME_LIMIT, UnreadableClipError, probe
 from zamba_lcli.data.weighting import ClipWeights
 from zamba_lcli.errors import InputError
 from zamba_lcli.run_folder import is_dry_run, run_folder
-from zamba_lcli.types import POSITION, SPLITS_KEY, Batch, Task, run_seed, seed_for
+from zamba_lcli.seed import run_seed, seed_for
+from zamba_lcli.types import POSITION, SPLITS_KEY, Batch, Task
 
 MAX_WORKERS = 8  # if not stated; each holds a few batches of frames
 WORKERS_PER_CORE = 16  # at most, where stated
@@ -399,12 +401,9 @@ class ZambaVideoDataModule(LightningDataModule):
         Raises:
             InputError: In all processes, if one of them found something wrong.
         """
-        processes = self._process()["num_replicas"]
-        if processes > 1:
-            refusals: list[str | None] = [None] * processes
-            torch.distributed.all_gather_object(refusals, self._refusal)
-            if any(refusals):
-                raise InputError("\n".join(dict.fromkeys(text for text in refusals if text)))
+        refusals = gather(self._refusal)
+        if any(refusals):
+            raise InputError("\n".join(dict.fromkeys(text for text in refusals if text)))
         folder = None if self.trainer is None else run_folder(self.trainer)  # the same in all processes: a broadcast
         self._failed_csv = None if folder is None else folder / "failed.csv"
         if stage == "predict":

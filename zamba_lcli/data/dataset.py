@@ -16,7 +16,8 @@ from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 from zamba_lcli.data.cache import FrameCache
 from zamba_lcli.data.sampling import FrameSampling, TemporalJitter
 from zamba_lcli.data.video.reading import TIME_LIMIT, Clip, UnreadableClipError, read_clip
-from zamba_lcli.types import Batch, run_seed
+from zamba_lcli.seed import run_seed
+from zamba_lcli.types import Batch
 
 NO_CLIP = -1  # index that a sampler gives to a process that has run out of clips
 

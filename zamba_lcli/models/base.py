@@ -33,7 +33,7 @@ from torchmetrics.classification import (
     MultilabelRecall,
 )
 
-from zamba_lcli._lightning import average_in_small_checkpoint
+from zamba_lcli._lightning import average_in_small_checkpoint, trainer_callbacks
 from zamba_lcli._lightning_resume import (
     LEFT_OPEN,
     BeforeBatch,
@@ -71,7 +71,8 @@ from zamba_lcli.models.checkpointing import (
 from zamba_lcli.models.optimizer_states import fit_state
 from zamba_lcli.run_length import check_cycles, check_not_done, has_cycle, never_begins, run_length
 from zamba_lcli.schedulers import PER_BATCH
-from zamba_lcli.types import Batch, Interval, Prediction, Task, callbacks_of, run_seed, seed_for
+from zamba_lcli.seed import run_seed, seed_for
+from zamba_lcli.types import Batch, Interval, Prediction, Task
 
 Features: TypeAlias = Tensor | list[Tensor]  # a trunk's output; dimension 0 counts clips
 OptimizerBuilder: TypeAlias = Callable[[Iterable[dict[str, Any]]], Optimizer]
@@ -425,7 +426,9 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             if has_cycle(config.scheduler):
                 check_cycles(config.scheduler, run_length(self.trainer, interval, self.resumed))
         if self.resumed is not None:
-            keeps_found_lr = any(isinstance(callback, LearningRateFinder) for callback in callbacks_of(self.trainer))
+            keeps_found_lr = any(
+                isinstance(callback, LearningRateFinder) for callback in trainer_callbacks(self.trainer)
+            )
             resumption = Resumption(self.resumed, self.stated, keeps_found_lr)
             self.schedule_is_restated = resumption.apply(
                 optimizer, next(iter(configs), None), lambda lr: self.restart_schedule(optimizer, lr)
@@ -564,7 +567,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     def _watch_bfloat16(self) -> None:
         """Refuses to train in bfloat16 what the CPU computes wrongly."""
-        callbacks = callbacks_of(self.trainer)
+        callbacks = trainer_callbacks(self.trainer)
         epochs = self.trainer.max_epochs
         end = float("inf") if epochs is None or epochs < 0 else epochs
         unfreezes = any(isinstance(c, BackboneFinetuning) and c.unfreeze_backbone_at_epoch < end for c in callbacks)
@@ -779,7 +782,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     def _is_fitting_without_finetuning(self) -> bool:
         if not self._is_fitting():
             return False
-        callbacks = callbacks_of(self.trainer)
+        callbacks = trainer_callbacks(self.trainer)
         return not any(isinstance(callback, BackboneFinetuning) for callback in callbacks)
 
     def _train_metrics(self) -> Iterator[tuple[str, Metric]]:
@@ -818,7 +821,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             if self.stated is None:  # else a callback restores what it saved before it tried something out
                 check_not_done(self.trainer, checkpoint)
                 self.resumed = checkpoint
-                keep_stated_arguments(callbacks_of(self.trainer), self.stated_callbacks, checkpoint)
+                keep_stated_arguments(trainer_callbacks(self.trainer), self.stated_callbacks, checkpoint)
         theirs = checkpoint.get("hyper_parameters", {}).get("class_names")
         if theirs is not None and list(theirs) != self.class_names:
             only_theirs, only_ours = (
