@@ -89,7 +89,7 @@ from zamba_lcli.cli.validated import Validated
 from zamba_lcli.errors import InputError
 from zamba_lcli.loggers import ZambaCSVLogger, ZambaTensorBoardLogger
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
-from zamba_lcli.models.checkpointing import Stated, plain
+from zamba_lcli.models.schedule_states import Stated, plain
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
 from zamba_lcli.run_folder import free_name, is_dry_run, keep_earlier, run_folder
 from zamba_lcli.run_length import left_out_length, with_length

@@ -59,7 +59,8 @@ from zamba_lcli.losses import (
 )
 from zamba_lcli.metrics import MacroF1
 from zamba_lcli.models.callback_states import keep_stated_arguments
-from zamba_lcli.models.checkpointing import (
+from zamba_lcli.models.optimizer_states import fit_state
+from zamba_lcli.models.schedule_states import (
     STATED,
     Resumption,
     build_at,
@@ -68,7 +69,6 @@ from zamba_lcli.models.checkpointing import (
     stated_optimizer,
     stated_scheduler,
 )
-from zamba_lcli.models.optimizer_states import fit_state
 from zamba_lcli.run_length import check_cycles, check_not_done, has_cycle, never_begins, run_length
 from zamba_lcli.schedulers import PER_BATCH
 from zamba_lcli.seed import run_seed, seed_for

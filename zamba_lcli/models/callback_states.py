@@ -6,7 +6,7 @@ from typing import Any
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
-from zamba_lcli.models.checkpointing import STATED, print_once
+from zamba_lcli.models.schedule_states import STATED, print_once
 
 
 def keep_stated_arguments(callbacks: Sequence[Callback], stated: Mapping[str, Any], checkpoint: dict[str, Any]) -> None:
