@@ -1,4 +1,3 @@
-import csv
 import ctypes
 import gc
 import os
@@ -10,16 +9,11 @@ import pytest
 import torch
 from pytorch_lightning.cli import LightningCLI
 
+from helpers.paths import TINY
+from helpers.tables import read_csv
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips, ZambaVideoDataModule
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
-
-TINY = Path(__file__).parent / "configs" / "tiny.yaml"
-
-
-def some_slow(values, quick):
-    """All values of a parameter, of which those that are not among the quick ones are run on demand."""
-    return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,7 +43,7 @@ def folder(tmp_path, monkeypatch):
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--stock", action="store_true", help="run test_facts.py with stock LightningCLI, where it must fail"
+        "--stock", action="store_true", help="run tests/runs/test_facts.py with stock LightningCLI, where it must fail"
     )
 
 
@@ -104,11 +98,6 @@ def predict():
         return read_csv(Path(output_dir) / "predictions.csv")
 
     return run
-
-
-def read_csv(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,14 @@
 """Losses and class weights as a YAML states them, against torch's own arguments and formulas written out here."""
 
-import csv
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from test_cli import read_csv, scalars
-from test_resume import cls
 from torch import nn
 
+from helpers.runs import cls, scalars
+from helpers.tables import read_csv, write_csv
 from zamba_lcli.cli import main
 from zamba_lcli.data import EvenlySpaced, ZambaVideoDataModule
 from zamba_lcli.errors import InputError
@@ -34,18 +32,11 @@ def rare(clips, folder):
     rows = read_csv(clips / "labels.csv")
     train = [row for row in rows if row["split"] == "train"]
     next(row for row in train if row["label"] == "walker")["label"] = "blank"
-    write(folder / "multiclass.csv", rows)
+    write_csv(folder / "multiclass.csv", rows)
     next(row for row in train if row["label"] == "walker")["label"] = "walker;pacer"
     next(row for row in rows if row["split"] == "val")["label"] = "walker;pacer"
-    write(folder / "multilabel.csv", rows)
+    write_csv(folder / "multilabel.csv", rows)
     return clips
-
-
-def write(path, rows):
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(rows)
 
 
 def fit(zamba, rare, task, *args, **init_args):
@@ -133,7 +124,7 @@ def test_the_loss_is_what_the_yaml_says(zamba, rare, folder, caplog, task, loss,
     values = ", ".join(f"{name} {w:.4g}" for name, w in zip(NAMES, W[task], strict=True))
     assert f"class_weights: {values}" in caplog.text
     # the checkpoint knows the weights: they are the same where there are no train clips
-    write(folder / "val.csv", [row for row in read_csv(f"{task}.csv") if row["split"] == "val"])
+    write_csv(folder / "val.csv", [row for row in read_csv(f"{task}.csv") if row["split"] == "val"])
     args = ["validate", "--ckpt_path", f"{RUN}/checkpoints/last.ckpt", "--data.data_dir", str(rare)]
     main([*args, "--data.labels", "val.csv", "--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=again"])
     again = scalars(folder / "again/lightning_logs/version_0")["val_loss"]
@@ -212,7 +203,7 @@ def test_nothing_to_balance(zamba, rare, folder, refused):
     rows = read_csv("multilabel.csv")
     for row in rows:
         row["label"] = "walker" if row["label"] == "blank" else f"walker;{row['label'].partition(';')[0]}"
-    write(folder / "multilabel.csv", rows)
+    write_csv(folder / "multilabel.csv", rows)
     refused(lambda: fit(zamba, rare, "multilabel", class_weights="balanced"), "8 of the 8", "walker")
 
 

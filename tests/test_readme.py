@@ -4,20 +4,17 @@ import inspect
 import re
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import TINY, read_csv
 
+from helpers.paths import TINY
+from helpers.readme import BLOCKS, README, REFERENCE
+from helpers.tables import read_csv
 from zamba_lcli.cli import main
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.models import SlowFast
-
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-REFERENCE = (Path(__file__).parents[1] / "configs" / "README.md").read_text(encoding="utf-8")
-BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", README, re.S) for language in ("bash", "yaml", "python")}
 
 
 def test_python_example(clips, folder, monkeypatch):

@@ -58,7 +58,7 @@ def resume_what_is_due(trainer: Trainer, module: LightningModule, left: dict[str
     A ReduceLROnPlateau that counts steps looks at the value after a batch's checkpoint is saved; gradients of a step of which
     some batches are done are lost; and that EarlyStopping has ended a run (it may be waiting for ``min_epochs``) is forgotten,
     so that it goes on for another epoch. Not reported as of Lightning 2.6. Delete each when a run resumed after any batch is
-    the same without it (tests/test_exact_resume.py).
+    the same without it (tests/runs/test_exact_resume.py).
 
     Args:
         trainer: The run, of which loops and callbacks are restored.

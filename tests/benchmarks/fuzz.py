@@ -1,4 +1,4 @@
-"""Reads files with random damage: ``python tests/data/fuzz.py --count 5000`` prints what became of them, as JSON.
+"""Reads files with random damage: ``python tests/benchmarks/fuzz.py --count 5000`` prints what became of them, as JSON.
 
 Whatever the damage, reading must end in time, with frames of the file or with a reason.
 """
@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from video_files import mark_all_as_key_frames, numbered, remux, trim, write_video
-
+from helpers.video_files import mark_all_as_key_frames, numbered, remux, trim, write_video
 from zamba_lcli.data import EvenlySpaced, KeyFrames, MostMotion
 from zamba_lcli.data.video.reading import UnreadableClipError, read_clip, read_timeline
 

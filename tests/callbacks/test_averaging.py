@@ -3,11 +3,10 @@
 import pytest
 import torch
 import yaml
-from conftest import some_slow
 from pytorch_lightning.callbacks import Callback, WeightAveraging
-from test_cli import scalars
-from test_resume import cls, largest_difference, state
 
+from helpers.marks import some_slow
+from helpers.runs import EACH_STEP, cls, largest_difference, scalars, state
 from zamba_lcli.callbacks import ZambaWeightAveraging
 
 EMA = cls("EMAWeightAveraging", decay=0.8)
@@ -20,7 +19,6 @@ SMALL = cls(
 EACH_EPOCH = cls(
     "ModelCheckpoint", filename="{epoch}", every_n_epochs=1, save_top_k=-1, save_last=True, save_on_train_epoch_end=True
 )
-EACH_STEP = cls("ModelCheckpoint", filename="{step}", every_n_train_steps=1, save_top_k=-1)
 FINETUNING = cls("BackboneFinetuning", unfreeze_backbone_at_epoch=2)
 
 

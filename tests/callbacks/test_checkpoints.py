@@ -6,9 +6,8 @@ import pytest
 import torch
 import yaml
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from test_cli import scalars
-from test_resume import cls
 
+from helpers.runs import cls, scalars
 from zamba_lcli.callbacks import ZambaModelCheckpoint
 
 FINETUNING = cls("BackboneFinetuning", unfreeze_backbone_at_epoch=1)
@@ -120,7 +119,7 @@ def test_what_is_known_at_a_step_is_saved_at_once(zamba, folder):
 
 def test_an_error_names_no_score_of_other_weights(zamba, folder):
     checkpoint = cls("ModelCheckpoint", monitor="val_loss", filename=NAMED, save_on_exception=True, save_top_k=-1)
-    failing = cls("test_exact_resume.FailAt", hook="on_before_optimizer_step", batch=6)
+    failing = cls("helpers.exactness.FailAt", hook="on_before_optimizer_step", batch=6)
     with pytest.raises(RuntimeError, match="on purpose"):
         fit(zamba, folder, checkpoint, failing)
     names = sorted(path.name for path in folder.glob("runs/tiny/version_0/checkpoints/*"))

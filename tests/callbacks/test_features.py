@@ -5,16 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import TINY
-from test_cli import scalars
-from test_resume import EACH_STEP, cls, largest_difference, state
-from video_files import damage
 
+from helpers.paths import TESTS, TINY
+from helpers.runs import EACH_STEP, cls, largest_difference, scalars, state
+from helpers.video_files import damage
 from zamba_lcli.callbacks.features import FeatureStore
 from zamba_lcli.data import dataset
 from zamba_lcli.data.video.reading import read_clip
@@ -299,7 +297,7 @@ def test_a_killed_pass_goes_on(zamba, folder, clips, counted):
     config = recipe(folder, "cached", {})
     args = ["fit", "--config", str(TINY), "--data.labels", str(clips / "labels.csv"), *config, "--data.batch_size=1"]
     script = (
-        f"import os, sys, time; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); import kill_driver\n"
+        f"import os, sys, time; sys.path.insert(0, {str(TESTS)!r}); from helpers import kill_driver\n"
         f"from pathlib import Path; child = kill_driver.run({args!r}); there = Path('feature_cache')\n"
         "while len(list(there.rglob('*.trunk'))) < 5: time.sleep(0.002)\n"
         "os.kill(child, 9); os.waitpid(child, 0)"

@@ -8,24 +8,19 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY, read_csv
 from sklearn import metrics as sk
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.pr_curve import metadata
 from torchvision.io import decode_png
 
+from helpers.paths import TINY
+from helpers.runs import events_in
+from helpers.tables import read_csv
 from zamba_lcli.callbacks.figures import worst_mistakes
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips, ZambaVideoDataModule
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 
 NAMES = list(DemoClips.class_names)
-
-
-def events_in(folder):
-    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0, "tensors": 0})
-    events.Reload()
-    return events
 
 
 @pytest.fixture

@@ -5,101 +5,23 @@ import math
 import warnings
 
 import pytest
-import schedules
 import torch
 import yaml
-from conftest import some_slow
 from pytorch_lightning.callbacks import BackboneFinetuning, Callback
-from test_cli import scalars
 from torch.optim import SGD
 from torch.optim import lr_scheduler as torch_schedulers
 
+from helpers.marks import some_slow
+from helpers.runs import cls, scalars
+from helpers.schedules import BATCHES, EPOCHS, SCHEDULERS
 from zamba_lcli.callbacks import ConstantFactor, ZambaBackboneFinetuning
 from zamba_lcli.errors import InputError
 
-EPOCHS, BATCHES, LR, UNFREEZE = 6, 2, 0.1, 2
 TORCH = "torch.optim.lr_scheduler."
 
 
-def cls(name, /, **init_args):
-    return {"class_path": name, "init_args": init_args}
-
-
-# what the YAML says, and the same built by hand
+LR, UNFREEZE = 0.1, 2
 QUICK = ("LambdaLR", "OneCycleLR", "ReduceLROnPlateau", "SequentialLR", "StepLR")  # one of each kind
-SCHEDULERS = {
-    "StepLR": (cls("StepLR", step_size=2, gamma=0.5), lambda o: torch_schedulers.StepLR(o, 2, 0.5)),
-    "MultiStepLR": (
-        cls("MultiStepLR", milestones=[1, 3], gamma=0.1),
-        lambda o: torch_schedulers.MultiStepLR(o, [1, 3]),
-    ),
-    "ConstantLR": (
-        cls("ConstantLR", factor=0.5, total_iters=3),
-        lambda o: torch_schedulers.ConstantLR(o, 0.5, 3),
-    ),
-    "LinearLR": (
-        cls("LinearLR", start_factor=0.1, total_iters=4),
-        lambda o: torch_schedulers.LinearLR(o, 0.1, total_iters=4),
-    ),
-    "ExponentialLR": (cls("ExponentialLR", gamma=0.7), lambda o: torch_schedulers.ExponentialLR(o, 0.7)),
-    "PolynomialLR": (
-        cls("PolynomialLR", total_iters=4, power=2.0),
-        lambda o: torch_schedulers.PolynomialLR(o, 4, 2.0),
-    ),
-    "CosineAnnealingLR": (
-        cls("CosineAnnealingLR", T_max=4, eta_min=0.01),
-        lambda o: torch_schedulers.CosineAnnealingLR(o, 4, 0.01),
-    ),
-    "CosineAnnealingWarmRestarts": (
-        cls("CosineAnnealingWarmRestarts", T_0=2, T_mult=2),
-        lambda o: torch_schedulers.CosineAnnealingWarmRestarts(o, 2, 2),
-    ),
-    "LambdaLR": (
-        cls("LambdaLR", lr_lambda="schedules.inverse"),
-        lambda o: torch_schedulers.LambdaLR(o, schedules.inverse),
-    ),
-    "MultiplicativeLR": (
-        cls("MultiplicativeLR", lr_lambda="schedules.slowly"),
-        lambda o: torch_schedulers.MultiplicativeLR(o, schedules.slowly),
-    ),
-    "CyclicLR": (
-        cls("CyclicLR", base_lr=0.01, max_lr=0.2, step_size_up=3),
-        lambda o: torch_schedulers.CyclicLR(o, 0.01, 0.2, 3),
-    ),
-    "OneCycleLR": (
-        cls("OneCycleLR", max_lr=0.2),
-        lambda o: torch_schedulers.OneCycleLR(o, 0.2, total_steps=EPOCHS * BATCHES),
-    ),
-    "SequentialLR": (
-        cls(
-            "SequentialLR",
-            schedulers=[
-                cls(TORCH + "LinearLR", start_factor=0.1, total_iters=2),
-                cls(TORCH + "StepLR", step_size=1, gamma=0.5),
-            ],
-            milestones=[3],
-        ),
-        lambda o: torch_schedulers.SequentialLR(
-            o, [torch_schedulers.LinearLR(o, 0.1, total_iters=2), torch_schedulers.StepLR(o, 1, 0.5)], [3]
-        ),
-    ),
-    "ChainedScheduler": (
-        cls(
-            TORCH + "ChainedScheduler",
-            schedulers=[
-                cls(TORCH + "ConstantLR", factor=0.1, total_iters=2),
-                cls(TORCH + "ExponentialLR", gamma=0.9),
-            ],
-        ),
-        lambda o: torch_schedulers.ChainedScheduler(
-            [torch_schedulers.ConstantLR(o, 0.1, 2), torch_schedulers.ExponentialLR(o, 0.9)], o
-        ),
-    ),
-    "CosineAnnealing": (
-        cls("CosineAnnealingLR"),  # without T_max
-        lambda o: torch_schedulers.CosineAnnealingLR(o, EPOCHS),
-    ),
-}
 
 
 def by_hand(build, per_batch):
@@ -399,9 +321,9 @@ def test_without_a_scheduler_it_is_what_lightning_documents(zamba, folder):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"lambda_func": "schedules.slowly"}, [0.01, 0.01 * 0.94, 0.01 * 0.94 * 0.95]),
+        ({"lambda_func": "helpers.schedules.slowly"}, [0.01, 0.01 * 0.94, 0.01 * 0.94 * 0.95]),
         ({"lambda_func": cls("zamba_lcli.callbacks.ConstantFactor", factor=1.5)}, [0.01, 0.015, 0.0225]),
-        ({"lambda_func": cls("schedules.Scaled", factor=2.0)}, [0.01, 0.08, 0.8]),
+        ({"lambda_func": cls("helpers.schedules.Scaled", factor=2.0)}, [0.01, 0.08, 0.8]),
         ({"backbone_initial_ratio_lr": 0.5}, [0.5, 1.0, 1.0]),
         ({"backbone_initial_ratio_lr": 0.5, "should_align": False}, [0.5, 1.0, 2.0]),
         ({"backbone_initial_lr": 0.02}, [0.2, 0.4, 0.8]),
@@ -449,7 +371,7 @@ class Watch(Callback):
 @pytest.mark.parametrize("path", ["BackboneFinetuning", "pytorch_lightning.callbacks.BackboneFinetuning"])
 def test_frozen_is_frozen(zamba, folder, monkeypatch, train_bn, path):
     watch = Watch()
-    monkeypatch.setattr("schedules.watch", lambda: watch, raising=False)
+    monkeypatch.setattr("helpers.schedules.watch", lambda: watch, raising=False)
     finetuning = cls(path, unfreeze_backbone_at_epoch=2, backbone_initial_ratio_lr=1.0, train_bn=train_bn)
     (folder / "more.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [finetuning]}}))
     original = ZambaBackboneFinetuning.setup

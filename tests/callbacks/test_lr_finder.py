@@ -3,12 +3,12 @@
 import pytest
 import torch
 import yaml
-from conftest import some_slow
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_cli import scalars
-from test_finetuning import SCHEDULERS, cls
 from torch.optim.lr_scheduler import LinearLR, MultiStepLR, SequentialLR
 
+from helpers.marks import some_slow
+from helpers.runs import cls, scalars
+from helpers.schedules import SCHEDULERS
 from zamba_lcli.models import SlowFast
 
 EPOCHS, BATCHES = 4, 2

@@ -13,8 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import read_csv
 
+from helpers.paths import TESTS
+from helpers.tables import read_csv
 from zamba_lcli.callbacks import ClipProgressBar, Speed, WritePredictions
 from zamba_lcli.cli.cli import _order, main
 from zamba_lcli.data import DemoClips
@@ -22,7 +23,7 @@ from zamba_lcli.errors import InputError
 from zamba_lcli.predictions.formats import PredictedClip, PredictedPart
 from zamba_lcli.predictions.spool import HEADER, Spool, append
 
-DRIVER = Path(__file__).parent.parent / "predict_driver.py"
+DRIVER = TESTS / "helpers/predict_driver.py"
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def interrupted(fitted, videos, output="out"):
     """Leaves what a run leaves that was killed after some clips."""
     child = [sys.executable, str(DRIVER), output, "1", "1", "0", *arguments(fitted, videos, output)]
     script = (
-        f"import sys; sys.path.insert(0, {str(DRIVER.parent)!r}); import predict_driver as d, time\n"
+        f"import sys; sys.path.insert(0, {str(TESTS)!r}); from helpers import predict_driver as d, time\n"
         f"from pathlib import Path; out = Path({output!r}); run = d.start(1, {child[6:]!r})\n"
         "while d.rows_in(out) < 5: time.sleep(0.01)\n"
         "d.end(run, 9)"
@@ -239,7 +240,7 @@ def test_those_that_are_done_first_wait_for_the_others(fitted, many, folder):
     sampling = ["--data.sampling=HighestScores", "--data.sampling.scorer=slow.scores", "--data.sampling.num_frames=8"]
     two = ["--trainer.devices=2", "--trainer.strategy=DDPStrategy", "--trainer.strategy.timeout=0:00:10"]
     script = (
-        f"import sys; sys.path.insert(0, {str(DRIVER.parent)!r}); import predict_driver as d\n"
+        f"import sys; sys.path.insert(0, {str(TESTS)!r}); from helpers import predict_driver as d\n"
         f"print(d.end(d.start(2, {[*arguments(fitted, many, 'out'), *sampling, *two]!r})))"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=150)
@@ -254,7 +255,7 @@ def test_the_clock_comes_last():
 
 def test_terminated_it_keeps_what_is_done(fitted, many, folder):
     script = (
-        f"import sys; sys.path.insert(0, {str(DRIVER.parent)!r}); import predict_driver as d, time\n"
+        f"import sys; sys.path.insert(0, {str(TESTS)!r}); from helpers import predict_driver as d, time\n"
         f"from pathlib import Path; run = d.start(1, {arguments(fitted, many, 'out')!r})\n"
         "while d.rows_in(Path('out')) < 5: time.sleep(0.01)\n"
         f"print(d.end(run, {int(signal.SIGTERM)}))"

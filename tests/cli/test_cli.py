@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import TINY, read_csv
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from helpers.paths import CONFIGS, TINY
+from helpers.runs import scalars
+from helpers.tables import read_csv
 from zamba_lcli.cli import cli
 from zamba_lcli.cli.checks import check_monitors
 from zamba_lcli.cli.cli import main, recipe_path
@@ -24,15 +25,7 @@ from zamba_lcli.data import DemoClips
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 TRIED_WITH_ALL = ("demo", "slowfast_finetune")  # recipes with each command; the others with fit, unless slow tests run
-
-
-def scalars(run_folder):
-    events = EventAccumulator(str(run_folder), size_guidance={"scalars": 0})
-    events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("speed/")]  # it is never the same twice
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags}
 
 
 # ---- the way of a run ------------------------------------------------------------------------------------------------

@@ -5,35 +5,12 @@ import math
 import pytest
 import torch
 import yaml
-from conftest import TINY
 
+from helpers.paths import TINY
+from helpers.runs import cls, write_yaml
 from zamba_lcli.cli import main
 
 V2 = "torchvision.transforms.v2"
-
-
-def cls(name, /, **init_args):
-    return {"class_path": name, "init_args": init_args}
-
-
-def write(name, content):
-    with open(name, "w", encoding="utf-8") as file:
-        yaml.safe_dump(content, file)
-
-
-@pytest.fixture
-def printed(capsys):
-    """Returns the configuration that the arguments come to."""
-
-    def run(*args, command="fit"):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_info:
-            main([command, *args, "--print_config"])
-        out, err = capsys.readouterr()
-        assert exit_info.value.code == 0, err
-        return yaml.safe_load(out)
-
-    return run
 
 
 LISTS = {  # key -> a list, another one of the same length
@@ -72,17 +49,17 @@ def at(config, key):
 @pytest.mark.parametrize("key", LISTS)
 def test_a_list_that_is_given_again_replaces_the_one_before(printed, key, where):
     before, after = LISTS[key]
-    write("before.yaml", set_at(key, before))
+    write_yaml("before.yaml", set_at(key, before))
     alone = at(printed("--config", str(TINY), f"--{key}={yaml.safe_dump(after, default_flow_style=True)}"), key)
     if where == "the command line":
         again = [f"--{key}={yaml.safe_dump(after, default_flow_style=True)}"]
     elif where == "a file":
-        write("after.yaml", set_at(key, after))
+        write_yaml("after.yaml", set_at(key, after))
         again = ["--config", "after.yaml"]
     elif where == "a file that a file names":
         section, _, rest = key.partition(".")
-        write("section.yaml", set_at(rest, after))
-        write("after.yaml", {section: "section.yaml"})
+        write_yaml("section.yaml", set_at(rest, after))
+        write_yaml("after.yaml", {section: "section.yaml"})
         again = ["--config", "after.yaml"]
     else:
         again = [f"--config={yaml.safe_dump(set_at(key, after))}"]
@@ -98,8 +75,8 @@ def test_a_list_that_is_given_again_replaces_the_one_before(printed, key, where)
 )
 def test_a_list_within_the_arguments_of_a_class_is_replaced_too(printed, kind, key, lists):
     before, after = lists
-    write("before.yaml", {"lr_scheduler": {**kind, "init_args": {**kind["init_args"], key: before}}})
-    write("after.yaml", {"lr_scheduler": {**kind, "init_args": {**kind["init_args"], key: after}}})
+    write_yaml("before.yaml", {"lr_scheduler": {**kind, "init_args": {**kind["init_args"], key: before}}})
+    write_yaml("after.yaml", {"lr_scheduler": {**kind, "init_args": {**kind["init_args"], key: after}}})
     args = ["--config", str(TINY), "--config"]
     alone = printed(*args, "after.yaml")["lr_scheduler"]
     assert alone["init_args"][key][0]["init_args"]["total_iters"] == 5
@@ -111,8 +88,8 @@ def test_a_list_within_the_arguments_of_a_class_is_replaced_too(printed, kind, k
 def test_formats_of_a_writer_are_replaced_too(printed):
     before = cls("WritePredictions", formats=[cls("CSVPredictions"), cls("HTMLReport", previews=3)])
     after = cls("WritePredictions", formats=[cls("CSVPredictions"), cls("HTMLReport")])
-    write("before.yaml", {"trainer": {"callbacks": [before]}})
-    write("after.yaml", {"trainer": {"callbacks": [after]}})
+    write_yaml("before.yaml", {"trainer": {"callbacks": [before]}})
+    write_yaml("after.yaml", {"trainer": {"callbacks": [after]}})
     alone = printed("--config", "after.yaml", command="predict")["trainer"]["callbacks"]
     both = printed("--config", "before.yaml", "--config", "after.yaml", command="predict")["trainer"]["callbacks"]
     assert both == alone
@@ -142,14 +119,14 @@ CHAINED = cls("ChainedScheduler", schedulers=[IN_TURN, cls("torch.optim.lr_sched
 
 @pytest.mark.parametrize("stated", [COSINE, IN_TURN, CHAINED], ids=["cosine", "in turn", "chained"])
 def test_a_scheduler_may_be_stated_anywhere(printed, folder, stated):
-    write("whole.yaml", {"lr_scheduler": stated})
+    write_yaml("whole.yaml", {"lr_scheduler": stated})
     expected = printed("--config", str(TINY), "--config", "whole.yaml")["lr_scheduler"]
     assert expected["class_path"].startswith("zamba_lcli.schedulers.")
-    write("part.yaml", stated)
-    write("names.yaml", {"lr_scheduler": "part.yaml"})
+    write_yaml("part.yaml", stated)
+    write_yaml("names.yaml", {"lr_scheduler": "part.yaml"})
     (folder / "elsewhere").mkdir()
-    write("elsewhere/part.yaml", stated)
-    write("elsewhere/names.yaml", {"lr_scheduler": "part.yaml"})  # beside the file that names it
+    write_yaml("elsewhere/part.yaml", stated)
+    write_yaml("elsewhere/names.yaml", {"lr_scheduler": "part.yaml"})  # beside the file that names it
     as_text = yaml.safe_dump(stated, default_flow_style=True)
     for args in (
         ["--lr_scheduler", "part.yaml"],
@@ -178,7 +155,7 @@ def test_a_number_that_begins_with_0_is_no_octal_one(printed, folder):
     assert found["data"]["class_names"] == ["007", "08"]
     logger = found["trainer"]["logger"]["init_args"]
     assert (logger["version"], logger["name"]) == (16, "010")
-    write("again.yaml", found)
+    write_yaml("again.yaml", found)
     assert printed("--config", "again.yaml") == found
     # a file of which a null is passed over is read in the same way
     (folder / "null.yaml").write_text("ckpt_path: null\n" + text)

@@ -1,15 +1,13 @@
 """Every recipe runs; a new one is found by itself."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import yaml
-from conftest import some_slow
 
+from helpers.marks import some_slow
+from helpers.paths import CONFIGS
 from zamba_lcli.cli import main
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 QUICK = ("x3d_m.yaml",)
 ONE_SIZE = {"mvit_base_16x4.yaml": 224, "mvit_base_32x3.yaml": 224}  # networks that take no other

@@ -5,10 +5,10 @@ import inspect
 import pytest
 import torchvision.transforms.v2
 import yaml
-from conftest import TINY
 from pytorch_lightning import Callback
-from test_config_file import cls, printed, write  # noqa: F401  (printed is a fixture)
 
+from helpers.paths import TINY
+from helpers.runs import cls, write_yaml
 from zamba_lcli.cli import main
 
 V2 = "torchvision.transforms.v2."
@@ -91,11 +91,11 @@ REST = {
     ],
     ids=["transforms", "callbacks", *REST],
 )
-def test_what_is_stated_is_written_and_read_again(printed, key, stated):  # noqa: F811
+def test_what_is_stated_is_written_and_read_again(printed, key, stated):
     section, _, name = key.partition(".")
-    write("stated.yaml", {section: {name: stated}})
+    write_yaml("stated.yaml", {section: {name: stated}})
     first = printed("--config", str(TINY), "--config", "stated.yaml")
-    write("first.yaml", first)
+    write_yaml("first.yaml", first)
     assert printed("--config", "first.yaml") == first
     assert "Unable" not in yaml.safe_dump(first)
     for found, given in zip(*([v] if isinstance(v, dict) else v for v in (first[section][name], stated)), strict=True):
@@ -115,7 +115,7 @@ def test_a_run_is_repeated_with_its_config(zamba, folder):
         },
         "trainer": {"max_epochs": 1, "callbacks": [cls("Timer", duration="00:12:00:00")]},
     }
-    write("more.yaml", more)
+    write_yaml("more.yaml", more)
     zamba("fit", "--config", "more.yaml")
     runs = folder / "runs/tiny"
     main(["fit", "--config", str(runs / "version_0/config.yaml")])
@@ -129,7 +129,7 @@ def test_times_are_stated_of_a_run_that_goes_on(zamba, folder, capfd):
         cls("ModelCheckpoint", train_time_interval="0:10:00", save_last=True),
         cls("Timer", duration={"hours": 3}),
     ]
-    write("more.yaml", {"trainer": {"callbacks": stated}})
+    write_yaml("more.yaml", {"trainer": {"callbacks": stated}})
     zamba("fit", "--config", "more.yaml")
     last = next(folder.rglob("last.ckpt"))
     zamba("fit", "--config", "more.yaml", "--ckpt_path", last, "--trainer.max_epochs=3")
@@ -148,7 +148,7 @@ class Scaled(Callback):
         super().__init__()
 
 
-def test_a_default_that_is_an_object_is_left_out(printed, zamba, folder):  # noqa: F811
+def test_a_default_that_is_an_object_is_left_out(printed, zamba, folder):
     stated = f"--trainer.callbacks+={__name__}.Scaled"
     found = printed("--config", str(TINY), stated, "--trainer.callbacks.factor=3")["trainer"]["callbacks"][-1]
     assert found == cls(f"{__name__}.Scaled", factor=3)

@@ -1,7 +1,7 @@
 """What a new user gets wrong: one message with cause and remedy, the right exit code, nothing half-written.
 
-More of the kind, each beside what it is about: labels in data/test_labels.py, clips in data/test_odd_files.py, packages in
-data/test_camtrap_dp.py, checkpoints of other programs in models/test_zamba_checkpoints.py.
+More of the kind, each beside what it is about: labels in data/labels/test_labels.py, clips in data/video/test_odd_files.py,
+packages in data/labels/test_camtrap_dp.py, checkpoints of other programs in models/test_zamba_checkpoints.py.
 """
 
 import os
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
 from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
 
+from helpers.paths import TINY
 from zamba_lcli.cli import main
 
 SCREEN = 40  # lines

@@ -7,10 +7,9 @@ import torch.nn.functional as F
 import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback
-from test_cli import scalars
-from test_resume import cls
 from torch import nn
 
+from helpers.runs import cls, scalars
 from zamba_lcli.cli import cli
 from zamba_lcli.data import EvenlySpaced, SeveralClips, ZambaVideoDataModule
 from zamba_lcli.data.dataset import Drawn

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from video_files import numbered, write_video
 
+from helpers.video_files import numbered, write_video
 from zamba_lcli.checksum import unseal
 from zamba_lcli.data.cache import GB, FrameCache
 from zamba_lcli.data.sampling import EvenlySpaced

@@ -3,8 +3,8 @@
 import csv
 
 import pytest
-from video_files import cut, numbered, remux, trim, write_video
 
+from helpers.video_files import cut, numbered, remux, trim, write_video
 from zamba_lcli.cli import main
 from zamba_lcli.data.csv_tables import Place, Problems
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 import yaml
 from pytorch_lightning.callbacks import Callback
-from test_cli import read_csv, scalars
-from test_resume import cls
 
+from helpers.runs import cls, scalars
+from helpers.tables import read_csv
 from zamba_lcli.cli import cli, main
 from zamba_lcli.data import DemoClips, SeveralClips, ZambaVideoDataModule
 from zamba_lcli.data.video.reading import read_clip

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import TINY, read_csv
 
+from helpers.paths import TINY
+from helpers.tables import read_csv
 from zamba_lcli.data import shared_memory
 from zamba_lcli.data.shared_memory import workers_with_room
 

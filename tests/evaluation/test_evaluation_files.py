@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import read_csv
 from sklearn import metrics as sk
-from test_cli import scalars
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from helpers.runs import scalars
+from helpers.tables import read_csv
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
 from zamba_lcli.evaluation.scores import BINS

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 import yaml
-from pytorch_lightning.callbacks import Checkpoint
-from test_cli import scalars
+from pytorch_lightning.callbacks import Callback, Checkpoint
 
-TINY = Path(__file__).parent / "configs" / "tiny.yaml"
+from helpers.runs import scalars
+
 LATE = ("lr-", "train_loss")  # logged at each step; all else at an epoch's end or after a validation
 
 
@@ -36,6 +36,17 @@ class SaveEverywhere(Checkpoint):
 
     def on_train_end(self, trainer, *args):
         self._save(trainer, "end")
+
+
+class FailAt(Callback):
+    """Raises an error in a hook, at a batch of the whole run."""
+
+    def __init__(self, hook: str, batch: int) -> None:
+        def fail(trainer, *args, **kwargs):
+            if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == batch and not trainer.sanity_checking:
+                raise RuntimeError("on purpose")
+
+        setattr(self, hook, fail)
 
 
 def same(ours, theirs, where=""):

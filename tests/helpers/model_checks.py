@@ -4,11 +4,10 @@ import shutil
 from pathlib import Path
 
 import torch
-from conftest import read_csv
 
+from helpers.paths import MODELS, TINY
+from helpers.tables import read_csv
 from zamba_lcli.cli import main
-
-CONFIGS = Path(__file__).parent / "configs"
 
 
 def check_parts(model):
@@ -54,7 +53,7 @@ def check_training(model, video):
 
 def check_commands(name, clips, folder):
     """Fits the head for an epoch, resumes to unfreeze the backbone, tests and predicts: the files are as they should be."""
-    configs = ["--config", str(CONFIGS / "tiny.yaml"), "--config", str(CONFIGS / "models" / f"{name}.yaml")]
+    configs = ["--config", str(TINY), "--config", str(MODELS / f"{name}.yaml")]
     labels = ["--data.labels", str(clips / "labels.csv")]
     main(["fit", *configs, *labels, "--trainer.max_epochs=1", "--model.init_args.weights", _start(configs, labels)])
     first = folder / "runs" / name / "version_0" / "checkpoints" / "last.ckpt"

@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
-from test_checkpointing import BATCHES, SGD, Worsening, fit, forget
 from torch.optim import lr_scheduler as torch_schedulers
 
+from helpers.small_fits import BATCHES, SGD, Worsening, fit, forget
 from zamba_lcli.callbacks import ConstantFactor, ZambaBackboneFinetuning, ZambaEMAWeightAveraging
 
 VALUES = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]  # worse each epoch

@@ -8,9 +8,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import some_slow
 from torch import nn
 
+from helpers.marks import some_slow
+from helpers.readme import README
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips, EvenlySpaced
 from zamba_lcli.data.video.reading import read_clip
@@ -107,7 +108,7 @@ def test_export_on_the_command_line(fitted, clips, folder, refused, predict):
 
 def test_a_checkpoint_without_what_only_a_resume_needs(fitted, clips, folder, predict):
     """The one-liner of the README."""
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    readme = README
     (line,) = re.findall(r'python -c "(import torch[^"]*)"', readme)
     Path("last.ckpt").write_bytes((fitted / "checkpoints/last.ckpt").read_bytes())
     exec(line, {})

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from model_checks import check_commands, check_parts, check_training
 from pytorchvideo.models import hub
 from pytorchvideo.models.hub.vision_transformers import mvit_video_base_config
 from torch import nn
 
+from helpers.model_checks import check_commands, check_parts, check_training
 from zamba_lcli.errors import InputError
 from zamba_lcli.models import PytorchVideo
 

@@ -4,10 +4,10 @@ import os
 
 import pytest
 import torch
-from model_checks import check_commands, check_parts, check_training
 from pytorchvideo.models.hub.slowfast import slowfast_r50, slowfast_r101
 from torch import nn
 
+from helpers.model_checks import check_commands, check_parts, check_training
 from zamba_lcli.errors import InputError
 from zamba_lcli.models import SlowFast
 

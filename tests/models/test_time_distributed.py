@@ -4,11 +4,13 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from conftest import read_csv, some_slow
-from model_checks import CONFIGS, check_commands, check_parts, check_training
 from packaging.version import Version
 from torch import nn
 
+from helpers.marks import some_slow
+from helpers.model_checks import check_commands, check_parts, check_training
+from helpers.paths import MODELS, TINY
+from helpers.tables import read_csv
 from zamba_lcli.cli import main
 from zamba_lcli.errors import InputError
 from zamba_lcli.models import SingleFrameResnet, TimeDistributedEfficientNet, TimeDistributedTimm
@@ -404,7 +406,7 @@ def test_fit_resume_test_and_predict(name, clips, folder):
 @pytest.mark.slow
 def test_the_feature_cache_of_a_network_that_is_run_as_a_whole(clips, folder):
     """The frames are kept, and the frozen network's features: weights are those without it, before and after the unfreeze."""
-    configs = ["--config", str(CONFIGS / "tiny.yaml"), "--config", str(CONFIGS / "models" / "timm_whole.yaml")]
+    configs = ["--config", str(TINY), "--config", str(MODELS / "timm_whole.yaml")]
     words = ["fit", *configs, "--data.labels", str(clips / "labels.csv"), "--trainer.max_epochs=3"]
     states = []
     for more in ([], ["--trainer.callbacks+=FrozenFeatureCache", "--trainer.callbacks.dtype=bfloat16"]):

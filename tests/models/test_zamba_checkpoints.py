@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, read_csv
 
+from helpers.paths import TINY
+from helpers.tables import read_csv
 from zamba_lcli.cli import main
 from zamba_lcli.models import SlowFast
 

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import read_csv
-from data.test_camtrap_dp import csv_text, deployment, seen, write_descriptor
 from frictionless import Package, system
 
+from helpers.camtrap_dp import csv_text, deployment, seen, write_descriptor
+from helpers.tables import read_csv
 from zamba_lcli.callbacks import CamtrapDPObservations, CamtrapDPPackage
 from zamba_lcli.data.labels import camtrap_terms as terms
 from zamba_lcli.data.listing import VIDEO_SUFFIXES

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import read_csv
-from data.test_camtrap_dp import TABLES, check_valid, csv_text, deployment, seen, write_descriptor
 from frictionless import Package, system
 from megadetector.postprocessing.validate_batch_results import validate_batch_results
-from test_readme import BLOCKS
 
+from helpers.camtrap_dp import TABLES, check_valid, csv_text, deployment, seen, write_descriptor
+from helpers.readme import BLOCKS
+from helpers.tables import read_csv
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
 from zamba_lcli.data.labels.table import read_labels

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import read_csv
 
+from helpers.tables import read_csv
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
 from zamba_lcli.evaluation.scores import confusion_matrix

@@ -9,9 +9,10 @@ import sys
 import pytest
 import torch
 import yaml
-from conftest import TINY, read_csv
-from test_cli import scalars
-from test_resume import EACH_STEP, cls, largest_difference, state
+
+from helpers.paths import TINY
+from helpers.runs import EACH_STEP, close, cls, largest_difference, scalars, state
+from helpers.tables import read_csv
 
 MORE = {
     "model": {"init_args": {"loss": cls("SoftmaxFocalLoss"), "class_weights": "balanced"}},
@@ -37,11 +38,6 @@ def run(*args, **env):
     done = subprocess.run(args, capture_output=True, text=True, timeout=200, check=False, env={**os.environ, **env})
     assert done.returncode == 0, done.stderr
     return done
-
-
-def close(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    return max(float((ours[key].double() - theirs[key].double()).abs().max()) for key in ours)
 
 
 @pytest.fixture

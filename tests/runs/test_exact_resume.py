@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from exactness import Fits
-from pytorch_lightning.callbacks import Callback
-from test_resume import cls
+
+from helpers.exactness import Fits
+from helpers.runs import cls
 
 FINETUNING = cls("BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_ratio_lr=0.1)
 RATES = cls("LearningRateMonitor", logging_interval="step")
 NEVER = cls("EarlyStopping", monitor="val_loss", patience=100)
-EVERYWHERE = cls("exactness.SaveEverywhere")
+EVERYWHERE = cls("helpers.exactness.SaveEverywhere")
 
 
 def stopping(patience, **more):
@@ -106,17 +106,6 @@ def test_a_run_that_early_stopping_has_ended(fits, caplog):
     assert runs.differences("other") != []
 
 
-class FailAt(Callback):
-    """Raises an error in a hook, at a batch of the whole run."""
-
-    def __init__(self, hook: str, batch: int) -> None:
-        def fail(trainer, *args, **kwargs):
-            if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == batch and not trainer.sanity_checking:
-                raise RuntimeError("on purpose")
-
-        setattr(self, hook, fail)
-
-
 FAILURES = [("on_before_optimizer_step", 6, 1), ("on_after_backward", 8, 2)]
 MORE_FAILURES = [
     *[("on_before_optimizer_step", batch, 1) for batch in (1, 5, 8)],
@@ -138,7 +127,7 @@ def test_resumed_after_an_error(fits, folder, hook, batch, together):
     configuration["trainer"]["callbacks"][0] = finetuning
     runs = fits(configuration)
     runs.whole()
-    failing = [cls("test_exact_resume.FailAt", hook=hook, batch=batch)]
+    failing = [cls("helpers.exactness.FailAt", hook=hook, batch=batch)]
     failing += [cls("OnExceptionCheckpoint", dirpath=str(folder / "of_whole"))]
     configuration["trainer"]["callbacks"] += failing
     broken = fits(configuration)

@@ -1,19 +1,19 @@
 """What stock LightningCLI gets wrong, row by row, and this program does not.
 
-`pytest tests/test_facts.py --stock` runs the same commands with stock LightningCLI and Lightning's own callbacks; there every
-test must fail, but for those that our classes make right with any command line. Row 20 (many processes) is in
+`pytest tests/runs/test_facts.py --stock` runs the same commands with stock LightningCLI and Lightning's own callbacks; there
+every test must fail, but for those that our classes make right with any command line. Row 20 (many processes) is in
 test_distributed.py, row 25 (signals) in test_interruption.py.
 """
 
 import shutil
 import tomllib
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import TINY
-from test_resume import EACH_STEP, cls, largest_difference, state
+
+from helpers.paths import ROOT, TINY
+from helpers.runs import EACH_STEP, cls, largest_difference, state
 
 NORM = "norm"
 
@@ -80,8 +80,8 @@ def test_04_statistics_of_the_trunk_stay_as_they_are(fit):
     "stated",
     [
         scheduler("CosineAnnealingWarmRestarts", T_0=2),
-        scheduler("LambdaLR", lr_lambda="schedules.inverse"),
-        scheduler("MultiplicativeLR", lr_lambda="schedules.slowly"),
+        scheduler("LambdaLR", lr_lambda="helpers.schedules.inverse"),
+        scheduler("MultiplicativeLR", lr_lambda="helpers.schedules.slowly"),
         scheduler("CyclicLR", base_lr=0.01, max_lr=0.1),
     ],
     ids=lambda stated: stated["lr_scheduler"]["class_path"].rsplit(".")[-1],
@@ -194,7 +194,7 @@ def finder(steps=30):
 
 
 def test_18_a_learning_rate_is_found_and_kept_by_the_scheduler(fit):
-    run = fit(scheduler("LambdaLR", lr_lambda="schedules.constant"), callbacks=[finder()])
+    run = fit(scheduler("LambdaLR", lr_lambda="helpers.schedules.constant"), callbacks=[finder()])
     head, backbone = groups(run)
     assert head["lr"] == head["initial_lr"] == backbone["initial_lr"] != 0.1
 
@@ -276,7 +276,7 @@ def test_27_abbreviated_options_are_refused(fit):
 
 @pytest.mark.in_our_classes
 def test_28_versions_without_what_the_command_line_needs_are_excluded():
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = project["dependencies"]
     assert any(text.startswith("jsonargparse") and "<5" in text for text in required)
 

@@ -6,12 +6,12 @@ import random
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
-from test_resume import largest_difference, state
+
+from helpers.paths import TESTS, TINY
+from helpers.runs import largest_difference, state
 
 EPOCHS = 12
 
@@ -36,7 +36,7 @@ def drive(folder, clips, interruptions):
         str(EPOCHS),
     ]
     args += ["--trainer.logger.init_args.version", "0", "--model.init_args.post_backbone_dropout", "0.5"]
-    driver = [sys.executable, str(Path(__file__).parent / "kill_driver.py"), "runs/tiny/version_0/checkpoints"]
+    driver = [sys.executable, str(TESTS / "helpers/kill_driver.py"), "runs/tiny/version_0/checkpoints"]
     done = subprocess.run(
         [*driver, json.dumps(interruptions), *args],
         cwd=folder,

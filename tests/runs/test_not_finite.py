@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 import yaml
-from test_cli import scalars
-from test_resume import cls
 
+from helpers.runs import cls, scalars
 from zamba_lcli.models import SlowFast
 
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 import yaml
-from test_cli import scalars
-from test_resume import cls, largest_difference, state
 from torch.optim import lr_scheduler as torch_schedulers
+
+from helpers.runs import cls, largest_difference, scalars, state
 
 BATCHES, LR = 2, 0.1
 FIRST = "runs/tiny/version_0/checkpoints/last.ckpt"

@@ -9,38 +9,16 @@ import pytorch_lightning
 import torch
 import yaml
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from test_cli import scalars
 
+from helpers.paths import CONFIGS, TINY
+from helpers.runs import EACH_STEP, cls, largest_difference, scalars, state
 from zamba_lcli import data
 from zamba_lcli.cli import main
 from zamba_lcli.data import dataset
 from zamba_lcli.data.video.reading import read_clip
 from zamba_lcli.models import SlowFast
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 PLATEAU = {"class_path": "pytorch_lightning.cli.ReduceLROnPlateau", "init_args": {"monitor": "val_loss", "patience": 0}}
-
-
-def cls(name, /, **init_args):
-    return {"class_path": name, "init_args": init_args}
-
-
-EACH_STEP = cls("ModelCheckpoint", filename="{step}", every_n_train_steps=1, save_top_k=-1)
-
-
-def state(run):
-    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)
-
-
-def largest_difference(ours, theirs):
-    """The largest difference of all numbers in two checkpoints' weights and optimizer states."""
-    assert ours["state_dict"].keys() == theirs["state_dict"].keys()
-    pairs = [(ours["state_dict"][key], theirs["state_dict"][key]) for key in ours["state_dict"]]
-    (a,), (b,) = ours["optimizer_states"], theirs["optimizer_states"]
-    assert a["state"].keys() == b["state"].keys()
-    assert a["param_groups"] == b["param_groups"]
-    pairs += [(a["state"][i][key], b["state"][i][key]) for i in a["state"] for key in a["state"][i]]
-    return max(float((x.double() - y.double()).abs().max()) for x, y in pairs)
 
 
 class SaveInTheValidation(Callback):
@@ -108,7 +86,7 @@ def uninterrupted(clips, tmp_path_factory):
         "lr_scheduler": PLATEAU,
     }
     (folder / "more.yaml").write_text(yaml.safe_dump(more))
-    args = ["fit", "--config", str(Path(__file__).parent / "configs/tiny.yaml"), "--config", str(folder / "more.yaml")]
+    args = ["fit", "--config", str(TINY), "--config", str(folder / "more.yaml")]
     main(args)
     return folder / "tiny/version_0", args
 

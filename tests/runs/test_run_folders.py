@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import read_csv
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
-from test_cli import scalars
-from test_resume import cls, state
 
+from helpers.runs import EACH_STEP, cls, scalars, state
+from helpers.tables import read_csv
 from zamba_lcli.cli import main
 from zamba_lcli.loggers import ZambaCSVLogger, ZambaTensorBoardLogger
 
@@ -358,7 +357,6 @@ def test_last_is_what_a_fit_can_go_on_from(zamba, folder):
 # ---- metrics.csv -----------------------------------------------------------------------------------------------------
 
 MONITOR = cls("LearningRateMonitor", logging_interval="step")
-EACH_STEP = cls("ModelCheckpoint", filename="{step}", every_n_train_steps=1, save_top_k=-1)
 CSV = Path("runs/c/version_0")
 LOGGED = CSV / "metrics.csv"
 

@@ -7,13 +7,11 @@ import signal
 import pytest
 import torch
 import yaml
-from conftest import TINY
-from test_cli import scalars
-from test_distributed import close
-from test_resume import EACH_STEP, cls, largest_difference, state
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
+from helpers.paths import TINY
+from helpers.runs import EACH_STEP, close, cls, largest_difference, scalars, state
 from zamba_lcli.callbacks import SaveOnInterrupt
 from zamba_lcli.cli import cli
 from zamba_lcli.models import SlowFast

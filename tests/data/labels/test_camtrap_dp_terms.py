@@ -1,9 +1,9 @@
 """The terms of Camtrap DP, beside frictionless, which reads values as Table Schema has it."""
 
 import pytest
-from data.test_camtrap_dp import TABLES
 from frictionless import Schema
 
+from helpers.camtrap_dp import TABLES
 from zamba_lcli.data.csv_tables import Place, Problems
 from zamba_lcli.data.labels import camtrap_terms as terms
 

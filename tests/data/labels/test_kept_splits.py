@@ -1,6 +1,5 @@
 """Test and validate keep the splits of the fit, and score no clip that the model was trained or chosen on."""
 
-import csv
 import json
 import os
 import shutil
@@ -9,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import read_csv
 
+from helpers.paths import TINY
+from helpers.tables import read_csv, write_csv
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
 from zamba_lcli.data.csv_tables import LabelRow
@@ -30,22 +30,14 @@ def many(tmp_path_factory):
     rows = [
         {"filepath": row["filepath"], "label": row["label"], "site": f"site {i % 10}"} for i, row in enumerate(clips)
     ]
-    write(path / "demo/all.csv", rows)
-    write(path / "demo/labels.csv", [row for row in rows if int(row["site"][-1]) < 7])
+    write_csv(path / "demo/all.csv", rows)
+    write_csv(path / "demo/labels.csv", [row for row in rows if int(row["site"][-1]) < 7])
     return path / "demo"
-
-
-def write(path, rows):
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
 
 
 @pytest.fixture(scope="session")
 def fitted_on_many(many, tmp_path_factory):
     """The run folder of a fit with drawn splits, of a seed of their own."""
-    from conftest import TINY
 
     path = tmp_path_factory.mktemp("fitted_on_many")
     with pytest.MonkeyPatch.context() as patch:
@@ -101,7 +93,7 @@ def test_a_new_clip_of_a_known_site_goes_where_its_site_is(zamba, many, fitted_o
     sites = [next(site for site, split in split_of.items() if split == kind) for kind in ("train", "val", "holdout")]
     new = [row for row in read_csv(many / "all.csv") if row["site"] == "site 9"][:3]
     added = [{**row, "site": site} for row, site in zip(new, sites, strict=True)]
-    write(folder / "grown.csv", rows + added)
+    write_csv(folder / "grown.csv", rows + added)
     checkpoint = ["--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", "--data.data_dir", many]
     zamba("test", *checkpoint, labels="grown.csv")
     seen = looked_at(folder)
@@ -121,14 +113,14 @@ def test_a_train_clip_under_another_name_is_known(zamba, many, fitted_on_many, f
         {"filepath": new, "label": name.split("_")[0], "site": ""} for name, new in ((train, "a.mp4"), (val, "b.mp4"))
     ]
     # without a column split they keep theirs, by what is in the files
-    write(folder / "clips/no_split.csv", holdout + renamed)
+    write_csv(folder / "clips/no_split.csv", holdout + renamed)
     checkpoint = ["--ckpt_path", fitted_on_many / "checkpoints/last.ckpt"]
     zamba("test", *checkpoint, labels="clips/no_split.csv")
     names = {row["filepath"] for row in holdout}
     assert looked_at(folder) == names
     shutil.rmtree(folder / "runs")
     # stated, they are refused, both of them
-    write(folder / "clips/stated.csv", [{**row, "split": "holdout"} for row in holdout + renamed])
+    write_csv(folder / "clips/stated.csv", [{**row, "split": "holdout"} for row in holdout + renamed])
     run = lambda *more: zamba("test", *checkpoint, *more, labels="clips/stated.csv")  # noqa: E731
     refused(run, "2 clips", "a.mp4 (holdout): in train", "b.mp4 (holdout): in val", "data.trained_clips")
     assert not (folder / "runs").exists()
@@ -142,7 +134,7 @@ def test_a_train_clip_under_another_name_is_known(zamba, many, fitted_on_many, f
 def test_validate_scores_no_train_clips(zamba, many, fitted_on_many, folder, refused):
     before = splits_in(fitted_on_many)
     rows = [{**row, "split": "val", "site": ""} for row in read_csv(many / "labels.csv")]
-    write(folder / "val.csv", [row for row in rows if before[row["filepath"]] != "holdout"])
+    write_csv(folder / "val.csv", [row for row in rows if before[row["filepath"]] != "holdout"])
     more = ["--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", "--data.data_dir", many]
     trained = sum(split == "train" for split in before.values())
     refused(lambda: zamba("validate", *more, labels="val.csv"), f"{trained} clips", "in train of the checkpoint's run")
@@ -153,7 +145,7 @@ def test_a_site_that_was_trained_on_is_no_new_site(zamba, many, fitted_on_many, 
     rows = read_csv(many / "labels.csv")
     site = next(row["site"] for row in rows if before[row["filepath"]] == "train")
     new = [{**row, "site": site, "split": "holdout"} for row in read_csv(many / "all.csv") if row["site"] == "site 9"]
-    write(folder / "new.csv", new)
+    write_csv(folder / "new.csv", new)
     more = ["--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", "--data.data_dir", many]
     refused(lambda: zamba("test", *more, labels="new.csv"), "4 clips", f"its site {site!r} was in train")
     zamba("test", *more, "--data.allow_sites_across_splits=true", labels="new.csv")
@@ -168,7 +160,7 @@ def test_a_new_fit_from_the_weights_with_a_grown_table(zamba, many, fitted_on_ma
     assert len(now) == len(before) + 12
     # its own checkpoint knows both runs' clips, of a table that has the old ones no more
     (folder / "runs").rename(folder / "first")
-    write(folder / "new.csv", [row for row in read_csv(many / "all.csv") if int(row["site"][-1]) >= 7])
+    write_csv(folder / "new.csv", [row for row in read_csv(many / "all.csv") if int(row["site"][-1]) >= 7])
     weights[1] = folder / "first/tiny/version_0/checkpoints/last.ckpt"
     found = torch.load(weights[1], weights_only=True)["ZambaVideoDataModule"]["splits"]
     record = SplitRecord.from_state(found)
@@ -206,7 +198,7 @@ def test_copies_in_several_splits_are_told_of_and_no_resume_is_refused(zamba, ma
     for name, split in (("a.mp4", "val"), ("b.mp4", "holdout")):
         shutil.copy(f"clips/{train[0]}", f"clips/{name}")
         rows.append({**rows[1], "filepath": name, "label": train[0].split("_")[0], "split": split})
-    write(folder / "clips/copies.csv", rows)
+    write_csv(folder / "clips/copies.csv", rows)
     main(["check", "--data.labels", "clips/copies.csv"])
     told = capsys.readouterr().out
     assert f"it is a copy of {train[0]}, but in holdout, not train" in told
@@ -233,7 +225,7 @@ def test_the_report_tells_that_clips_of_one_event_may_be_apart(zamba, many, fitt
     rows = [{**row, "site": "", "split": "holdout"} for row in read_csv(many / "all.csv") if int(row["site"][-1]) >= 7]
     for row in rows[::2]:
         row["split"] = "val"
-    write(folder / "new.csv", rows)
+    write_csv(folder / "new.csv", rows)
     zamba("test", "--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", "--data.data_dir", many, labels="new.csv")
     for name in ("metrics.json", "report.html"):
         assert "in other splits than clips that look like theirs" in next(folder.rglob(name)).read_text()
@@ -245,7 +237,7 @@ def test_cameras_number_their_clips_alike(zamba, many, fitted_on_many, folder):
     for row in rows:  # other clips by the same names
         with open(f"clips/{row['filepath']}", "ab") as file:
             file.write(b"\0\0\0\x08free" + row["filepath"].encode())
-    write(folder / "clips/new.csv", rows)
+    write_csv(folder / "clips/new.csv", rows)
     proportions = "--data.split_proportions={holdout: 1}"
     zamba("test", "--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", proportions, labels="clips/new.csv")
     assert looked_at(folder) == {row["filepath"] for row in rows}

@@ -5,12 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from data.test_camtrap_dp import clip, error_of, event, labels_of, machine, package, seen
 
+from helpers.camtrap_dp import clip, error_of, event, labels_of, machine, seen
 from zamba_lcli.cli import main
 from zamba_lcli.data.labels.table import read_labels, write_labels
-
-__all__ = ["package"]  # a fixture
 
 SPAN = ("12:00:00Z", "12:01:00Z")
 HUMAN = {"classificationMethod": "human", "classifiedBy": "A. B."}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from video_files import damage, numbered, write_video
 
+from helpers.video_files import damage, numbered, write_video
 from zamba_lcli.data.sampling import ContentSampling, HighestScores, MostMotion, SceneChanges, base
 from zamba_lcli.data.video.reading import UnreadableClipError, read_clip
 

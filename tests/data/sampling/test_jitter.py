@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import yaml
 from pytorch_lightning.callbacks import Callback
-from test_cli import scalars
-from test_resume import cls
 
+from helpers.runs import cls, scalars
 from zamba_lcli.cli import cli
 from zamba_lcli.data import TemporalJitter
 

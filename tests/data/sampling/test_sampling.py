@@ -5,8 +5,8 @@ from dataclasses import FrozenInstanceError, dataclass
 import numpy as np
 import pytest
 import yaml
-from video_files import numbered, numbers_in, write_video
 
+from helpers.video_files import numbered, numbers_in, write_video
 from zamba_lcli import data
 from zamba_lcli.data.sampling import ContentSampling, FrameSampling, Timeline, TooShortError
 from zamba_lcli.data.video.reading import UnreadableClipError, read_clip

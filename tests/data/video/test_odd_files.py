@@ -4,13 +4,13 @@ import json
 import subprocess
 import sys
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from video_files import ONE_THREAD, cut, damage, numbered, numbers_in, write_video
 
+from helpers.paths import TESTS
+from helpers.video_files import ONE_THREAD, cut, damage, numbered, numbers_in, write_video
 from zamba_lcli.data import EvenlySpaced, GivenFrames
 from zamba_lcli.data.video.reading import UnreadableClipError, read_clip, read_timeline
 
@@ -165,7 +165,7 @@ def test_reading_has_a_time_limit(folder):
 
 @pytest.mark.slow
 def test_random_damage_never_crashes_hangs_or_invents_frames():
-    command = [sys.executable, str(Path(__file__).parent / "fuzz.py"), "--count", "200"]
+    command = [sys.executable, str(TESTS / "benchmarks/fuzz.py"), "--count", "200"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     outcomes = json.loads(done.stdout)

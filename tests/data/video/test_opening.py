@@ -13,9 +13,9 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from conftest import read_csv
-from video_files import ONE_THREAD, numbered, numbers_in, write_video
 
+from helpers.tables import read_csv
+from helpers.video_files import ONE_THREAD, numbered, numbers_in, write_video
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
 from zamba_lcli.data.previews import read_preview, read_previews

@@ -9,10 +9,10 @@ from math import cos, radians, sin
 import av
 import numpy as np
 import pytest
-from conftest import some_slow
 from numpy.testing import assert_allclose
-from video_files import write_video
 
+from helpers.marks import some_slow
+from helpers.video_files import write_video
 from zamba_lcli.data import EvenlySpaced, ZambaVideoDataModule
 from zamba_lcli.data.previews import read_preview
 from zamba_lcli.data.video.reading import UnreadableClipError, read_clip, upright_size

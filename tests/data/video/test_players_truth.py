@@ -9,10 +9,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import read_csv
 from numpy.testing import assert_allclose
-from video_files import mark_all_as_key_frames, numbered, numbers_in, remux, shown, trim, write_video
 
+from helpers.tables import read_csv
+from helpers.video_files import mark_all_as_key_frames, numbered, numbers_in, remux, shown, trim, write_video
 from zamba_lcli.cli import main
 from zamba_lcli.data import EvenlySpaced, FixedRate, GivenFrames, KeyFrames
 from zamba_lcli.data.video.bitstream import shows_nothing

@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from video_files import cut, damage, numbered, numbers_in, write_video
 
+from helpers.video_files import cut, damage, numbered, numbers_in, write_video
 from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling
 from zamba_lcli.data.video.reading import UnreadableClipError, probe, read_clip, read_timeline
 
