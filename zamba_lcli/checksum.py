@@ -1,9 +1,13 @@
-"""Files that tell whether a bit of them is wrong: their last four bytes are a checksum of all before."""
+"""Files that tell whether a bit of them is wrong, their last four bytes being a checksum of all before; a hash of weights."""
 
+import hashlib
 import mmap
 import os
 import zlib
 from pathlib import Path
+
+import torch
+from torch import nn
 
 SIZE = 4  # bytes
 
@@ -43,3 +47,12 @@ def is_sealed(path: Path) -> bool:
         view[:-SIZE] as content,
     ):
         return zlib.crc32(content).to_bytes(SIZE, "little") == whole[-SIZE:]
+
+
+def fingerprint(layers: nn.Module) -> str:
+    """Returns the SHA-256 of the names and bytes of all weights and buffers of a state dict, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in layers.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

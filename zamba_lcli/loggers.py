@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from zamba_lcli._lightning import KeepingWriter, claim_version
+from zamba_lcli.files import replacing
 from zamba_lcli.run_folder import free_name
 
 
@@ -85,12 +86,10 @@ class AppendingWriter(KeepingWriter):
     def _replace(self, rows: list[dict[str, Any]]) -> None:
         """Writes the file anew, with the columns that rows have."""
         self.metrics_keys = sorted({*self.metrics_keys, *(key for row in rows for key in row)})
-        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self._path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, self.metrics_keys)
             table.writeheader()
             table.writerows(rows)
-        partial.replace(self._path)
 
 
 class ZambaTensorBoardLogger(TensorBoardLogger):

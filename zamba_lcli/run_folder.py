@@ -13,6 +13,8 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
+from zamba_lcli.files import replacing
+
 CHECKPOINTS = "checkpoints"
 
 
@@ -62,7 +64,8 @@ def keep_earlier(path: Path, text: str) -> None:
     """Writes ``text`` to ``path``; something else that is there is kept as ``name_1``, ``name_2`` and so on."""
     if path.exists() and path.read_bytes() != text.encode("utf-8"):
         path.rename(free_name(path))
-    path.write_text(text, encoding="utf-8", newline="")
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
 
 
 def free_name(path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +19,11 @@ from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
 from zamba_lcli._lightning import gather, trainer_callbacks
-from zamba_lcli.checksum import is_sealed, seal_file
+from zamba_lcli.checksum import fingerprint, is_sealed, seal_file
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.dataset import ClipDataset, Drawn
 from zamba_lcli.errors import InputError
+from zamba_lcli.files import PARTIAL, file_identity, replacing
 from zamba_lcli.models.base import Features, ZambaVideoClassificationLightningModule
 from zamba_lcli.run_folder import is_dry_run
 from zamba_lcli.seed import run_seed
@@ -101,7 +101,7 @@ class FeatureStore:
 
     def sweep(self) -> None:
         """Deletes what killed runs left, half-written or claimed: it is a day old by then."""
-        for path in (*self.folder.glob("??/.*.part"), *self.folder.glob("??/*.claim")):
+        for path in (*self.folder.glob(f"??/.*{PARTIAL}"), *self.folder.glob("??/*.claim")):
             try:
                 if path.stat().st_mtime < time.time() - DAY:
                     path.unlink()
@@ -160,14 +160,12 @@ class FeatureStore:
     def _save(path: Path, features: Features) -> None:
         """Writes under another name and moves into place when it is whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            torch.save(features, partial)
-            seal_file(partial)
+            with replacing(path, durable=False) as partial:  # what is torn is noticed by its checksum
+                torch.save(features, partial)
+                seal_file(partial)
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
             raise InputError(f"FrozenFeatureCache: {path} cannot be written ({error}). Is the disk full?") from error
-        partial.replace(path)
 
 
 class Unclaimed(Sampler[Drawn]):
@@ -431,15 +429,6 @@ class FrozenFeatureCache(Callback):
             store.put_backbone(entry_of[position], backbone[rows])
 
 
-def fingerprint(layers: nn.Module) -> str:
-    """Returns a hash of all weights and statistics of some layers."""
-    digest = hashlib.sha256()
-    for name, tensor in layers.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _described(value: Any) -> Any:
     """Returns plain values that tell what a transform does: what it is printed as need not have all of its arguments."""
     if isinstance(value, nn.Module):
@@ -480,13 +469,12 @@ def _arguments(module: ZambaVideoClassificationLightningModule) -> str:
     return f"{type(module).__module__}.{type(module).__qualname__} {json.dumps(arguments, sort_keys=True, default=str)}"
 
 
-def _identity(path: Path) -> list[Any]:
-    """Returns what tells a file as it is; a missing one is told by its path alone."""
+def _identity(path: Path) -> list[str | int]:
+    """Returns the identity of a file; that of a missing one is its path alone."""
     try:
-        status = path.stat()
+        return file_identity(path)
     except OSError:
         return [str(path.absolute())]
-    return [str(path.absolute()), status.st_size, status.st_mtime_ns]
 
 
 def _tensors(features: Features) -> list[Tensor]:

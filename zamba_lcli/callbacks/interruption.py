@@ -1,6 +1,5 @@
 """Runs that are interrupted lose nothing."""
 
-import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -12,6 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_info
 
+from zamba_lcli.files import replacing
 from zamba_lcli.run_folder import checkpoint_folders, is_dry_run
 
 
@@ -89,15 +89,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
             return
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            with partial.open("wb") as file:
+            with replacing(path) as partial, partial.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
         except (OSError, RuntimeError) as error:  # torch's own writer tells of a full disk by a RuntimeError
-            partial.unlink(missing_ok=True)
             cause = error if isinstance(error, OSError) else error.__context__
             if isinstance(cause, OSError) and cause.errno is not None:  # else its text says all
                 raise OSError(cause.errno, cause.strerror, str(path)) from error

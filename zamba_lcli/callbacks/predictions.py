@@ -1,9 +1,7 @@
 """Predictions out."""
 
-import hashlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -19,9 +17,11 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.utilities import rank_zero_info
 
 from zamba_lcli import __version__
+from zamba_lcli.checksum import fingerprint
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.listing import folder_beside
 from zamba_lcli.errors import InputError
+from zamba_lcli.files import remove_partial, replacing
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.predictions.formats import (
     CSVPredictions,
@@ -208,17 +208,10 @@ class WritePredictions(BasePredictionWriter):
     def _write(self, prediction_format: PredictionFormat, found: FoundRows, data: ZambaVideoDataModule) -> None:
         """Writes one format under another name and moves it into place when it is whole."""
         path = self.folder / prediction_format.filename
-        partial, old = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.old")
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)
+        remove_partial(path)
         rows = self.spool.read(found, self.run.filepaths, self.run.paths, data.sites)
-        prediction_format.write(partial, rows, self.run)
-        if path.is_dir():  # nothing can be moved into the place of a folder
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
-        partial.replace(path)
-        shutil.rmtree(old, ignore_errors=True)
+        with replacing(path) as partial:
+            prediction_format.write(partial, rows, self.run)
 
 
 def _data_of(trainer: Trainer) -> ZambaVideoDataModule:
@@ -271,7 +264,7 @@ def _header(
     """Returns all that a clip's row depends on besides its file, as plain values under names for messages."""
     hparams = {key: value for key, value in module.hparams.items() if key not in ("weights", "class_names")}
     header = {
-        "weights": _identity_of(module),
+        "weights": fingerprint(module),
         "classes": module.class_names,
         "model": {"class": type(module).__qualname__, "arguments": hparams},
         "clips": [None if place is None else os.path.abspath(place) for place in (data.videos, data.data_dir)],
@@ -281,15 +274,6 @@ def _header(
     }
     plain: dict[str, Any] = json.loads(json.dumps(header, default=str, sort_keys=True))
     return plain
-
-
-def _identity_of(module: ZambaVideoClassificationLightningModule) -> str:
-    """Returns a hash of the model's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _clips(batch: Batch, prediction: Prediction) -> list[PredictedClip]:

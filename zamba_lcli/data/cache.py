@@ -18,6 +18,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from zamba_lcli.checksum import seal, unseal
 from zamba_lcli.data.video.reading import Clip
 from zamba_lcli.errors import InputError
+from zamba_lcli.files import file_identity, replacing
 
 GB = 10**9
 
@@ -52,9 +53,7 @@ class FrameCache:
         Raises:
             OSError: If there is no such clip.
         """
-        status = path.stat()
-        identity = [str(path.absolute()), status.st_size, status.st_mtime_ns, self.loading]
-        name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+        name = hashlib.sha256(json.dumps([*file_identity(path), self.loading]).encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.npz"
 
     def get(self, path: Path, read: Callable[[Path], Clip]) -> Clip:
@@ -84,15 +83,13 @@ class FrameCache:
 
     def _put(self, entry: Path, clip: Clip) -> None:
         """Writes an entry under another name and moves it into place when it is whole."""
-        partial = entry.with_name(f".{entry.stem}.{os.getpid()}.part")
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
             content = io.BytesIO()
             np.savez(content, **{field.name: getattr(clip, field.name) for field in fields(clip)})
-            self._written += partial.write_bytes(seal(content.getvalue()))
-            partial.replace(entry)
+            with replacing(entry, durable=False) as partial:  # what is torn is noticed by its checksum
+                self._written += partial.write_bytes(seal(content.getvalue()))
         except OSError as error:
-            partial.unlink(missing_ok=True)
             if not self._failed_to_write:
                 warnings.warn(
                     f"data.cache_dir: {entry} cannot be written ({error.strerror}); the run goes on without.",

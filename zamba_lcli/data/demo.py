@@ -1,7 +1,6 @@
 """Renders a small labelled set of camera-trap clips, to try everything out without data."""
 
 import json
-import os
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from zamba_lcli.data.video.opening import file_url
 from zamba_lcli.errors import InputError
+from zamba_lcli.files import replacing
 
 if TYPE_CHECKING:  # imported by the function that needs it: --help renders no clip
     from av.video.stream import VideoStream
@@ -98,9 +98,8 @@ class DemoClips:
         for number, row in enumerate(rows):
             path = self.data_dir / row["filepath"]
             if not path.exists():
-                partial = path.with_name(f".{os.getpid()}_{path.name}")
-                encode(partial, self.clip(number, row["label"], row["site"]), number)
-                partial.replace(path)
+                with replacing(path) as partial:
+                    encode(partial, self.clip(number, row["label"], row["site"]), number)
         if not self.labels.exists():
             lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
             _write_text(self.labels, "\n".join(lines) + "\n")
@@ -245,6 +244,5 @@ def encode(path: Path, frames: NDArray[np.uint8], number: int) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{os.getpid()}_{path.name}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
+from zamba_lcli.files import replacing
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 
 
@@ -66,9 +67,8 @@ def export_onnx(
         )
     assert program is not None
     program.model.metadata_props["class_names"] = json.dumps(model.class_names)
-    partial = path.with_name(f".{path.name}.part")
-    program.save(str(partial))
-    partial.replace(path)
+    with replacing(path) as partial:
+        program.save(str(partial))
     # the exporter leaves subclasses of the model's class behind, by the same name: a later YAML could not name it shortly
     del program
     gc.collect()

@@ -1,7 +1,6 @@
 """Predictions on disk while they come, so that a run that is killed at any moment can go on."""
 
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zamba_lcli.errors import InputError
+from zamba_lcli.files import replacing
 from zamba_lcli.predictions.formats import PredictedClip, PredictedPart
 
 HEADER = "header.json"
@@ -78,12 +78,8 @@ class Spool:
         if theirs != header:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
-            partial = file.with_suffix(".part")
-            with partial.open("wb") as text:
-                text.write(_line(header))
-                text.flush()
-                os.fsync(text.fileno())
-            partial.replace(file)
+            with replacing(file) as partial:
+                partial.write_bytes(_line(header))
         return 1 + max((int(path.name.split("-")[0]) for path in self._files()), default=-1)
 
     def _files(self) -> list[Path]:
