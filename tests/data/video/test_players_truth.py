@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from helpers.field_pictures import write_field_coded
 from helpers.tables import read_csv
 from helpers.video_files import mark_all_as_key_frames, numbered, numbers_in, remux, shown, trim, write_video
 from zamba_lcli.cli import main
@@ -329,6 +330,63 @@ def test_outputs_count_the_frames_that_are_shown(fitted, folder):
         expected = np.linspace(0, frames - 1, 8).astype(int)  # EvenlySpaced(8)
         assert set(image["frames_processed"]) <= {*expected, *(expected + 1)}
         assert len(image["frames_processed"]) == min(frames, 8)
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["fields", "mixed"])
+@pytest.mark.parametrize(
+    ("name", "packet_each", "reordered"),
+    [
+        ("clip.ts", "field", False),
+        ("clip.ts", "field", True),
+        ("clip.ts", "picture", False),
+        ("clip.ts", "picture", True),
+        ("clip.m2ts", "picture", True),
+        ("clip.mkv", "field", False),
+        ("clip.mp4", "picture", True),
+        ("clip.h264", None, False),
+        ("clip.h264", None, True),
+    ],
+)
+def test_two_fields_are_one_frame(tmp_path, name, packet_each, reordered, mixed):
+    options = {"packet_each": packet_each, "reordered": reordered, "mixed": mixed}
+    path = tmp_path / name
+    if path.suffix == ".mkv":
+        remux(write_field_coded(tmp_path / "clip.ts", numbered(40, 64, 64), **options), path)
+    else:
+        write_field_coded(path, numbered(40, 64, 64), **options)
+    assert numbers_in(shown_in(path)) == list(range(40))
+    timeline = read_timeline(path)
+    assert_allclose(timeline.times, np.arange(40) / 25, atol=1e-6)
+    whole = read_clip(path, GivenFrames(list(range(40))), height=64, width=64, max_damaged=0.0)
+    assert numbers_in(whole.frames) == list(range(40))
+    for wanted in ([7], [13, 14], [38, 39], [1, 22]):
+        assert numbers_in(read_clip(path, GivenFrames(wanted), height=64, width=64, max_damaged=0.0).frames) == wanted
+    clip = read_clip(path, FixedRate(5, 6), height=64, width=64, max_damaged=0.0)
+    assert clip.numbers.tolist() == numbers_in(clip.frames) == [0, 5, 10, 15, 20, 25]
+    assert clip.duration == pytest.approx(1.6)
+
+
+def shown_in(path):
+    with av.open(str(path)) as file:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+
+
+def test_frames_at_a_seam_within_groups_are_those_of_the_decoder(tmp_path):
+    source = write_video(tmp_path / "source.ts", numbered(100), fps=12, gop=12, bf=2)
+    packet = 188
+    data = source.read_bytes()
+    count = len(data) // packet
+    joined = tmp_path / "joined.ts"
+    pieces = [(count // 3, 2 * count // 3), (count // 5, count // 2)]
+    joined.write_bytes(b"".join(data[a * packet : b * packet] for a, b in pieces))
+    truth = numbers_in(shown_in(joined))
+    everything = read(joined, GivenFrames(list(range(len(truth)))))
+    assert numbers_in(everything.frames) == truth
+
+
+def test_headers_of_a_second_theora_recording_are_no_frames():
+    assert [shows_nothing("theora", start) for start in (b"\x81theora", b"\x82theora")] == [True, True]
+    assert [shows_nothing("theora", start) for start in (b"\x3f\x00", b"")] == [False, False]
 
 
 # ---- beside the ffmpeg of the machine --------------------------------------------------------------------------------

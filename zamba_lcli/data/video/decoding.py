@@ -192,6 +192,8 @@ def decode(
     target: int | None = next(remaining)
     held: Numbered | None = None  # the last good frame
     whole = {int(index.packets[position]) for position in wanted} if sparing else None
+    if whole is not None:
+        whole |= {packet + 1 for packet in whole} & index.seconds
     with FrameReader(path, index, deadline, whole) as reader:
         while target is not None:
             landed = True

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zamba_lcli.data.sampling.base import Timeline
-from zamba_lcli.data.video.bitstream import holds_one_picture, may_be_moved, shows_nothing
+from zamba_lcli.data.video.bitstream import H264Fields, holds_one_picture, may_be_moved, shows_nothing
 from zamba_lcli.data.video.clock import (
     MAX_DISORDER,
     Numbers,
@@ -41,8 +41,18 @@ if TYPE_CHECKING:  # imported by the functions that need it: --help reads no cli
 LONG_JUMP = 10.0  # seconds; what FFmpeg takes for a clock that was set anew, in formats that allow it
 USUAL_RATE = 25.0  # frames a second, where nothing is known
 TRIED_MARKS = 6  # frames
-HIDING = ("vp8", "vp9", "av1")  # codecs with frames that are not shown
-WAITING = ("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", *HIDING)  # whose decoders show nothing before a key frame
+HIDING = ("vp8", "vp9", "av1", "theora")  # codecs with packets that are not shown
+# whose decoders show nothing before a key frame
+WAITING = (
+    "h264",
+    "hevc",
+    "vvc",
+    "mpeg1video",
+    "mpeg2video",
+    "vp8",
+    "vp9",
+    "av1",
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,7 @@ class ClipIndex:
     packets: Numbers  # (N,) the packet of each frame
     positions: Numbers  # (P,) the frame of each packet, -1 for those that are not shown
     rank: Numbers  # (P,) where each packet would stand if all were shown
+    seconds: frozenset[int]  # packets that hold the second field of the frame before
     keys: Numbers  # (K,) packets at which decoding can begin, shown or not
     places: list[Place]  # (P,)
     seekable: bool  # whether a packet can be found by its times
@@ -88,6 +99,7 @@ class _Stored:
     places: list[Place] = field(default_factory=list)
     keys: list[bool] = field(default_factory=list)  # as they are marked
     hidden: list[bool] = field(default_factory=list)  # cut off by an edit list, or only there for others
+    seconds: list[bool] = field(default_factory=list)  # second fields of the frame that the packet before began
     trimmed: bool = False  # whether an edit list cuts some off
     ascending: bool = True  # whether each is shown after those before it, by the times
     moved: bool = False  # whether some are shown before others that are stored before them, by the pictures
@@ -115,11 +127,16 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
     if not stored.places:
         raise UnreadableClipError("no frame in the file")
     keys, hidden = np.array(stored.keys, bool), np.array(stored.hidden, bool)
+    seconds = np.array(stored.seconds, bool)
+    hidden |= seconds
     marks_wrong = False
     if not codec.intra_only and keys.sum() > max(1, len(keys) / 2) and _marks_are_wrong(path, keys, deadline):
         keys, marks_wrong = _true_keys(path, keys, deadline), True
 
-    untimed = any(place.pts is None and place.dts is None for place in stored.places)
+    untimed = any(
+        place.pts is None and place.dts is None and not second
+        for place, second in zip(stored.places, stored.seconds, strict=True)
+    )
     order = None
     if (
         untimed
@@ -131,7 +148,7 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
         if not untimed and order == np.flatnonzero(~hidden).tolist():  # as it is stored, each packet one picture
             order = None
     if untimed:
-        when, seconds_per_tick = np.arange(len(keys), dtype=np.float64), 1 / rate
+        when, seconds_per_tick = np.cumsum(~seconds).astype(np.float64) - 1, 1 / rate
     else:
         pts, dts = ticks_of(stored.places, "pts"), ticks_of(stored.places, "dts")
         best = pts if order is None else clock_of(stored.places)
@@ -139,6 +156,8 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
     parts, restarts, jumps = join_parts(
         stored.places, keys, hidden, when, LONG_JUMP / seconds_per_tick if clock_set_anew else 0
     )
+    if restarts and order is None and codec.reorder:  # at a seam frames of both recordings may be mixed
+        order = _order_of_decoder(path, hidden, deadline)
     rank = np.arange(len(keys))
     if codec.reorder:
         rank = np.argsort(np.lexsort((when, parts)))  # stable: what is shown at one time is shown as it is stored
@@ -163,7 +182,8 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
         packets=packets,
         positions=positions,
         rank=rank,
-        keys=np.flatnonzero(keys),
+        seconds=frozenset(np.flatnonzero(seconds).tolist()),
+        keys=np.flatnonzero(keys & ~seconds),
         places=stored.places,
         seekable=not (untimed or restarts or jumps or (stored.odd and order is not None)),
         assumed_rate=rate if (untimed or not has_times) and len(times) > 1 else None,
@@ -173,9 +193,6 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
         restarts=[] if stored.trimmed else [int(positions[packet]) for packet in restarts],
         jumps=[(int(positions[packet]), gap * seconds_per_tick) for packet, gap in jumps],
     )
-
-
-# ---- packets and frames ----------------------------------------------------------------------------------------------
 
 
 def demux(container: InputContainer, stream: VideoStream, deadline: Deadline) -> Iterator[Packet[VideoStream]]:
@@ -225,6 +242,9 @@ def _pass_over(container: InputContainer, stream: VideoStream, deadline: Deadlin
         container.format.name.startswith("matroska") and context.codec_tag.strip("\0") != ""
     )
     reorders = bool(context.codec.reorder and context.has_b_frames)
+    fields = H264Fields(context.extradata or b"") if name == "h264" else None
+    if fields is not None and not fields.possible:
+        fields = None
     last = Place(None, None, None, 0)
     try:
         for packet in demux(container, stream, deadline):
@@ -243,6 +263,7 @@ def _pass_over(container: InputContainer, stream: VideoStream, deadline: Deadlin
             stored.places.append(place)
             stored.keys.append(packet.is_keyframe)
             stored.hidden.append(hidden)
+            stored.seconds.append(fields is not None and fields.is_second(bytes(packet)))
             last = place
     except (FFmpegError, OSError):
         pass  # what was found so far can be read
@@ -251,9 +272,6 @@ def _pass_over(container: InputContainer, stream: VideoStream, deadline: Deadlin
 
 def _before(ticks: int | None, others: int | None) -> bool:
     return ticks is not None and others is not None and ticks < others
-
-
-# ---- what only decoding tells ----------------------------------------------------------------------------------------
 
 
 def _decode_all(
