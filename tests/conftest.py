@@ -1,3 +1,4 @@
+import contextlib
 import ctypes
 import gc
 import os
@@ -77,7 +78,7 @@ def clips(tmp_path_factory):
     return path / "demo"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def zamba(clips):
     """Runs a subcommand with the tiny configuration, as typed on the command line."""
 
@@ -101,14 +102,22 @@ def predict():
 
 
 @pytest.fixture(scope="session")
-def fitted(clips, tmp_path_factory):
+def zamba_in(zamba, tmp_path_factory):
+    """Runs a subcommand in a folder of its own, which it returns: for fixtures that many tests read."""
+
+    def run(name, *args, **options):
+        path = tmp_path_factory.mktemp(name)
+        with contextlib.chdir(path):
+            zamba(*args, **options)
+        return path
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fitted(zamba_in):
     """The run folder of a fit with the tiny configuration. Not to be changed."""
-    before = Path.cwd()
-    path = tmp_path_factory.mktemp("fitted")
-    os.chdir(path)
-    main(["fit", "--config", str(TINY), "--data.labels", str(clips / "labels.csv")])
-    os.chdir(before)
-    return path / "runs" / "tiny" / "version_0"
+    return zamba_in("fitted", "fit") / "runs" / "tiny" / "version_0"
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""What there is to look at while a run goes on: pictures and speed in TensorBoard, a line on the console."""
+"""Pictures in TensorBoard while a run goes on."""
 
 import re
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -14,23 +13,11 @@ from torchvision.io import decode_png
 
 from helpers.paths import TINY
 from helpers.runs import events_in
-from helpers.tables import read_csv
 from zamba_lcli.callbacks.figures import worst_mistakes
-from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips, ZambaVideoDataModule
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 
 NAMES = list(DemoClips.class_names)
-
-
-@pytest.fixture
-def watched(zamba, folder):
-    """The events of a run of three epochs with pictures after every second one and after the last."""
-    config = yaml.safe_load(TINY.read_text())
-    config["trainer"]["callbacks"].append({"class_path": "TensorBoardFigures", "init_args": {"every_n_epochs": 2}})
-    (folder / "watched.yaml").write_text(yaml.safe_dump(config))
-    zamba("fit", "--trainer.max_epochs=3", config="watched.yaml")
-    return folder / "runs/tiny/version_0"
 
 
 def test_pictures_in_tensorboard(watched, clips):
@@ -114,37 +101,3 @@ def test_the_worst_mistakes_come_first():
     said = np.array([[0.9, 0.1, 0], [0.1, 0.5, 0.4], [0.9, 0.05, 0.05], [0.1, 0.8, 0.05], [0.3, 0.1, 0.1]])
     assert worst_mistakes(targets, said, 5) == [2, 1, 4]
     assert worst_mistakes(targets, said, 1) == [2]
-
-
-def test_speed_is_logged_and_told(watched, clips, folder, fitted, capsys):
-    scalars = events_in(watched)
-    assert len(scalars.Scalars("speed/clips_per_second")) == 3
-    assert all(event.value > 0 for event in scalars.Scalars("speed/clips_per_second"))
-    assert all(0 <= event.value <= 1 for event in scalars.Scalars("speed/waiting_for_clips"))
-    capsys.readouterr()
-    start = time.perf_counter()
-    args = ["--data.batch_size=1", "--data.num_workers=0", "--trainer.accelerator=cpu"]
-    args += ["--trainer.callbacks+=WritePredictions", "--trainer.callbacks.output_dir=out"]
-    main(["predict", "--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.videos", str(clips), *args])
-    took = time.perf_counter() - start
-    told = re.search(
-        r"([\d.]+) clips/s, limited by (reading clips|computing): (\d+)% .* About 0:00:0", capsys.readouterr().out
-    )
-    assert told
-    assert 16 / took < float(told[1]) < 2000
-    assert len(read_csv("out/predictions.csv")) == 16
-
-
-def test_what_limits_is_told_right(zamba, folder, capsys, monkeypatch):
-    from zamba_lcli.data.dataset import ClipDataset
-    from zamba_lcli.models import SlowFast
-
-    read, compute = ClipDataset._read, SlowFast.forward_trunk
-    args = ["--data.batch_size=1", "--trainer.max_epochs=1"]
-    monkeypatch.setattr(ClipDataset, "_read", lambda *a: (time.sleep(0.6), read(*a))[1])
-    zamba("fit", *args)
-    assert re.search(r"limited by reading clips: [89]\d% ", capsys.readouterr().out)
-    monkeypatch.setattr(ClipDataset, "_read", read)
-    monkeypatch.setattr(SlowFast, "forward_trunk", lambda *a: (time.sleep(0.6), compute(*a))[1])
-    zamba("fit", *args)
-    assert re.search(r"limited by computing: \d% ", capsys.readouterr().out)
