@@ -21,7 +21,7 @@ from zamba_lcli.data.csv_tables import (
     shown,
 )
 from zamba_lcli.data.folders import VIDEO_SUFFIXES, has_video_ending, list_clips
-from zamba_lcli.data.labels.camtrap_dp import DESCRIPTOR
+from zamba_lcli.data.labels.camtrap_package import DESCRIPTOR
 from zamba_lcli.data.table_files import KINDS, PACKED_ENDINGS, looks_like_table
 from zamba_lcli.errors import InputError
 

@@ -1,5 +1,6 @@
 """Predictions as observations in Camera Trap Data Packages, Camtrap DP 1.0: https://camtrap-dp.tdwg.org."""
 
+import copy
 import csv
 import json
 import os
@@ -10,16 +11,17 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from math import ceil, floor
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple, TypeAlias
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 from pytorch_lightning.utilities import rank_zero_warn
 
-from zamba_lcli.data.csv_tables import Problems, Record, parse_cells, read_text, records
+from zamba_lcli.data.csv_tables import Problems, Record
 from zamba_lcli.data.labels import camtrap_terms as terms
-from zamba_lcli.data.labels.camtrap_dp import DESCRIPTOR
-from zamba_lcli.data.labels.camtrap_terms import format_time, parse_time
+from zamba_lcli.data.labels.camtrap_package import DESCRIPTOR, CamtrapPackage, CamtrapTable
+from zamba_lcli.data.labels.camtrap_terms import format_time, read_time
 from zamba_lcli.errors import InputError
 from zamba_lcli.predictions.formats import (
     BLANK,
@@ -36,13 +38,6 @@ ObservationType: TypeAlias = Literal["animal", "human", "vehicle", "blank"]
 TYPES: dict[ObservationType, tuple[str, ...]] = {"blank": BLANK, "human": PEOPLE, "vehicle": VEHICLES}
 COLUMNS = {table: ",".join(terms.column_names(table)) for table in terms.TABLES}  # all must be there
 MAX_TOLD = 5  # values of a package that the standard does not know, named in the log
-
-
-class CamtrapTable(NamedTuple):
-    """A table as it is, as text."""
-
-    names: list[str]  # of its columns
-    rows: list[Record]
 
 
 @dataclass(frozen=True)
@@ -220,6 +215,7 @@ class CamtrapDPObservations(CamtrapDP):
     def check(self, run: PredictionRun) -> None:
         """Refuses a package that is not whole, and one that the package written would take the place of."""
         self._refuse_to_lose("package", self._source().parent, run)
+        self._check_files()
         super().check(run)
         self._tell_unknown_values()
 
@@ -227,37 +223,25 @@ class CamtrapDPObservations(CamtrapDP):
         path = Path(self.package)
         return path / DESCRIPTOR if path.is_dir() else path
 
-    def _package(self) -> dict[str, Any]:
-        source = self._source()
-        try:
-            package = json.loads(source.read_text(encoding="utf-8-sig"))
-            resources = {resource["name"]: resource for resource in package["resources"]}
-        except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(
-                f"package: {source.absolute()} is not the {DESCRIPTOR} of a package in Camtrap DP. Give its folder; unpack "
-                "a zip first."
-            ) from None
-        for name in terms.TABLES:
-            paths = _paths(resources.get(name, {}))
-            if len(paths) != 1:
-                raise InputError(f"package: {source.absolute()} must name one file for {name} in its resources.")
-        for resource in package["resources"]:
-            for path in _paths(resource):
-                if "://" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                    raise InputError(
-                        f"package: {source.absolute()}: {path} is not in the package. Download the whole package."
-                    )
-                if not (source.parent / path).is_file():
-                    raise InputError(f"package: there is no file {source.parent.absolute() / path}. Unpack it whole.")
-        return {**package, "resources": list(resources.values())}
+    @cached_property
+    def _package(self) -> CamtrapPackage:
+        source = self._source().absolute()
+        if source.suffix.lower() == ".zip":
+            raise InputError(f"package: {source} is a zip. Unpack it, and give the folder.")
+        return CamtrapPackage(source.parent, source.name, "package")
+
+    def _check_files(self) -> None:
+        """Refuses a package of which a file is missing, and tables in several files, which are not put together."""
+        for table in terms.TABLES:
+            if len(self._package.paths(table)) > 1:
+                raise InputError(f"package: {self._package} must name one file for {table} in its resources.")
+        for name in self._package.resources:
+            for path in self._package.paths(name):
+                if not (self._package.folder / path).is_file():
+                    raise InputError(f"package: there is no file {self._package.folder / path}. Unpack it whole.")
 
     def _table(self, name: terms.Table, problems: Problems) -> CamtrapTable:
-        resource = next(r for r in self._package()["resources"] if r["name"] == name)
-        dialect = resource.get("dialect") if isinstance(resource.get("dialect"), dict) else {}
-        separator = str({**dialect, **(dialect.get("csv") or {})}.get("delimiter", ","))
-        (path,) = _paths(resource)
-        file, encoding = self._source().parent / path, str(resource.get("encoding", "utf-8"))
-        return read_packaged_table(file, problems, named=path, separator=separator, encoding=encoding)
+        return self._package.read_table(name, problems, as_written=True)
 
     def _tell_unknown_values(self) -> None:
         """Says in the log what the standard does not know in the package: it was there before, and is passed on."""
@@ -296,9 +280,8 @@ class CamtrapDPObservations(CamtrapDP):
         return found
 
     def _begin(self, folder: Path) -> list[str]:
-        package = self._package()
-        for resource in package["resources"]:
-            for path in _paths(resource) if resource["name"] != "observations" else ():
+        for name in self._package.resources:
+            for path in self._package.paths(name) if name != "observations" else ():
                 target = folder / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self._source().parent / path, target)
@@ -312,18 +295,14 @@ class CamtrapDPObservations(CamtrapDP):
     def _observation_columns(self, names: Sequence[str]) -> list[str]:
         """Returns the columns written: those of the package and of the standard, in the order that the schema wants."""
         standard = terms.column_names("observations")
-        if isinstance(self._resource_of_observations(self._package()).get("schema"), dict):
+        if isinstance(self._package.resources["observations"].get("schema"), dict):
             return [*names, *(name for name in standard if name not in names)]
         return [*standard, *(name for name in names if name not in standard)]
 
-    @staticmethod
-    def _resource_of_observations(package: Mapping[str, Any]) -> dict[str, Any]:
-        resource: dict[str, Any] = next(r for r in package["resources"] if r["name"] == "observations")
-        return resource
-
     def _descriptor(self, scientific_names: Sequence[str]) -> dict[str, Any]:
-        package = self._package()
-        resource = self._resource_of_observations(package)
+        resources = copy.deepcopy(self._package.resources)
+        package = {**self._package.descriptor, "resources": list(resources.values())}
+        resource = resources["observations"]
         for key in ("dialect", "encoding", "bytes", "hash"):  # of the file as it was
             resource.pop(key, None)
         resource["path"] = "observations.csv"
@@ -337,31 +316,9 @@ class CamtrapDPObservations(CamtrapDP):
         package["taxonomic"] = [*listed, *({"scientificName": name} for name in scientific_names if name not in known)]
         project = package.get("project")
         if isinstance(project, dict) and "media" not in (levels := project.get("observationLevel") or []):
-            project["observationLevel"] = [*levels, "media"]
+            package["project"] = {**project, "observationLevel": [*levels, "media"]}
         package["created"] = format_time(datetime.now(UTC))
         return package
-
-
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
-
-def read_packaged_table(path: Path, problems: Problems, *, named: str, separator: str, encoding: str) -> CamtrapTable:
-    """Reads a table of a package as its descriptor says; values stay as they are.
-
-    Args:
-        path: The table.
-        problems: Gets rows that do not fit the header.
-        named: What messages call the table.
-        separator: What separates its columns.
-        encoding: Of the file.
-
-    Raises:
-        InputError: If it cannot be read or is empty.
-    """
-    cells = parse_cells(read_text(path, encoding, key=problems.key), separator, path, key=problems.key)
-    if not cells:
-        raise InputError(f"{problems.key}: {path} is empty.")
-    return CamtrapTable(cells[0], list(records(cells[0], cells[1:], problems, file=named, as_written=tuple(cells[0]))))
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
@@ -389,20 +346,14 @@ def media_in(
         if deployment not in deployments:
             remedy = "Correct the deploymentID, or give the deployment a row in deployments."
             problems.add(place, f"there is no deployment with the deploymentID {deployment!r}", remedy)
-        time = parse_time(record.get("timestamp", ""))
+        time = read_time("timestamp", record.get("timestamp", ""), place, problems)
         if time is None:
-            problems.add(place, f"the timestamp is {record.get('timestamp', '')!r}", f"timestamp: write {terms.TIME}.")
             continue
         key = _key(folder / filepath)
         if key in found:
             problems.add(place, f"the filePath {filepath!r} was there before", "Give each clip one row.")
         found[key] = Media(record.get("mediaID", ""), deployment, time)
     return found
-
-
-def _paths(resource: Mapping[str, Any]) -> list[str]:
-    path = resource.get("path")
-    return [name for name in (path if isinstance(path, list) else [path]) if isinstance(name, str) and name]
 
 
 def _key(path: Path) -> str:

@@ -9,9 +9,10 @@ from typing import Any, Literal, TypeAlias
 
 from zamba_lcli.data.csv_tables import Problems, Record, check_columns, read_table, records
 from zamba_lcli.data.labels import camtrap_terms as terms
+from zamba_lcli.data.labels.camtrap_package import CamtrapTable
 from zamba_lcli.data.labels.camtrap_terms import format_time, parse_time
 from zamba_lcli.errors import InputError
-from zamba_lcli.predictions.camtrap_dp import CamtrapDP, CamtrapTable, Media, media_in, write_table
+from zamba_lcli.predictions.camtrap_dp import CamtrapDP, Media, media_in, write_table
 from zamba_lcli.predictions.formats import PredictionRun
 
 SamplingDesign: TypeAlias = Literal[

@@ -1,29 +1,13 @@
 """Labels from camera-trap platforms: packages in the Camera Trap Data Package format, https://camtrap-dp.tdwg.org."""
 
-import json
-import re
-import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Iterable
+from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_info
 
-from zamba_lcli.data.csv_tables import (
-    LabelRow,
-    Problems,
-    Record,
-    check_columns,
-    counted,
-    parse_cells,
-    read_text,
-    records,
-)
+from zamba_lcli.data.csv_tables import LabelRow, Problems, Record, check_columns, counted
 from zamba_lcli.data.labels.camtrap_observations import (
-    URL,
     Events,
     add_labels,
     by_id,
@@ -31,10 +15,10 @@ from zamba_lcli.data.labels.camtrap_observations import (
     find_videos,
     videos_in,
 )
+from zamba_lcli.data.labels.camtrap_package import open_package
 from zamba_lcli.data.labels.label_origin import is_machine_observation, tell_machine_labels
 from zamba_lcli.errors import InputError
 
-DESCRIPTOR = "datapackage.json"
 COLUMNS = {  # of the tables: those that are needed, those that may be there
     "deployments": (["deploymentID"], ["locationID", "locationName"]),
     "media": (["mediaID", "deploymentID", "timestamp", "filePath", "fileMediatype"], ["eventID"]),
@@ -46,22 +30,6 @@ COLUMNS = {  # of the tables: those that are needed, those that may be there
         ],
     ),
 }
-
-
-def find_package(path: Path) -> Path | None:
-    """Returns the ``datapackage.json`` or zip of the package at ``path``, or ``None`` if a table should be there.
-
-    Raises:
-        InputError: If ``path`` is a folder without a package.
-    """
-    if not path.is_dir():
-        return path if path.suffix.lower() in (".json", ".zip") else None
-    if not (path / DESCRIPTOR).exists():
-        raise InputError(
-            f"data.labels: {path.absolute()} is a folder without {DESCRIPTOR}. Give the table (CSV) with the columns "
-            "filepath and label, or a package in Camtrap DP."
-        )
-    return path / DESCRIPTOR
 
 
 def read_package(
@@ -138,132 +106,18 @@ def read_package(
     return rows
 
 
-# ---- files of a package ----------------------------------------------------------------------------------------------
-
-
 def _read_tables(source: Path, label_column: str, problems: Problems) -> list[list[Record]]:
-    """Returns the deployments, media and observations."""
-    with _open(source) as descriptor:
-        resources = _resources(descriptor)
-        tables = []
+    """Returns the rows of deployments, media and observations, with all columns of ``COLUMNS``; missing values are empty."""
+    tables = []
+    with open_package(source, "data.labels") as package:
         for name, (needed, optional) in COLUMNS.items():
             chosen = label_column if name == "observations" else None
-            tables.append(_read_table(descriptor, resources[name], needed, optional, chosen, problems))
-        return tables
-
-
-@dataclass(frozen=True)
-class _Descriptor:
-    """The datapackage.json and the folder, maybe in a zip, that paths in it start from."""
-
-    folder: Path | zipfile.Path
-    name: str
-
-    def __str__(self) -> str:
-        return str(self.folder / self.name)
-
-
-@contextmanager
-def _open(source: Path) -> Iterator[_Descriptor]:
-    """Yields the datapackage.json; a zip is open meanwhile."""
-    where = source.absolute()
-    if source.suffix.lower() != ".zip":
-        yield _Descriptor(where.parent, where.name)
-        return
-    try:
-        archive = zipfile.ZipFile(where)
-    except FileNotFoundError:
-        raise InputError(f"data.labels: there is no file {where}. Correct the path.") from None
-    except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"data.labels: {where} cannot be read: {error}. Is it complete?") from None
-    with archive:
-        # packages are often zipped with their folder
-        folders = [path.parent for name in archive.namelist() if (path := PurePosixPath(name)).name == DESCRIPTOR]
-        highest = min((len(folder.parts) for folder in folders), default=0)
-        folders = [folder for folder in folders if len(folder.parts) == highest]
-        if len(folders) != 1:
-            how_many = "several" if folders else "no"
-            raise InputError(f"data.labels: {where} has {how_many} {DESCRIPTOR} in it. Give the zip of one package.")
-        yield _Descriptor(zipfile.Path(archive, f"{folders[0]}/" if highest else ""), DESCRIPTOR)
-
-
-def _resources(descriptor: _Descriptor) -> dict[str, dict[str, Any]]:
-    """Returns what the datapackage.json says of each table."""
-    text = read_text(descriptor.folder / descriptor.name)
-    try:
-        package = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"data.labels: {descriptor}, line {error.lineno}: {error.msg}. Correct it, or export the package anew."
-        ) from None
-    package = package if isinstance(package, dict) else {}
-    if "detection_categories" in package or "predictions" in package:
-        raise InputError(
-            f"data.labels: {descriptor} has the results of MegaDetector or a program like it. They are predictions, and no "
-            "labels. Give a table (CSV) with the columns filepath and label."
-        )
-    version = re.search(r"camtrap-dp/v?(0\.[^/]*)/", str(package.get("profile")))
-    if version:
-        raise InputError(
-            f"data.labels: {descriptor} is Camtrap DP {version[1]}, and 1.0 is needed. Export the package anew."
-        )
-    listed = package.get("resources")
-    resources = {
-        str(resource.get("name")): resource
-        for resource in (listed if isinstance(listed, list) else [])
-        if isinstance(resource, dict)
-    }
-    if missing := [name for name in COLUMNS if not _paths(resources.get(name, {}))]:
-        raise InputError(
-            f"data.labels: {descriptor} names no file for {', '.join(missing)} in its resources. A Camtrap DP package has "
-            f"the tables {', '.join(COLUMNS)}."
-        )
-    return resources
-
-
-def _paths(resource: Mapping[str, Any]) -> list[str]:
-    path = resource.get("path")
-    paths = path if isinstance(path, list) else [path]
-    return [name for name in paths if isinstance(name, str) and name]
-
-
-def _read_table(
-    descriptor: _Descriptor,
-    resource: Mapping[str, Any],
-    needed: list[str],
-    optional: list[str],
-    label_column: str | None,
-    problems: Problems,
-) -> list[Record]:
-    """Returns the rows of a table, which may consist of several files, with where they are; missing values are empty."""
-    dialect = resource.get("dialect")
-    dialect = dialect if isinstance(dialect, dict) else {}
-    separator = str({**dialect, **(dialect.get("csv") or {})}.get("delimiter", ","))  # frictionless 5 writes it in csv
-    if len(separator) != 1:
-        raise InputError(f"data.labels: {descriptor}: the delimiter {separator!r} is not one character. Correct it.")
-    encoding = str(resource.get("encoding", "utf-8"))
-    needed = needed if label_column is None else [*needed, label_column]
-    found: list[Record] = []
-    header: list[str] = []
-    for name in _paths(resource):
-        if URL.match(name) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise InputError(
-                f"data.labels: {descriptor}: the table {name} is not in the package. Download the whole package, and give "
-                "paths within it."
-            )
-        file = descriptor.folder / name
-        cells = parse_cells(read_text(file, encoding), separator, str(file))
-        if not cells and not header:
-            raise InputError(f"data.labels: {file} is empty. It needs a header with {', '.join(needed)}.")
-        has_header = not header or (cells and set(cells[0]) == set(header))  # the first of several files may do for all
-        if has_header:
-            header = cells.pop(0)
-            check_columns(
-                header, str(file), needed=needed, optional=optional, other_names={}, label_column=label_column
-            )
-        for place, record in records(header, cells, problems, file=name, first=2 if has_header else 1):
-            found.append((place, dict.fromkeys([*needed, *optional], "") | record))
-    return found
+            needed = needed if chosen is None else [*needed, chosen]
+            header, rows = package.read_table(name, problems)
+            where = package.folder / package.paths(name)[0]
+            check_columns(header, str(where), needed=needed, optional=optional, other_names={}, label_column=chosen)
+            tables.append([(place, dict.fromkeys([*needed, *optional], "") | record) for place, record in rows])
+    return tables
 
 
 def _tell_left_out(source: Path, media: Iterable[Record], unlabelled: int, videos: int) -> None:

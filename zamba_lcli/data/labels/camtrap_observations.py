@@ -1,15 +1,15 @@
 """Which videos of a Camera Trap Data Package the observations tell of, and what they say of them."""
 
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from zamba_lcli.data.csv_tables import Place, Problems, Record, parse_label
+from zamba_lcli.data.labels.camtrap_package import URL
+from zamba_lcli.data.labels.camtrap_terms import read_time
 
 OBSERVATION_TYPES = ("animal", "human", "vehicle", "blank", "unknown", "unclassified")
-URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 @dataclass
@@ -135,8 +135,8 @@ class Events:
             _add_unknown_deployment(place, deployment, problems)
         if deployment not in self._videos:
             return []
-        start = _time("eventStart", record["eventStart"], place, problems)
-        end = _time("eventEnd", record["eventEnd"], place, problems)
+        start = read_time("eventStart", record["eventStart"], place, problems)
+        end = read_time("eventEnd", record["eventEnd"], place, problems)
         timeline = self._timeline(deployment, problems)
         if start is None or end is None:
             return []
@@ -155,24 +155,9 @@ class Events:
 
     def _timeline(self, deployment: str, problems: Problems) -> list[tuple[datetime, Video]]:
         if deployment not in self._timelines:
-            times = [(_time("timestamp", v.timestamp, v.place, problems), v) for v in self._videos[deployment]]
+            times = [(read_time("timestamp", v.timestamp, v.place, problems), v) for v in self._videos[deployment]]
             self._timelines[deployment] = sorted([(t, v) for t, v in times if t], key=lambda pair: pair[0])
         return self._timelines[deployment]
-
-
-def _time(name: str, text: str, place: Place, problems: Problems) -> datetime | None:
-    """Returns a point in time; ``None`` if ``text`` does not tell one."""
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        what = f"the {name} {text!r} is no time" if time is None else f"the {name} {text!r} has no time zone"
-        problems.add(
-            place, what, "Write times with their zone, such as 2020-05-30T04:57:37Z or 2020-05-30T04:57:37+02:00."
-        )
-        return None
-    return time
 
 
 def _add_unknown_deployment(place: Place, deployment: str, problems: Problems) -> None:

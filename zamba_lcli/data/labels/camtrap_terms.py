@@ -166,7 +166,7 @@ def check_rows(table: Table, rows: Iterable[Record], problems: Problems) -> list
 
 
 def parse_time(text: str) -> datetime | None:
-    """Returns a point in time in ISO 8601; ``None`` if ``text`` does not tell one, or no zone."""
+    """Returns a point in time from ISO 8601; ``None`` if ``text`` is none or has no zone."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
@@ -174,6 +174,26 @@ def parse_time(text: str) -> datetime | None:
     return None if time.tzinfo is None else time
 
 
+def read_time(name: str, text: str, place: Place, problems: Problems) -> datetime | None:
+    """Returns a point in time; where ``text`` is none, or has no zone, ``None``, and ``problems`` gets it.
+
+    Args:
+        name: The column.
+        text: The value.
+        place: Where it is.
+        problems: Gets what is wrong.
+    """
+    if (time := parse_time(text)) is not None:
+        return time
+    try:
+        datetime.fromisoformat(text)
+        what = f"the {name} {text!r} has no time zone"
+    except ValueError:
+        what = f"the {name} {text!r} is no time"
+    problems.add(place, what, "Write times with their zone, such as 2020-05-30T04:57:37Z or 2020-05-30T04:57:37+02:00.")
+    return None
+
+
 def format_time(time: datetime) -> str:
-    """Returns a time as the standard writes it: seconds, and the zone it was given in."""
+    """Returns a time as the standard writes it: whole seconds, in the zone it was given in."""
     return time.replace(microsecond=0).isoformat().replace("+00:00", "Z")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 from zamba_lcli.data.csv_tables import LabelRow, counted, listing
-from zamba_lcli.data.labels.camtrap_dp import find_package
+from zamba_lcli.data.labels.camtrap_package import find_package
 from zamba_lcli.errors import InputError
 
 SPLITS = ("train", "val", "holdout")

@@ -26,7 +26,8 @@ from zamba_lcli.data.csv_tables import (
     shown,
 )
 from zamba_lcli.data.folders import has_video_ending
-from zamba_lcli.data.labels.camtrap_dp import find_package, read_package
+from zamba_lcli.data.labels.camtrap_dp import read_package
+from zamba_lcli.data.labels.camtrap_package import find_package
 from zamba_lcli.data.labels.label_origin import HUMAN, MACHINE, RowOrigin, add_predictions, check_label_column
 from zamba_lcli.data.labels.leaks import time_column, warn_of_leaks
 from zamba_lcli.data.labels.merging import check_blank, merge_rows
