@@ -12,7 +12,7 @@ from torch import nn
 from helpers.runs import cls, scalars
 from zamba_lcli.cli import cli
 from zamba_lcli.data import EvenlySpaced, SeveralClips, ZambaVideoDataModule
-from zamba_lcli.data.dataset import Drawn
+from zamba_lcli.data.dataset import ClipDraw
 
 V2 = "torchvision.transforms.v2."
 EACH = {  # what the README names
@@ -49,7 +49,7 @@ def test_all_frames_and_parts_of_a_clip_are_changed_alike(name):
     data = module(augmentation=parsed(EACH[name]))
     data.sampling = SeveralClips(num_clips=2, num_frames=5)
     video = pictures(12, parts=2)
-    changed = data.augment(video, [Drawn(i, 3) for i in range(12)])
+    changed = data.augment(video, [ClipDraw(i, 3) for i in range(12)])
     assert (changed.shape, changed.dtype) == (video.shape, torch.uint8)
     assert changed.eq(changed[:, :, :1]).all()
     assert changed[::2].equal(changed[1::2])
@@ -57,15 +57,15 @@ def test_all_frames_and_parts_of_a_clip_are_changed_alike(name):
     assert any(differs)
     if name in ("flip", "greyscale", "erasing", "some of them"):  # by chance
         assert not all(differs)
-    assert changed.equal(data.augment(video, [Drawn(i, 3) for i in range(12)]))
-    assert not changed.equal(data.augment(video, [Drawn(i, 4) for i in range(12)]))
-    assert not changed.equal(data.augment(video, [Drawn(i, 3, nth=1) for i in range(12)]))
+    assert changed.equal(data.augment(video, [ClipDraw(i, 3) for i in range(12)]))
+    assert not changed.equal(data.augment(video, [ClipDraw(i, 4) for i in range(12)]))
+    assert not changed.equal(data.augment(video, [ClipDraw(i, 3, repeat=1) for i in range(12)]))
 
 
 def test_a_moving_clip_is_changed_as_its_frames_would_be():
     moving = torch.randint(256, (1, 3, 5, 24, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     data = module(augmentation=parsed(cls(V2 + "RandomHorizontalFlip", p=1.0), cls(V2 + "RandomGrayscale", p=1.0)))
-    changed = data.augment(moving, [Drawn(0)])
+    changed = data.augment(moving, [ClipDraw(0)])
     grey = (moving.flip(4).double() * torch.tensor([0.2989, 0.587, 0.114])[:, None, None, None]).sum(dim=1)
     assert (changed - grey[:, None]).abs().max() <= 1
 

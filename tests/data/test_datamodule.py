@@ -133,7 +133,7 @@ def test_classes_are_drawn_in_balance(power, expected):
         times = np.bincount([d.position for d in drawn], minlength=16)
         for clip, share in enumerate(RARE @ (expected / RARE.sum(axis=0))):  # never more than rounding apart
             assert np.floor(share - 1e-9) <= times[clip] <= np.ceil(share + 1e-9)
-        assert sorted(drawn) == [(clip, epoch, nth) for clip in range(16) for nth in range(times[clip])]
+        assert sorted(drawn) == [(clip, epoch, repeat) for clip in range(16) for repeat in range(times[clip])]
         total += times @ RARE
     assert total / 200 == pytest.approx(expected, abs=0.1)
 

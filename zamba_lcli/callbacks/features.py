@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from zamba_lcli._lightning import gather, trainer_callbacks
 from zamba_lcli.checksum import fingerprint, is_sealed, seal_file
 from zamba_lcli.data import ZambaVideoDataModule
-from zamba_lcli.data.dataset import ClipDataset, Drawn
+from zamba_lcli.data.dataset import ClipDataset, ClipDraw
 from zamba_lcli.errors import InputError
 from zamba_lcli.files import PARTIAL, file_identity, replacing
 from zamba_lcli.models.base import Features, ZambaVideoClassificationLightningModule
@@ -168,7 +168,7 @@ class FeatureStore:
             raise InputError(f"FrozenFeatureCache: {path} cannot be written ({error}). Is the disk full?") from error
 
 
-class Unclaimed(Sampler[Drawn]):
+class Unclaimed(Sampler[ClipDraw]):
     """Draws what no other run computes; decided when it is drawn, shortly before it is read.
 
     Args:
@@ -176,7 +176,7 @@ class Unclaimed(Sampler[Drawn]):
         claim: Claims an entry, or returns False.
     """
 
-    def __init__(self, work: dict[Drawn, Work], claim: Callable[[str], bool]) -> None:
+    def __init__(self, work: dict[ClipDraw, Work], claim: Callable[[str], bool]) -> None:
         """Keeps the arguments."""
         self.work = work
         self.claim = claim
@@ -186,7 +186,7 @@ class Unclaimed(Sampler[Drawn]):
         """Returns the largest number that can be drawn."""
         return len(self.work)
 
-    def __iter__(self) -> Iterator[Drawn]:
+    def __iter__(self) -> Iterator[ClipDraw]:
         """Yields what is not passed over."""
         for drawn, item in self.work.items():
             if self.claim(item[3]):
@@ -416,7 +416,7 @@ class FrozenFeatureCache(Callback):
         if not batch["index"]:
             return
         video = batch["video"].to(module.device)
-        drawn = [Drawn(i, *when) for i, when in zip(batch["index"], batch["drawn"], strict=True)]
+        drawn = [ClipDraw(i, *when) for i, when in zip(batch["index"], batch["drawn"], strict=True)]
         video = data.augment(video, drawn) if is_train else data.crops(video)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             trunk = module.forward_trunk(video)
@@ -445,12 +445,12 @@ def _as(dtype: torch.dtype, x: Tensor) -> Tensor:
     return x.to(dtype) if x.is_floating_point() else x
 
 
-def _by_dataset_and_view(work: Sequence[Work]) -> dict[tuple[ClipDataset, int], dict[Drawn, Work]]:
+def _by_dataset_and_view(work: Sequence[Work]) -> dict[tuple[ClipDataset, int], dict[ClipDraw, Work]]:
     """Returns what is to be computed in parts, each for one loader, in the order of the clips."""
-    parts: dict[tuple[ClipDataset, int], dict[Drawn, Work]] = {}
+    parts: dict[tuple[ClipDataset, int], dict[ClipDraw, Work]] = {}
     for item in work:
         dataset, position, view, _ = item
-        parts.setdefault((dataset, view), {})[Drawn(position, view)] = item
+        parts.setdefault((dataset, view), {})[ClipDraw(position, view)] = item
     return parts
 
 

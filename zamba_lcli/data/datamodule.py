@@ -24,7 +24,14 @@ from torchvision import tv_tensors
 from zamba_lcli._lightning import gather
 from zamba_lcli.data.cache import FrameCache
 from zamba_lcli.data.csv_tables import counted, listing
-from zamba_lcli.data.dataset import ClipDataset, ClipItem, Drawn, EachClipOnceSampler, InOrderSampler, ShuffledSampler
+from zamba_lcli.data.dataset import (
+    ClipDataset,
+    ClipDraw,
+    ClipItem,
+    EachClipOnceSampler,
+    InOrderSampler,
+    ShuffledSampler,
+)
 from zamba_lcli.data.demo import DemoClips
 from zamba_lcli.data.labels.split_record import SplitRecord, copies_apart, file_identities
 from zamba_lcli.data.labels.splits import SPLITS
@@ -502,7 +509,7 @@ class ZambaVideoDataModule(LightningDataModule):
         if not self.trainer.training:
             batch["video"] = self.crops(batch["video"])
             return batch
-        drawn = [Drawn(i, *when) for i, when in zip(batch["index"], batch["drawn"], strict=True)]
+        drawn = [ClipDraw(i, *when) for i, when in zip(batch["index"], batch["drawn"], strict=True)]
         batch["video"] = self.augment(batch["video"], drawn)
         if self.batch_augmentation:
             batch["video"], batch["target"] = self._mix(batch["video"], batch["target"], drawn)
@@ -518,7 +525,7 @@ class ZambaVideoDataModule(LightningDataModule):
         """Crops parts of clips, uint8 (B x num_clips, 3, T, H, W), to (B x num_clips x num_crops, 3, T, side, side)."""
         return video if self.num_crops is None else _squares(video, self.num_crops).flatten(0, 1)
 
-    def augment(self, video: Tensor, drawn: Sequence[Drawn]) -> Tensor:
+    def augment(self, video: Tensor, drawn: Sequence[ClipDraw]) -> Tensor:
         """Augments the train clips that were ``drawn``, (B,), and takes the middle square if there are to be crops.
 
         Args:
@@ -535,7 +542,7 @@ class ZambaVideoDataModule(LightningDataModule):
             clips = [self._augment(clip, drawn[i // parts]) for i, clip in enumerate(video)]
         return torch.stack(clips) if clips else video
 
-    def _augment(self, clip: Tensor, drawn: Drawn) -> Tensor:
+    def _augment(self, clip: Tensor, drawn: ClipDraw) -> Tensor:
         """Augments a clip, uint8 (3, T, H, W)."""
         torch.manual_seed(seed_for(*drawn))
         # not tv_tensors.Video, which torchvision leaves as it is where it has no such function (greyscale), in silence
@@ -563,7 +570,7 @@ class ZambaVideoDataModule(LightningDataModule):
             )
         return changed.contiguous()
 
-    def _mix(self, video: Tensor, target: Tensor, drawn: Sequence[Drawn]) -> tuple[Tensor, Tensor]:
+    def _mix(self, video: Tensor, target: Tensor, drawn: Sequence[ClipDraw]) -> tuple[Tensor, Tensor]:
         """Mixes clips, uint8 (B x num_clips, 3, T, H, W), with each other, and their targets, (B, classes), alike."""
         frames = video.transpose(1, 2)
         parts = frames.reshape(len(target), -1, *frames.shape[1:])  # (B, num_clips, T, 3, H, W)

@@ -22,12 +22,12 @@ from zamba_lcli.types import Batch
 NO_CLIP = -1  # index that a sampler gives to a process that has run out of clips
 
 
-class Drawn(NamedTuple):
+class ClipDraw(NamedTuple):
     """A clip as a sampler draws it: with all that chance may depend on in training."""
 
     position: int  # in the dataset
     epoch: int = 0
-    nth: int = 0  # how many times it was drawn before in the epoch
+    repeat: int = 0  # how many times it was drawn before in the epoch
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,12 @@ class ClipDataset(Dataset[ClipItem]):
         """Returns the number of clips, readable or not."""
         return len(self.paths)
 
-    def __getitem__(self, drawn: int | Drawn) -> ClipItem:
+    def __getitem__(self, drawn: int | ClipDraw) -> ClipItem:
         """Reads the clip at a position; one that cannot be read comes without frames and with the reason."""
-        drawn = drawn if isinstance(drawn, Drawn) else Drawn(drawn)
+        drawn = drawn if isinstance(drawn, ClipDraw) else ClipDraw(drawn)
         return replace(self._item(drawn), drawn=drawn[1:])
 
-    def _item(self, drawn: Drawn) -> ClipItem:
+    def _item(self, drawn: ClipDraw) -> ClipItem:
         index = drawn.position
         if index == NO_CLIP:
             return ClipItem(NO_CLIP, "", self.targets[:0])
@@ -114,7 +114,7 @@ class ClipDataset(Dataset[ClipItem]):
             return ClipItem(index, self.filepaths[index], self.targets[index], error=error.reason)
         return ClipItem(index, self.filepaths[index], self.targets[index], clip=clip)
 
-    def _read(self, path: Path, drawn: Drawn | None = None) -> Clip:
+    def _read(self, path: Path, drawn: ClipDraw | None = None) -> Clip:
         move = None
         if self.jitter is not None and drawn is not None:
             move = partial(self.jitter.move, rng=np.random.default_rng([run_seed(), *drawn]))
@@ -157,7 +157,7 @@ class ClipDataset(Dataset[ClipItem]):
         }
 
 
-class ShuffledSampler(DistributedSampler[Drawn]):
+class ShuffledSampler(DistributedSampler[ClipDraw]):
     """Shuffles the clips and deals them to the processes; the order depends on the seed and the epoch alone.
 
     A resumed run goes on with the batch after the last one trained on, without reading those before it. Lightning starts
@@ -188,27 +188,27 @@ class ShuffledSampler(DistributedSampler[Drawn]):
         self.position = position
         self.weights = weights
 
-    def __iter__(self) -> Iterator[Drawn]:
+    def __iter__(self) -> Iterator[ClipDraw]:
         """Yields this process's indices that are left of the epoch."""
         epoch, clips_done = self.position()
         self.set_epoch(epoch)
         if self.weights is None:
-            drawn = [Drawn(position, epoch) for position in cast(Iterator[int], super().__iter__())]
+            drawn = [ClipDraw(position, epoch) for position in cast(Iterator[int], super().__iter__())]
         else:
             drawn = self._weighted(self.weights)[self.rank : self.total_size : self.num_replicas]
         return iter(drawn[clips_done:])
 
-    def _weighted(self, weights: NDArray[np.float64]) -> list[Drawn]:
+    def _weighted(self, weights: NDArray[np.float64]) -> list[ClipDraw]:
         """Draws an epoch's clips, of all processes, by systematic sampling: evenly spaced marks on the summed weights."""
-        chance = np.random.default_rng([self.seed, self.epoch])
-        order = chance.permutation(len(weights))
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(weights))
         reached = np.cumsum(weights[order]) / weights.sum()
-        marks = (np.arange(self.total_size) + chance.random()) / self.total_size
+        marks = (np.arange(self.total_size) + rng.random()) / self.total_size
         chosen = order[np.minimum(np.searchsorted(reached, marks, side="right"), len(weights) - 1)]
         before: Counter[int] = Counter()
         drawn = []
-        for position in map(int, chance.permutation(chosen)):
-            drawn.append(Drawn(position, self.epoch, before[position]))
+        for position in map(int, rng.permutation(chosen)):
+            drawn.append(ClipDraw(position, self.epoch, before[position]))
             before[position] += 1
         return drawn
 
@@ -224,7 +224,7 @@ class InOrderSampler(ShuffledSampler, SequentialSampler):
         _, clips_done = self.position()
         self.shuffle = False
         in_order = cast(Iterator[int], DistributedSampler.__iter__(self))
-        return iter([Drawn(position) for position in in_order][clips_done:])
+        return iter([ClipDraw(position) for position in in_order][clips_done:])
 
 
 class EachClipOnceSampler(DistributedSampler[int]):
