@@ -97,3 +97,39 @@ def numbers_equal_names(callback: Callback) -> bool:
     Delete when ModelCheckpoint has ``enable_version_counter`` as a public attribute, as it has its other arguments.
     """
     return bool(getattr(callback, "_enable_version_counter", False))
+
+
+def epoch_in_progress(trainer: Trainer | None) -> tuple[int, int]:
+    """Returns the epoch that begins or goes on, and how many of its batches are done.
+
+    ``Trainer.current_epoch`` is the last one still where that is done, and Lightning counts batches alone. Not reported as of
+    Lightning 2.6. Delete when a run resumed with another batch size or number of processes goes on with the next clip.
+    """
+    if trainer is None:
+        return 0, 0
+    loop: Any = trainer.fit_loop
+    epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+    last_is_done = batches.is_last_batch and batches.current.processed == batches.current.ready
+    if epochs.started == epochs.processed or last_is_done:  # what was begun is done
+        return epochs.started, 0
+    return epochs.started - 1, int(batches.current.processed)
+
+
+def is_in_last_validation(trainer: Trainer, next_epoch: int) -> bool:
+    """Returns whether all batches before an epoch are done, and the validation of the epoch before it is not.
+
+    Delete together with ``epoch_in_progress``.
+    """
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    return bool(epochs.started > epochs.processed == next_epoch - 1)
+
+
+def set_batches_done(trainer: Trainer, batches: int) -> None:
+    """Sets how many batches of an epoch are done; whether the last one is completed stays as it is.
+
+    Delete together with ``epoch_in_progress``.
+    """
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    open_batches = progress.processed - progress.completed
+    progress.ready = progress.started = progress.processed = batches
+    progress.completed = batches - open_batches

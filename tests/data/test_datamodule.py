@@ -13,8 +13,9 @@ from pytorch_lightning.callbacks import Callback
 
 from zamba_lcli.cli import cli
 from zamba_lcli.data import ClassBalanced, DemoClips, EvenlySpaced, ZambaVideoDataModule
-from zamba_lcli.data.dataset import NO_CLIP, ClipDataset, EachClipOnceSampler, ShuffledSampler
+from zamba_lcli.data.dataset import NO_CLIP, ClipDataset
 from zamba_lcli.data.listing import find_videos
+from zamba_lcli.data.samplers import EachClipOnceSampler, ShuffledSampler
 from zamba_lcli.errors import InputError
 
 SMALL = {"sampling": EvenlySpaced(4), "height": 24, "width": 32, "batch_size": 3, "num_workers": 0}

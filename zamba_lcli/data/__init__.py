@@ -2,6 +2,7 @@
 
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.data.demo import DemoClips
+from zamba_lcli.data.samplers import ClassBalanced
 from zamba_lcli.data.sampling import (
     EarlyBias,
     EvenlySpaced,
@@ -14,7 +15,6 @@ from zamba_lcli.data.sampling import (
     SeveralClips,
     TemporalJitter,
 )
-from zamba_lcli.data.weighting import ClassBalanced
 
 __all__ = [
     "ClassBalanced",

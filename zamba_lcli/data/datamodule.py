@@ -24,14 +24,7 @@ from torchvision import tv_tensors
 from zamba_lcli._lightning import gather
 from zamba_lcli.data.cache import FrameCache
 from zamba_lcli.data.csv_tables import counted, listing
-from zamba_lcli.data.dataset import (
-    ClipDataset,
-    ClipDraw,
-    ClipItem,
-    EachClipOnceSampler,
-    InOrderSampler,
-    ShuffledSampler,
-)
+from zamba_lcli.data.dataset import ClipDataset, ClipDraw, ClipItem
 from zamba_lcli.data.demo import DemoClips
 from zamba_lcli.data.labels.split_record import SplitRecord, copies_apart, file_identities
 from zamba_lcli.data.labels.splits import SPLITS
@@ -47,11 +40,17 @@ from zamba_lcli.data.labels.table import (
     write_labels,
 )
 from zamba_lcli.data.listing import find_videos
+from zamba_lcli.data.samplers import (
+    ClipWeights,
+    EachClipOnceSampler,
+    EpochPosition,
+    InOrderSampler,
+    ShuffledSampler,
+)
 from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling, TemporalJitter
 from zamba_lcli.data.shared_memory import SHARED_MEMORY, free_bytes, workers_with_room
 from zamba_lcli.data.video import pictures
 from zamba_lcli.data.video.reading import TIME_LIMIT, UnreadableClipError, probe
-from zamba_lcli.data.weighting import ClipWeights
 from zamba_lcli.errors import InputError
 from zamba_lcli.run_folder import is_dry_run, run_folder
 from zamba_lcli.seed import run_seed, seed_for
@@ -236,10 +235,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self.first_failure: str | None = None  # a clip that could not be read, and why
         self._failed_csv: Path | None = None
         self._refusal: str | None = None
-        self._resumed: dict[str, int] | None = (
-            None  # epoch, and how many of its clips all processes together were done with
-        )
-        self._began = (0, 0, 0)  # the epoch gone on with, and the batches and clips of it that were done
+        self._position = EpochPosition(self)
 
     # ---- labels ------------------------------------------------------------------------------------------------------
 
@@ -450,9 +446,9 @@ class ZambaVideoDataModule(LightningDataModule):
         weights = None if self.clip_weights is None else self.clip_weights.weights(dataset.targets)
         overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         kind = InOrderSampler if overfits else ShuffledSampler
-        sampler = kind(dataset, self._position, **self._process(), seed=run_seed(), weights=weights)
+        sampler = kind(dataset, self._position.current, **self._process(), seed=run_seed(), weights=weights)
         loader = self.loader(dataset, sampler)
-        self._go_on(sampler.num_samples, len(loader))
+        self._position.align_loop(sampler.num_samples, len(loader))
         return loader
 
     def val_dataloader(self) -> DataLoader[ClipItem]:
@@ -598,20 +594,19 @@ class ZambaVideoDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns, as plain values, how clips are looked at (predicting must do the same) and how many are done."""
-        epoch, clips = self._position()
         return {
             "sampling": self.sampling.stated(),
             "height": self.height,
             "width": self.width,
             "num_crops": self.num_crops,
             "crop_bottom_pixels": self.crop_bottom_pixels,
-            POSITION: {"epoch": epoch, "clips": clips * self._process()["num_replicas"]},
+            POSITION: self._position.state_dict(),
             SPLITS_KEY: self._of_this_run,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over how far a run has come that is resumed; all else is a matter of the arguments."""
-        self._resumed = state_dict.get(POSITION)
+        self._position.load_state_dict(state_dict.get(POSITION))
 
     # ---- helpers -----------------------------------------------------------------------------------------------------
 
@@ -701,48 +696,6 @@ class ZambaVideoDataModule(LightningDataModule):
             return {"num_replicas": 1, "rank": 0}
         return {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
 
-    def _position(self) -> tuple[int, int]:
-        """Returns the epoch that begins, or goes on after a resume, and how many of its clips this process is done with."""
-        epoch, batches = self._progress()
-        began = self._began if self._began[0] == epoch else (epoch, 0, 0)
-        return epoch, began[2] + (batches - began[1]) * self.batch_size
-
-    def _progress(self) -> tuple[int, int]:
-        """Returns the epoch that begins or goes on, and how many of its batches are done, as Lightning counts."""
-        if self.trainer is None:
-            return 0, 0
-        loop: Any = self.trainer.fit_loop
-        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
-        last_is_done = batches.is_last_batch and batches.current.processed == batches.current.ready
-        if epochs.started == epochs.processed or last_is_done:  # what was begun is done
-            return epochs.started, 0
-        return epochs.started - 1, int(batches.current.processed)
-
-    def _go_on(self, clips: int, batches: int) -> None:
-        """Lets an epoch go on that was begun with other batches, or by another number of processes.
-
-        Lightning counts batches only: it would repeat or leave out clips, or train on in an epoch that is done.
-
-        Args:
-            clips: Number of clips of this process in an epoch.
-            batches: Number of batches they make now.
-        """
-        loop: Any = None if self.trainer is None else self.trainer.fit_loop
-        if loop is None or not loop.restarting or self._resumed is None:
-            return
-        limit = self.trainer.limit_train_batches  # type: ignore[union-attr]
-        if limit is not None:
-            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-            clips = min(clips, batches * self.batch_size)
-        epoch, batches_done = self._progress()
-        if loop.epoch_progress.current.started > loop.epoch_progress.current.processed == epoch - 1:
-            _count(loop.epoch_loop.batch_progress.current, batches)  # all are done; what is left is the validation
-        elif batches_done and epoch == self._resumed["epoch"]:
-            done = self._resumed["clips"] // self._process()["num_replicas"]
-            batches_done = max(0, batches - -(-max(0, clips - done) // self.batch_size))
-            _count(loop.epoch_loop.batch_progress.current, batches_done)
-            self._began = (epoch, batches_done, done)
-
     def _report_failed(self, filepath: str, reason: str) -> None:
         rank_zero_warn(f"{filepath} could not be read and is left out: {reason}")
         if self._failed_csv is None:
@@ -763,13 +716,6 @@ def _squares(video: Tensor, number: int) -> Tensor:
     starts = [room // 2] if number == 1 else [round(i * room / (number - 1)) for i in range(number)]
     dim = 3 if height > width else 4
     return torch.stack([video.narrow(dim, start, side) for start in starts], dim=1)
-
-
-def _count(progress: Any, batches: int) -> None:
-    """Sets Lightning's counts of an epoch's batches; whether the last one is completed stays as it is."""
-    open_batches = progress.processed - progress.completed
-    progress.ready = progress.started = progress.processed = batches
-    progress.completed = batches - open_batches
 
 
 def _check_readable(clips: Sequence[LabelledClip], source: Path) -> None:

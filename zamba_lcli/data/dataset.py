@@ -1,17 +1,14 @@
 """Clips as items and batches for a torch DataLoader."""
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
+from torch.utils.data import Dataset
 
 from zamba_lcli.data.cache import FrameCache
 from zamba_lcli.data.sampling import FrameSampling, TemporalJitter
@@ -155,102 +152,3 @@ class ClipDataset(Dataset[ClipItem]):
             "cached": [item.cached for item in read if item.cached is not None],
             "failed": [(item.index, item.filepath, item.error) for item in items if item.error],
         }
-
-
-class ShuffledSampler(DistributedSampler[ClipDraw]):
-    """Shuffles the clips and deals them to the processes; the order depends on the seed and the epoch alone.
-
-    A resumed run goes on with the batch after the last one trained on, without reading those before it. Lightning starts
-    its epoch anew, with the order of epoch 0: it makes the loader's iterator before it tells the sampler the epoch.
-
-    Args:
-        dataset: The clips.
-        position: Tells, when an epoch begins, which one it is and how many of this process's clips are done.
-        num_replicas: Number of processes.
-        rank: Which of them this is.
-        seed: The run's seed.
-        weights: How often each clip is drawn relative to the others, (clips,); None for once an epoch. Of the n clips of an
-            epoch, a clip with the share w of all weights is drawn n * w times, rounded up or down by chance.
-    """
-
-    def __init__(
-        self,
-        dataset: ClipDataset,
-        position: Callable[[], tuple[int, int]],
-        *,
-        num_replicas: int,
-        rank: int,
-        seed: int,
-        weights: NDArray[np.float64] | None = None,
-    ) -> None:
-        """Keeps the arguments; see the class."""
-        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
-        self.position = position
-        self.weights = weights
-
-    def __iter__(self) -> Iterator[ClipDraw]:
-        """Yields this process's indices that are left of the epoch."""
-        epoch, clips_done = self.position()
-        self.set_epoch(epoch)
-        if self.weights is None:
-            drawn = [ClipDraw(position, epoch) for position in cast(Iterator[int], super().__iter__())]
-        else:
-            drawn = self._weighted(self.weights)[self.rank : self.total_size : self.num_replicas]
-        return iter(drawn[clips_done:])
-
-    def _weighted(self, weights: NDArray[np.float64]) -> list[ClipDraw]:
-        """Draws an epoch's clips, of all processes, by systematic sampling: evenly spaced marks on the summed weights."""
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(weights))
-        reached = np.cumsum(weights[order]) / weights.sum()
-        marks = (np.arange(self.total_size) + rng.random()) / self.total_size
-        chosen = order[np.minimum(np.searchsorted(reached, marks, side="right"), len(weights) - 1)]
-        before: Counter[int] = Counter()
-        drawn = []
-        for position in map(int, rng.permutation(chosen)):
-            drawn.append(ClipDraw(position, self.epoch, before[position]))
-            before[position] += 1
-        return drawn
-
-
-class InOrderSampler(ShuffledSampler, SequentialSampler):
-    """Deals the clips in the table's order, the same in each epoch, for ``trainer.overfit_batches``.
-
-    Lightning puts a sampler in the place of one that is not sequential, with which a resumed run would begin its epoch anew.
-    """
-
-    def __iter__(self) -> Iterator[Any]:
-        """Yields this process's indices that are left of the epoch."""
-        _, clips_done = self.position()
-        self.shuffle = False
-        in_order = cast(Iterator[int], DistributedSampler.__iter__(self))
-        return iter([ClipDraw(position) for position in in_order][clips_done:])
-
-
-class EachClipOnceSampler(DistributedSampler[int]):
-    """Deals the clips to the processes in order, each clip once.
-
-    ``DistributedSampler`` repeats clips so that all processes take as many steps, which falsifies metrics. Here the
-    processes that run out get the index ``NO_CLIP`` instead, and the collation leaves it out.
-
-    Args:
-        dataset: The clips.
-        num_replicas: Number of processes.
-        rank: Which of them this is.
-        left_out: Clips that are not dealt, bool (clips,); None for none. Where that is all, each process gets ``NO_CLIP``:
-            without any step Lightning would not call the hooks of a run.
-    """
-
-    def __init__(
-        self, dataset: ClipDataset, *, num_replicas: int, rank: int, left_out: NDArray[np.bool_] | None = None
-    ) -> None:
-        """Keeps the arguments; see the class."""
-        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
-        self.indices = np.arange(len(dataset)) if left_out is None else np.flatnonzero(~left_out)
-        self.num_samples = max(1, math.ceil(len(self.indices) / num_replicas))
-        self.total_size = self.num_samples * num_replicas
-
-    def __iter__(self) -> Iterator[int]:
-        """Yields this process's indices."""
-        for place in range(self.rank, self.total_size, self.num_replicas):
-            yield int(self.indices[place]) if place < len(self.indices) else NO_CLIP
