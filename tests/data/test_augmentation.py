@@ -11,7 +11,7 @@ from torch import nn
 
 from helpers.runs import cls, scalars
 from zamba_lcli.cli import cli
-from zamba_lcli.data import EvenlySpaced, SeveralClips, ZambaVideoDataModule
+from zamba_lcli.data import EvenlySpaced, ZambaVideoDataModule
 from zamba_lcli.data.dataset import ClipDraw
 
 V2 = "torchvision.transforms.v2."
@@ -47,7 +47,6 @@ def module(**more):
 @pytest.mark.parametrize("name", EACH)
 def test_all_frames_and_parts_of_a_clip_are_changed_alike(name):
     data = module(augmentation=parsed(EACH[name]))
-    data.sampling = SeveralClips(num_clips=2, num_frames=5)
     video = pictures(12, parts=2)
     changed = data.augment(video, [ClipDraw(i, 3) for i in range(12)])
     assert (changed.shape, changed.dtype) == (video.shape, torch.uint8)

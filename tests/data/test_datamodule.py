@@ -16,6 +16,7 @@ from zamba_lcli.data import ClassBalanced, DemoClips, EvenlySpaced, ZambaVideoDa
 from zamba_lcli.data.dataset import NO_CLIP, ClipDataset
 from zamba_lcli.data.listing import find_videos
 from zamba_lcli.data.samplers import EachClipOnceSampler, ShuffledSampler
+from zamba_lcli.data.video.reading import ClipReader
 from zamba_lcli.errors import InputError
 
 SMALL = {"sampling": EvenlySpaced(4), "height": 24, "width": 32, "batch_size": 3, "num_workers": 0}
@@ -77,7 +78,7 @@ def test_unreadable_clips_are_in_failed_and_not_in_video(clips, folder):
 def test_a_batch_of_unreadable_clips_is_empty(folder):
     paths = [folder / "a.mp4", folder / "b.mp4"]
     targets = np.zeros((2, 3), np.float32)
-    dataset = ClipDataset(["a.mp4", "b.mp4"], paths, targets, EvenlySpaced(4), height=8, width=10, crop_bottom_pixels=0)
+    dataset = ClipDataset(["a.mp4", "b.mp4"], paths, targets, ClipReader(EvenlySpaced(4), 8, 10))
     batch = dataset.collate([dataset[0], dataset[1]])
     assert batch["video"].shape == (0, 3, 4, 8, 10)
     assert batch["target"].shape == (0, 3)
@@ -86,16 +87,14 @@ def test_a_batch_of_unreadable_clips_is_empty(folder):
 
 @pytest.mark.parametrize(("clips_n", "processes"), [(7, 1), (7, 2), (2, 4)])
 def test_each_clip_once_over_the_processes(clips_n, processes):
-    dataset = ClipDataset(
-        [""] * clips_n, [None] * clips_n, None, EvenlySpaced(1), height=1, width=1, crop_bottom_pixels=0
-    )
+    dataset = ClipDataset([""] * clips_n, [None] * clips_n, None, ClipReader(EvenlySpaced(1), 1, 1))
     dealt = [list(EachClipOnceSampler(dataset, num_replicas=processes, rank=r)) for r in range(processes)]
     assert len({len(indices) for indices in dealt}) == 1  # all take as many steps
     assert sorted(i for indices in dealt for i in indices if i != NO_CLIP) == list(range(clips_n))
 
 
 def test_the_order_depends_on_seed_and_epoch_and_goes_on_after_a_resume():
-    dataset = ClipDataset([""] * 10, [None] * 10, None, EvenlySpaced(1), height=1, width=1, crop_bottom_pixels=0)
+    dataset = ClipDataset([""] * 10, [None] * 10, None, ClipReader(EvenlySpaced(1), 1, 1))
 
     def order(epoch, done=0, seed=0):
         sampler = ShuffledSampler(dataset, lambda: (epoch, 2 * done), num_replicas=1, rank=0, seed=seed)
@@ -116,7 +115,7 @@ SHARED = np.vstack([RARE[:-1], [[0, 1, 1]]]).astype(np.float32)
 def weighted(targets, power, processes=1, epoch=0, done=0):
     """What each process draws in an epoch."""
     names = [""] * len(targets)
-    dataset = ClipDataset(names, names, targets, EvenlySpaced(1), height=1, width=1, crop_bottom_pixels=0)
+    dataset = ClipDataset(names, names, targets, ClipReader(EvenlySpaced(1), 1, 1))
     weights = ClassBalanced(power).weights(targets)
     options = {"num_replicas": processes, "seed": 5, "weights": weights}
     return [list(ShuffledSampler(dataset, lambda: (epoch, done), rank=rank, **options)) for rank in range(processes)]

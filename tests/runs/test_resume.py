@@ -14,8 +14,7 @@ from helpers.paths import CONFIGS, TINY
 from helpers.runs import EACH_STEP, cls, largest_difference, scalars, state
 from zamba_lcli import data
 from zamba_lcli.cli import main
-from zamba_lcli.data import dataset
-from zamba_lcli.data.video.reading import read_clip
+from zamba_lcli.data.video.reading import ClipReader
 from zamba_lcli.models import SlowFast
 
 PLATEAU = {"class_path": "pytorch_lightning.cli.ReduceLROnPlateau", "init_args": {"monitor": "val_loss", "patience": 0}}
@@ -258,7 +257,8 @@ def test_last_goes_on_in_the_run_folder_that_is_named(zamba, folder):
 def test_skipped_batches_are_not_decoded(uninterrupted, folder, monkeypatch):
     run, args = uninterrupted
     read = []
-    monkeypatch.setattr(dataset, "read_clip", lambda path, *a, **k: read.append(path.name) or read_clip(path, *a, **k))
+    read_clip = ClipReader.read
+    monkeypatch.setattr(ClipReader, "read", lambda self, path, *a: read.append(path.name) or read_clip(self, path, *a))
     more = ["--trainer.logger.save_dir", str(folder), "--trainer.max_epochs=2", "--trainer.limit_val_batches=0"]
     main([*args, *more, "--ckpt_path", str(run / "checkpoints/step=4.ckpt"), "--lr_scheduler=null"])
     assert len(read) == 8 - 3  # the epoch's first batch of 3 is done

@@ -380,7 +380,7 @@ def _answers(
         targets=dataset.targets[order].astype(np.bool_).reshape(shape),
         logits=np.array([seen[i] for i in order], np.float64).reshape(shape),
         failed={dataset.filepaths[i]: failed[i] for i in sorted(failed)},
-        time_limit=data.time_limit,
+        time_limit=data.reader.time_limit,
         doubts=_doubts_of_clips(data) if split == "holdout" else [],
     )
 

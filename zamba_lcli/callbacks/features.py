@@ -255,7 +255,9 @@ class FrozenFeatureCache(Callback):
                 identity = _identity(path)
                 entries[position] = [
                     hashlib.sha256(
-                        json.dumps([FORMAT, identity, data.loading(), crops, trunk_key, augmentation, view]).encode()
+                        json.dumps(
+                            [FORMAT, identity, data.reader.stated(), crops, trunk_key, augmentation, view]
+                        ).encode()
                     ).hexdigest()
                     for view in range(views)
                 ]
@@ -336,13 +338,13 @@ class FrozenFeatureCache(Callback):
         if not missing:
             return
         with torch.no_grad():
-            shape = (1, 3, data.sampling.num_frames, *data.input_size)
+            shape = (1, 3, data.reader.sampling.num_frames, *data.input_size)
             example = module.forward_trunk(torch.zeros(shape, dtype=torch.uint8, device=module.device))
         part_bytes = sum(_as(store.dtype, tensor).nbytes for tensor in _tensors(example))
 
         def size(items: Sequence[Work]) -> int:
             val = sum(item[0] is data.dataset("val") for item in items)
-            return part_bytes * data.sampling.num_clips * (len(items) - val + val * (data.num_crops or 1))
+            return part_bytes * data.reader.sampling.num_clips * (len(items) - val + val * (data.num_crops or 1))
 
         whole, needed, free = size(work), size(missing), shutil.disk_usage(store.folder).free
         text = (

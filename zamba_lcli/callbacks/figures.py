@@ -101,7 +101,7 @@ class TensorBoardFigures(Callback):
                 logger.experiment.add_pr_curve(f"val/{name}", *curve, global_step=trainer.global_step)
 
     def _preview(self, clips: ClipDataset, position: int) -> Preview | None:
-        return read_preview(clips.paths[position], self.frames, width=192, time_limit=clips.time_limit)
+        return read_preview(clips.paths[position], self.frames, width=192, time_limit=clips.reader.time_limit)
 
     def _draw_mistakes(
         self,

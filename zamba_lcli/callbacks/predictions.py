@@ -235,7 +235,7 @@ def _run(
         paths=dataset.paths,
         folder=folder,
         root=_root(str(data.videos), data.data_dir, dataset.filepaths, dataset.paths),
-        time_limit=data.time_limit,
+        time_limit=data.reader.time_limit,
     )
 
 
@@ -268,7 +268,7 @@ def _header(
         "classes": module.class_names,
         "model": {"class": type(module).__qualname__, "arguments": hparams},
         "clips": [None if place is None else os.path.abspath(place) for place in (data.videos, data.data_dir)],
-        "frames": data.loading(),
+        "frames": data.reader.stated(),
         "crops": data.num_crops,
         "precision": trainer.precision,
     }

@@ -336,7 +336,7 @@ class ZambaTrainer(Trainer):
         if ckpt_path is not None:
             model.load_state_dict(load_checkpoint(Path(ckpt_path))["state_dict"])
         height, width = datamodule.input_size
-        frames = datamodule.sampling.num_frames
+        frames = datamodule.reader.sampling.num_frames
         export_onnx(model, Path(output), num_frames=frames, height=height, width=width)
         print(
             f"{output}: uint8 (batch, 3, {frames}, {height}, {width}) -> probabilities, (batch, {len(model.class_names)})"

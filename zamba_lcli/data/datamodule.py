@@ -19,7 +19,6 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
-from torchvision import tv_tensors
 
 from zamba_lcli._lightning import gather
 from zamba_lcli.data.cache import FrameCache
@@ -49,11 +48,11 @@ from zamba_lcli.data.samplers import (
 )
 from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling, TemporalJitter
 from zamba_lcli.data.shared_memory import SHARED_MEMORY, free_bytes, workers_with_room
-from zamba_lcli.data.video import pictures
-from zamba_lcli.data.video.reading import TIME_LIMIT, UnreadableClipError, probe
+from zamba_lcli.data.transforms import ClipTransforms
+from zamba_lcli.data.video.reading import TIME_LIMIT, ClipReader, UnreadableClipError, probe
 from zamba_lcli.errors import InputError
 from zamba_lcli.run_folder import is_dry_run, run_folder
-from zamba_lcli.seed import run_seed, seed_for
+from zamba_lcli.seed import run_seed
 from zamba_lcli.types import POSITION, SPLITS_KEY, Batch, Task
 
 MAX_WORKERS = 8  # if not stated; each holds a few batches of frames
@@ -161,14 +160,9 @@ class ZambaVideoDataModule(LightningDataModule):
         """Checks the arguments; see the class."""
         super().__init__()
         for name, value, least in (
-            ("height", height, 1),
-            ("width", width, 1),
             ("num_crops", 1 if num_crops is None else num_crops, 1),
-            ("crop_bottom_pixels", crop_bottom_pixels, 0),
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers or 0, 0),
-            ("max_damaged", max_damaged, 0),
-            ("time_limit", time_limit, 0),
             ("cache_max_gb", 0 if cache_max_gb is None else cache_max_gb, 0),
         ):
             if value < least:
@@ -178,8 +172,6 @@ class ZambaVideoDataModule(LightningDataModule):
                 f"data.num_workers: {num_workers} processes on {cores} cores would only fill the memory. Leave it out, for as "
                 "many as the cores can feed."
             )
-        if max_damaged > 1:
-            raise InputError(f"data.max_damaged: {max_damaged} is a share, at most 1.")
         if num_crops is not None and num_crops > 1 and height == width:
             raise InputError(
                 f"data.num_crops: {num_crops} crops of a picture of {height} x {width} pixels would be the same. Make width "
@@ -201,13 +193,10 @@ class ZambaVideoDataModule(LightningDataModule):
         self.machine_labels = machine_labels
         self.videos = videos
         self.demo = demo
-        self.sampling = EvenlySpaced() if sampling is None else sampling
-        self.height = height
-        self.width = width
+        sampling = EvenlySpaced() if sampling is None else sampling
+        self.reader = ClipReader(sampling, height, width, crop_bottom_pixels, max_damaged, time_limit)
+        self.transforms = ClipTransforms(height, width, num_crops, augmentation or [], batch_augmentation or [])
         self.num_crops = num_crops
-        self.crop_bottom_pixels = crop_bottom_pixels
-        self.max_damaged = max_damaged
-        self.time_limit = time_limit
         self.cache_dir = cache_dir
         self.cache_max_gb = cache_max_gb
         self.batch_size = batch_size
@@ -218,8 +207,8 @@ class ZambaVideoDataModule(LightningDataModule):
         self.check_clips = check_clips
         self.clip_weights = clip_weights
         self.temporal_jitter = temporal_jitter
-        self.augmentation = augmentation or []
-        self.batch_augmentation = batch_augmentation or []
+        self.augmentation = self.transforms.augmentation
+        self.batch_augmentation = self.transforms.batch_augmentation
         self.trained_clips = trained_clips
         self.task = task
         self._record: SplitRecord | None = None  # of the checkpoint's run
@@ -437,8 +426,7 @@ class ZambaVideoDataModule(LightningDataModule):
         """Says how large the cache will become, and refuses what the disk cannot hold."""
         cache = self._cache()
         if cache is not None:
-            clip_bytes = self.sampling.num_clips * self.sampling.num_frames * self.height * self.width * 3
-            cache.announce(sum(len(dataset) for dataset in self._datasets.values()), clip_bytes)
+            cache.announce(sum(len(dataset) for dataset in self._datasets.values()), self.reader.clip_bytes)
 
     def train_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the train clips, in an order that depends on the run's seed and the epoch alone."""
@@ -505,86 +493,23 @@ class ZambaVideoDataModule(LightningDataModule):
         if not self.trainer.training:
             batch["video"] = self.crops(batch["video"])
             return batch
-        drawn = [ClipDraw(i, *when) for i, when in zip(batch["index"], batch["drawn"], strict=True)]
-        batch["video"] = self.augment(batch["video"], drawn)
-        if self.batch_augmentation:
-            batch["video"], batch["target"] = self._mix(batch["video"], batch["target"], drawn)
+        draws = [ClipDraw(i, *when) for i, when in zip(batch["index"], batch["drawn"], strict=True)]
+        video = self.augment(batch["video"], draws)
+        batch["video"], batch["target"] = self.transforms.mix(video, batch["target"], draws)
         return batch
 
     @property
     def input_size(self) -> tuple[int, int]:
         """Height and width of what the model is given."""
-        side = min(self.height, self.width)
-        return (self.height, self.width) if self.num_crops is None else (side, side)
+        return self.transforms.output_size
 
     def crops(self, video: Tensor) -> Tensor:
-        """Crops parts of clips, uint8 (B x num_clips, 3, T, H, W), to (B x num_clips x num_crops, 3, T, side, side)."""
-        return video if self.num_crops is None else _squares(video, self.num_crops).flatten(0, 1)
+        """Crops clips, uint8 (B x num_clips, 3, T, H, W), to (B x num_clips x num_crops, 3, T, side, side)."""
+        return self.transforms.crop(video)
 
-    def augment(self, video: Tensor, drawn: Sequence[ClipDraw]) -> Tensor:
-        """Augments the train clips that were ``drawn``, (B,), and takes the middle square if there are to be crops.
-
-        Args:
-            video: uint8 (B x num_clips, 3, T, H, W).
-            drawn: Which clips they are and when they were drawn.
-
-        Returns:
-            uint8 (B x num_clips, 3, T, *input_size).
-        """
-        if not self.augmentation:
-            return video if self.num_crops is None else _squares(video, 1)[:, 0]
-        parts = self.sampling.num_clips
-        with torch.random.fork_rng([video.device] if video.is_cuda else []):
-            clips = [self._augment(clip, drawn[i // parts]) for i, clip in enumerate(video)]
-        return torch.stack(clips) if clips else video
-
-    def _augment(self, clip: Tensor, drawn: ClipDraw) -> Tensor:
-        """Augments a clip, uint8 (3, T, H, W)."""
-        torch.manual_seed(seed_for(*drawn))
-        # not tv_tensors.Video, which torchvision leaves as it is where it has no such function (greyscale), in silence
-        frames = tv_tensors.Image(clip.transpose(0, 1))
-        for change in self.augmentation:
-            try:
-                frames = change(frames)
-            except (TypeError, ValueError, RuntimeError) as error:
-                if isinstance(error, torch.OutOfMemoryError):
-                    raise
-                raise InputError(
-                    f"data.augmentation: {type(change).__name__}: {error} Clips are uint8, {tuple(frames.shape)} (frames, 3, "
-                    "height, width); the model normalizes them."
-                ) from error
-        changed = torch.as_tensor(frames).transpose(0, 1)
-        whole = changed.dtype == clip.dtype and changed.shape == clip.shape
-        if whole and self.num_crops is not None:
-            changed = _squares(changed[None], 1)[0, 0]
-        height, width = self.input_size
-        if changed.dtype != clip.dtype or changed.shape != (*clip.shape[:2], height, width):
-            raise InputError(
-                f"data.augmentation makes {changed.dtype} {tuple(changed.shape)} of a clip that is {clip.dtype} "
-                f"{tuple(clip.shape)} (3, frames, height, width). It must keep both: give size [{height}, {width}] to crops, "
-                "and leave the conversion to float to the model."
-            )
-        return changed.contiguous()
-
-    def _mix(self, video: Tensor, target: Tensor, drawn: Sequence[ClipDraw]) -> tuple[Tensor, Tensor]:
-        """Mixes clips, uint8 (B x num_clips, 3, T, H, W), with each other, and their targets, (B, classes), alike."""
-        frames = video.transpose(1, 2)
-        parts = frames.reshape(len(target), -1, *frames.shape[1:])  # (B, num_clips, T, 3, H, W)
-        clips: Tensor = tv_tensors.Video(parts.flatten(1, 2).float())  # type: ignore[no-untyped-call]
-        mixed_target = target
-        with torch.random.fork_rng([video.device] if video.is_cuda else []):
-            torch.manual_seed(seed_for(*(number for clip in drawn for number in clip)))
-            for change in self.batch_augmentation:
-                clips, mixed_target = change(clips, mixed_target)
-        mixed = torch.as_tensor(clips).round().to(video.dtype)
-        if mixed.shape != (len(target), parts.shape[1] * parts.shape[2], *parts.shape[3:]) or (
-            mixed_target.shape != target.shape
-        ):
-            raise InputError(
-                f"data.batch_augmentation makes {tuple(mixed.shape)} and targets {tuple(mixed_target.shape)} of a batch of "
-                f"{len(target)} clips. It must keep their shapes, as MixUp and CutMix of torchvision.transforms.v2 do."
-            )
-        return mixed.reshape(parts.shape).flatten(0, 1).transpose(1, 2).contiguous(), mixed_target
+    def augment(self, video: Tensor, draws: Sequence[ClipDraw]) -> Tensor:
+        """Augments the train clips that were drawn, uint8 (B x num_clips, 3, T, H, W); see ``ClipTransforms``."""
+        return self.transforms.augment(video, draws)
 
     def teardown(self, stage: str) -> None:
         """Says how many clips could not be read."""
@@ -595,11 +520,11 @@ class ZambaVideoDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Returns, as plain values, how clips are looked at (predicting must do the same) and how many are done."""
         return {
-            "sampling": self.sampling.stated(),
-            "height": self.height,
-            "width": self.width,
+            "sampling": self.reader.sampling.stated(),
+            "height": self.reader.height,
+            "width": self.reader.width,
             "num_crops": self.num_crops,
-            "crop_bottom_pixels": self.crop_bottom_pixels,
+            "crop_bottom_pixels": self.reader.crop_bottom_pixels,
             POSITION: self._position.state_dict(),
             SPLITS_KEY: self._of_this_run,
         }
@@ -616,33 +541,12 @@ class ZambaVideoDataModule(LightningDataModule):
         return SPLITS_OF[running or TrainerFn.FITTING]
 
     def _dataset(self, filepaths: Sequence[str], paths: Sequence[Path], targets: np.ndarray) -> ClipDataset:
-        return ClipDataset(
-            filepaths,
-            paths,
-            targets,
-            self.sampling,
-            height=self.height,
-            width=self.width,
-            crop_bottom_pixels=self.crop_bottom_pixels,
-            max_damaged=self.max_damaged,
-            time_limit=self.time_limit,
-            cache=self._cache(),
-        )
+        return ClipDataset(filepaths, paths, targets, self.reader, cache=self._cache())
 
     def _cache(self) -> FrameCache | None:
         if self.cache_dir is None or (self.trainer is not None and is_dry_run(self.trainer)):  # which writes nothing
             return None
-        return FrameCache(self.cache_dir, self.cache_max_gb, self.loading())
-
-    def loading(self) -> dict[str, Any]:
-        """Returns all that the frames of a clip depend on, besides its file, as plain values."""
-        return {
-            "sampling": self.sampling.stated(),
-            "size": [self.height, self.width],
-            "crop_bottom_pixels": self.crop_bottom_pixels,
-            "max_damaged": self.max_damaged,
-            "pictures": pictures.VERSION,
-        }
+        return FrameCache(self.cache_dir, self.cache_max_gb, self.reader.stated())
 
     def dataset(self, split: str) -> ClipDataset:
         """Returns the clips of a split (train, val, holdout or predict) that ``setup`` has made ready."""
@@ -665,7 +569,7 @@ class ZambaVideoDataModule(LightningDataModule):
             persistent_workers=num_workers > 0,
             prefetch_factor=PREFETCHED if num_workers else None,
             # a worker that never answers must not keep the run waiting for ever
-            timeout=self.batch_size * self.time_limit + ANSWER_WITHIN if num_workers else 0,
+            timeout=self.batch_size * self.reader.time_limit + ANSWER_WITHIN if num_workers else 0,
             generator=torch.Generator().manual_seed(run_seed()),  # else it draws from the generator that dropout uses
         )
 
@@ -677,8 +581,7 @@ class ZambaVideoDataModule(LightningDataModule):
         else:
             # one for each core: that leaves none for computing, but reading waits more often than it is waited for
             wanted = min(MAX_WORKERS, batches, suggested_max_num_workers(devices) + 1)
-        frames = self.batch_size * self.sampling.num_clips * self.sampling.num_frames
-        size = frames * self.height * self.width * 3
+        size = self.batch_size * self.reader.clip_bytes
         if self._shared_memory is None:
             self._shared_memory = free_bytes()  # before any loader takes some of it
         room = workers_with_room(wanted, size, PREFETCHED, self._shared_memory // (LOADERS * devices))
@@ -706,16 +609,6 @@ class ZambaVideoDataModule(LightningDataModule):
             there = list(csv.reader(file))  # of the run that is resumed, too
             new = [row for row in (["filepath", "reason"], [filepath, reason]) if row not in there]
             csv.writer(file).writerows(new)
-
-
-def _squares(video: Tensor, number: int) -> Tensor:
-    """Returns the largest squares of pictures, (N, 3, T, H, W), evenly spaced: (N, number, 3, T, side, side)."""
-    height, width = video.shape[-2:]
-    side = min(height, width)
-    room = max(height, width) - side
-    starts = [room // 2] if number == 1 else [round(i * room / (number - 1)) for i in range(number)]
-    dim = 3 if height > width else 4
-    return torch.stack([video.narrow(dim, start, side) for start in starts], dim=1)
 
 
 def _check_readable(clips: Sequence[LabelledClip], source: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import Dataset
 
 from zamba_lcli.data.cache import FrameCache
-from zamba_lcli.data.sampling import FrameSampling, TemporalJitter
-from zamba_lcli.data.video.reading import TIME_LIMIT, Clip, UnreadableClipError, read_clip
+from zamba_lcli.data.sampling import TemporalJitter
+from zamba_lcli.data.video.reading import Clip, ClipReader, UnreadableClipError
 from zamba_lcli.seed import run_seed
 from zamba_lcli.types import Batch
 
@@ -20,7 +20,7 @@ NO_CLIP = -1  # index that a sampler gives to a process that has run out of clip
 
 
 class ClipDraw(NamedTuple):
-    """A clip as a sampler draws it: with all that chance may depend on in training."""
+    """A clip as a sampler draws it, with what its augmentation is seeded by."""
 
     position: int  # in the dataset
     epoch: int = 0
@@ -47,14 +47,9 @@ class ClipDataset(Dataset[ClipItem]):
         filepaths: Names of the clips as the user wrote them.
         paths: Where they are.
         targets: float32 (clips, classes), 1 where a clip has the label; (clips, 0) where there are no labels.
-        sampling: Which times of a clip are looked at.
-        height: Height of the frames in pixels.
-        width: Width of the frames in pixels.
-        crop_bottom_pixels: Rows cut off at the bottom of the original picture.
-        max_damaged: Share of the chosen frames that may be damaged.
-        time_limit: Seconds that reading a clip may take.
-        cache: Keeps what has been read, None to read it each time.
-        jitter: Moves the times looked at, None to keep them.
+        reader: Reads the frames of a clip.
+        cache: Keeps what has been read; None to read it each time.
+        jitter: Moves the times that the sampling chooses; None to keep them.
     """
 
     def __init__(
@@ -62,13 +57,8 @@ class ClipDataset(Dataset[ClipItem]):
         filepaths: Sequence[str],
         paths: Sequence[Path],
         targets: np.ndarray,
-        sampling: FrameSampling,
+        reader: ClipReader,
         *,
-        height: int,
-        width: int,
-        crop_bottom_pixels: int,
-        max_damaged: float = 0.5,
-        time_limit: float = TIME_LIMIT,
         cache: FrameCache | None = None,
         jitter: TemporalJitter | None = None,
     ) -> None:
@@ -76,12 +66,7 @@ class ClipDataset(Dataset[ClipItem]):
         self.filepaths = filepaths
         self.paths = paths
         self.targets = targets
-        self.sampling = sampling
-        self.height = height
-        self.width = width
-        self.crop_bottom_pixels = crop_bottom_pixels
-        self.max_damaged = max_damaged
-        self.time_limit = time_limit
+        self.reader = reader
         self.cache = cache
         self.jitter = jitter
         self.features: dict[int, list[str]] = {}  # names of features that stand for the frames, by position
@@ -115,29 +100,21 @@ class ClipDataset(Dataset[ClipItem]):
         move = None
         if self.jitter is not None and drawn is not None:
             move = partial(self.jitter.move, rng=np.random.default_rng([run_seed(), *drawn]))
-        return read_clip(
-            path,
-            self.sampling,
-            height=self.height,
-            width=self.width,
-            crop_bottom_pixels=self.crop_bottom_pixels,
-            max_damaged=self.max_damaged,
-            time_limit=self.time_limit,
-            move=move,
-        )
+        return self.reader.read(path, move)
 
     def collate(self, items: list[ClipItem]) -> Batch:
         """Makes a batch of the clips that could be read and a list of those that could not."""
         read = [item for item in items if item.clip is not None or item.cached is not None]
         seen = [item.clip for item in read if item.clip is not None]
-        clips, frames = self.sampling.num_clips, self.sampling.num_frames
-        pictures = np.zeros((0, self.height, self.width, 3), np.uint8)
+        sampling, size = self.reader.sampling, (self.reader.height, self.reader.width)
+        clips, frames = sampling.num_clips, sampling.num_frames
+        pictures = np.zeros((0, *size, 3), np.uint8)
         if seen:
             pictures = np.concatenate([clip.frames for clip in seen])
         times = np.array([clip.times for clip in seen], np.float64).reshape(-1, clips, frames)
         numbers = np.array([clip.numbers for clip in seen], np.int64).reshape(-1, clips, frames)
         targets = np.stack([item.target for item in read]) if read else self.targets[:0]
-        video = torch.from_numpy(pictures.reshape(len(seen) * clips, frames, self.height, self.width, 3))
+        video = torch.from_numpy(pictures.reshape(len(seen) * clips, frames, *size, 3))
         return {
             # (B, T, H, W, C) -> (B, C, T, H, W) without copying: torch's channels_last_3d layout
             "video": video.permute(0, 4, 1, 2, 3),

@@ -11,22 +11,25 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zamba_lcli.data.sampling import ContentSampling, FrameSampling, Timeline, TooLongError, TooShortError, Watcher
+from zamba_lcli.data.video import pictures
 from zamba_lcli.data.video.decoding import FrameReader, SeekMissedError, decode
 from zamba_lcli.data.video.opening import Deadline, open_clip
 from zamba_lcli.data.video.opening import UnreadableClipError as UnreadableClipError
 from zamba_lcli.data.video.packets import ClipIndex, read_index
 from zamba_lcli.data.video.pictures import PictureMaker, upright
+from zamba_lcli.errors import InputError
 
 if TYPE_CHECKING:  # imported by the functions that need it: --help reads no clip
     from av.video.frame import VideoFrame
 
 T = TypeVar("T")
+Move: TypeAlias = Callable[[NDArray[np.float64], float], NDArray[np.float64]]
 TIME_LIMIT = 120.0  # seconds for a clip; a healthy one takes a few at most
 
 
@@ -86,113 +89,150 @@ def read_timeline(path: Path) -> Timeline:
     return read_index(path, Deadline(TIME_LIMIT)).timeline
 
 
-def read_clip(
-    path: Path,
-    sampling: FrameSampling,
-    *,
-    height: int,
-    width: int,
-    crop_bottom_pixels: int = 0,
-    max_damaged: float = 0.5,
-    time_limit: float = TIME_LIMIT,
-    move: Callable[[NDArray[np.float64], float], NDArray[np.float64]] | None = None,
-) -> Clip:
+@dataclass(frozen=True)
+class ClipReader:
     """Reads the frames shown at the times that ``sampling`` chooses, scaled, upright, in RGB.
 
     A frame that is damaged is replaced by the nearest good one before it (or, at the beginning, after it), which is what a
     player shows; ``Clip.times`` tells. No frame is made up.
 
     Args:
-        path: The file.
-        sampling: Chooses times from the clip's timeline.
+        sampling: Chooses times from a clip's timeline.
         height: Height of the frames in pixels.
         width: Width of the frames in pixels.
         crop_bottom_pixels: Rows cut off at the bottom of the upright original picture, before scaling.
-        max_damaged: Share of the chosen frames that may be damaged.
-        time_limit: Seconds that reading may take.
-        move: Moves the times of each part, (T,), in a clip whose last frame is at the given time, before they are looked at.
+        max_damaged: Share of the chosen frames that may be damaged; a clip with more is unreadable.
+        time_limit: Seconds that reading a clip may take.
+    """
+
+    sampling: FrameSampling
+    height: int
+    width: int
+    crop_bottom_pixels: int = 0
+    max_damaged: float = 0.5
+    time_limit: float = TIME_LIMIT
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        for name, least in (
+            ("height", 1),
+            ("width", 1),
+            ("crop_bottom_pixels", 0),
+            ("max_damaged", 0),
+            ("time_limit", 0),
+        ):
+            if (value := getattr(self, name)) < least:
+                raise InputError(f"data.{name}: {value} is less than {least}.")
+        if self.max_damaged > 1:
+            raise InputError(f"data.max_damaged: {self.max_damaged} is a share, at most 1.")
+
+    @property
+    def clip_bytes(self) -> int:
+        """Size of the frames of a clip."""
+        return self.sampling.num_clips * self.sampling.num_frames * self.height * self.width * 3
+
+    def stated(self) -> dict[str, Any]:
+        """Returns all that the frames of a clip depend on, besides its file, as plain values."""
+        return {
+            "sampling": self.sampling.stated(),
+            "size": [self.height, self.width],
+            "crop_bottom_pixels": self.crop_bottom_pixels,
+            "max_damaged": self.max_damaged,
+            "pictures": pictures.VERSION,
+        }
+
+    def read(self, path: Path, move: Move | None = None) -> Clip:
+        """Reads a clip.
+
+        Args:
+            path: The file.
+            move: Moves the chosen times of each part, (T,); is also given the time of the clip's last frame.
+
+        Raises:
+            UnreadableClipError: If the file cannot be opened, none or too few of its frames can be decoded, it is shorter than
+                ``sampling`` allows, or reading takes too long.
+        """
+        deadline = Deadline(self.time_limit)
+        index = read_index(path, deadline)
+        if index.assumed_rate is not None:
+            # without its name: Python prints the same warning once
+            warnings.warn(
+                "A clip is a stream without a container, so that its frames have no times: its rate, "
+                f"{index.assumed_rate:g} frames a second, makes them. zamba check tells which clips these are.",
+                stacklevel=2,
+            )
+        try:
+            times = self.sampling.times(index.timeline)
+            if isinstance(self.sampling, ContentSampling):
+                times = self._chosen_by_content(path, index, times, self.sampling, deadline)
+        except TooShortError as error:
+            raise UnreadableClipError(f"too short: {error}") from None
+        except TooLongError as error:
+            raise UnreadableClipError(f"too long: {error}") from None
+        if move is not None:
+            parts = np.split(times, self.sampling.num_clips)
+            times = np.concatenate([move(part, index.timeline.duration) for part in parts])
+        clip, damaged = self._frames_at(path, index, times, deadline)
+        if damaged > self.max_damaged:
+            raise UnreadableClipError(f"{damaged:.0%} of the frames to be looked at are damaged")
+        return clip
+
+    def _frames_at(
+        self, path: Path, index: ClipIndex, times: NDArray[np.float64], deadline: Deadline
+    ) -> tuple[Clip, float]:
+        """Returns the frames shown at the given times, and the share of them that is replaced by others."""
+        positions = index.shown_at(times)
+        wanted = [int(position) for position in np.unique(positions)]
+        delivered = _delivered(
+            path, index, wanted, lambda: PictureMaker(self.height, self.width, self.crop_bottom_pixels), deadline
+        )
+        numbers = np.array([delivered[int(position)][0] for position in positions])
+        timeline = index.timeline
+        clip = Clip(
+            frames=np.stack([delivered[int(position)][1] for position in positions]),
+            times=timeline.times[numbers],
+            numbers=numbers,
+            frame_rate=(len(timeline.times) - 1) / timeline.duration if timeline.duration else 0.0,
+            duration=timeline.end,
+        )
+        return clip, float(np.mean([delivered[position][0] != position for position in wanted]))
+
+    def _chosen_by_content(
+        self,
+        path: Path,
+        index: ClipIndex,
+        times: NDArray[np.float64],
+        sampling: ContentSampling,
+        deadline: Deadline,
+    ) -> NDArray[np.float64]:
+        """Shows a sampling the small pictures of a clip, one by one, and returns the times that it chooses."""
+        positions = index.shown_at(times)
+        wanted = [int(position) for position in np.unique(positions)]
+        watchers: list[Watcher] = []
+
+        def begin() -> Callable[[VideoFrame], int]:
+            """Begins anew, as decoding does after it went wrong."""
+            watchers[:] = [sampling.watch(len(wanted))]
+            picture = PictureMaker(sampling.preview_height, sampling.preview_width, self.crop_bottom_pixels)
+            count = itertools.count()
+
+            def see(frame: VideoFrame) -> int:
+                watchers[0].see(picture(frame))
+                return next(count)
+
+            return see
+
+        delivered = _delivered(path, index, wanted, begin, deadline)
+        return watchers[0].choose(times, np.array([delivered[int(position)][1] for position in positions]))
+
+
+def read_clip(path: Path, sampling: FrameSampling, *, move: Move | None = None, **options: Any) -> Clip:
+    """Reads one clip; for the options see ``ClipReader``.
 
     Raises:
-        UnreadableClipError: If the file cannot be opened, none or too few of its frames can be decoded, it is shorter than
-            ``sampling`` allows, or reading takes too long.
+        UnreadableClipError: See ``ClipReader.read``.
     """
-    deadline = Deadline(time_limit)
-    index = read_index(path, deadline)
-    if index.assumed_rate is not None:
-        # without its name: Python prints the same warning once
-        warnings.warn(
-            "A clip is a stream without a container, so that its frames have no times: its rate, "
-            f"{index.assumed_rate:g} frames a second, makes them. zamba check tells which clips these are.",
-            stacklevel=2,
-        )
-    try:
-        times = sampling.times(index.timeline)
-        if isinstance(sampling, ContentSampling):
-            times = _chosen(path, index, times, sampling, crop_bottom_pixels, deadline)
-    except TooShortError as error:
-        raise UnreadableClipError(f"too short: {error}") from None
-    except TooLongError as error:
-        raise UnreadableClipError(f"too long: {error}") from None
-    if move is not None:
-        times = np.concatenate([move(part, index.timeline.duration) for part in np.split(times, sampling.num_clips)])
-    clip, damaged = _frames_at(path, index, times, height, width, crop_bottom_pixels, deadline)
-    if damaged > max_damaged:
-        raise UnreadableClipError(f"{damaged:.0%} of the frames to be looked at are damaged")
-    return clip
-
-
-def _frames_at(
-    path: Path,
-    index: ClipIndex,
-    times: NDArray[np.float64],
-    height: int,
-    width: int,
-    crop_bottom_pixels: int,
-    deadline: Deadline,
-) -> tuple[Clip, float]:
-    """Returns the frames shown at the given times, and which share of them is replaced by others."""
-    positions = index.shown_at(times)
-    wanted = [int(position) for position in np.unique(positions)]
-    delivered = _delivered(path, index, wanted, lambda: PictureMaker(height, width, crop_bottom_pixels), deadline)
-    numbers = np.array([delivered[int(position)][0] for position in positions])
-    timeline = index.timeline
-    clip = Clip(
-        frames=np.stack([delivered[int(position)][1] for position in positions]),
-        times=timeline.times[numbers],
-        numbers=numbers,
-        frame_rate=(len(timeline.times) - 1) / timeline.duration if timeline.duration else 0.0,
-        duration=timeline.end,
-    )
-    return clip, float(np.mean([delivered[position][0] != position for position in wanted]))
-
-
-def _chosen(
-    path: Path,
-    index: ClipIndex,
-    times: NDArray[np.float64],
-    sampling: ContentSampling,
-    crop_bottom_pixels: int,
-    deadline: Deadline,
-) -> NDArray[np.float64]:
-    """Shows a sampling the small pictures of a clip, one by one, and returns the times that it chooses."""
-    positions = index.shown_at(times)
-    wanted = [int(position) for position in np.unique(positions)]
-    watchers: list[Watcher] = []
-
-    def begin() -> Callable[[VideoFrame], int]:
-        """Begins anew, as decoding does after it went wrong."""
-        watchers[:] = [sampling.watch(len(wanted))]
-        picture = PictureMaker(sampling.preview_height, sampling.preview_width, crop_bottom_pixels)
-        count = itertools.count()
-
-        def see(frame: VideoFrame) -> int:
-            watchers[0].see(picture(frame))
-            return next(count)
-
-        return see
-
-    delivered = _delivered(path, index, wanted, begin, deadline)
-    return watchers[0].choose(times, np.array([delivered[int(position)][1] for position in positions]))
+    return ClipReader(sampling, **options).read(path, move)
 
 
 def _delivered(
