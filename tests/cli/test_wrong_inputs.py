@@ -14,6 +14,7 @@ import pytest
 import torch
 from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
 
+from helpers.marks import some_slow
 from helpers.paths import TINY
 from zamba_lcli.cli import main
 
@@ -171,6 +172,11 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
     ),
     "no model": (None, ["fit", "--data.labels", "LABELS"], ["model"]),
     "misspelt trainer key": (write("wrong.yaml", "trainer:\n  max_epoch: 3\n"), MORE, ["max_epoch"]),
+    "misspelt argument of the model in YAML": (
+        write("wrong.yaml", "model:\n  class_path: SlowFast\n  init_args:\n    weigths: null\n"),
+        MORE,
+        ["weigths"],
+    ),
     "misspelt top key": (write("wrong.yaml", "modle:\n  class_path: SlowFast\n"), MORE, ["modle"]),
     "bracket left open": (write("wrong.yaml", "trainer: [1\n"), MORE, ["wrong.yaml"]),
     "tab in YAML": (write("wrong.yaml", "trainer:\n\tmax_epochs: 3\n"), MORE, ["wrong.yaml", "tabs"]),
@@ -642,6 +648,40 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
 }
 
 
+QUICK = (  # one of each kind of mistake
+    "no subcommand",
+    "misspelt option",
+    "text for a number",
+    "no height",
+    "weights that are not there",
+    "frames that do not fit",
+    "own module that fails",
+    "no labels",
+    "misspelt recipe",
+    "bracket left open",
+    "misspelt callback",
+    "no filepath",
+    "misspelt split",
+    "test without a checkpoint",
+    "predict an empty folder",
+    "cut checkpoint",
+    "checkpoint of another model",
+    "checkpoint of another optimizer",
+    "a key that stands twice",
+    "configuration of zamba",
+    "output where nobody may write",
+    "classes called no and yes",
+    "a strategy of one device",
+    "validated after the end",
+    "epochs as elsewhere",
+    "arguments beside class_path",
+    "stopping by what is not logged",
+    "worst for best, nested",
+    "schedulers in no order",
+    "crop larger than the frames",
+)
+
+
 def check(message, texts):
     assert message.count("error: ") == 1, message
     for noise in ("Traceback", "Namespace(", "Union", "<class", "NestedArg", "litmodels", "Given value"):
@@ -661,7 +701,7 @@ def contents(folder):
     }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", some_slow(CASES, QUICK))
 def test_one_message(case, clips, fitted, folder, capsys):
     make, command, texts = CASES[case]
     checkpoint = fitted / "checkpoints/last.ckpt"
