@@ -5,7 +5,8 @@ stand for the classes here.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -42,9 +43,21 @@ class Sequential(SequentialLR):
     ) -> None:
         """Builds the schedulers on the optimizer."""
         over = bisect_right(milestones, 0)  # before the first step; up to torch 2.12 the first one would set its rate
-        built = [build(optimizer) for build in schedulers[over:]]
-        super().__init__(optimizer, built, milestones[over:])
+        bases = base_rates(optimizer)
+        super().__init__(optimizer, build_each(optimizer, schedulers[over:], bases), milestones[over:])
+        set_rates(optimizer, bases)
+        self._initial_step()
         set_length(self, length)
+
+    def _initial_step(self) -> None:
+        """Sets the rates of the first scheduler, from the rates that there are.
+
+        Torch takes the first step in its place where this one is itself the first of another one, so that all rates come one
+        step too early (all torch versions that this program takes).
+        """
+        self.last_epoch = 0
+        begin(self._schedulers[0])
+        self._last_lr = self._schedulers[0].get_last_lr()
 
 
 class Chained(ChainedScheduler):
@@ -64,9 +77,49 @@ class Chained(ChainedScheduler):
         length: int | None = None,
     ) -> None:
         """Builds the schedulers on the optimizer."""
-        built = [build(optimizer) for build in schedulers]
-        super().__init__(built, optimizer)
+        bases = base_rates(optimizer)
+        super().__init__(build_each(optimizer, schedulers, bases), optimizer)
+        self._bases: list[float] | None = bases
+        self._multiply()
         set_length(self, length)
+
+    def _initial_step(self) -> None:
+        """Sets the rates of the first step, in which torch takes the second one; see ``SequentialLR`` above."""
+        assert self._bases is not None
+        for part in self._schedulers:
+            set_rates(self.optimizer, self._bases)
+            begin(part)
+        self._multiply()
+
+    def step(self) -> None:  # type: ignore[override]
+        """Steps each scheduler on rates of its own, and sets their product.
+
+        Torch lets each go on from the rates that the one before it has just set. The factors of others are lost then wherever a
+        scheduler sets rates and does not multiply them, as a SequentialLR does at its milestones.
+        """
+        if self._bases is None:  # resumed from a checkpoint of before
+            super().step()
+            return
+        for part in self._schedulers:
+            set_rates(self.optimizer, part.get_last_lr())
+            part.step()
+        self._multiply()
+
+    def _multiply(self) -> None:
+        """Sets the product of the schedulers' factors."""
+        assert self._bases is not None
+        rates = list(self._bases)
+        for part in self._schedulers:
+            own = zip(rates, part.get_last_lr(), self._bases, strict=True)
+            rates = [float(mine) if rate == base else rate * float(mine) / (base or 1.0) for rate, mine, base in own]
+        set_rates(self.optimizer, rates)
+        self._last_lr = list(rates)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over the state; one that torch's own class has saved goes on as that one does."""
+        super().load_state_dict(state_dict)
+        if "_bases" not in state_dict:
+            self._bases = None
 
 
 class CosineAnnealing(CosineAnnealingLR):
@@ -94,6 +147,44 @@ class CosineAnnealing(CosineAnnealingLR):
         if self.T_max is None and self.last_epoch > 0:
             raise ValueError("T_max is not known: give it, or let the command line fill it in.")
         return super().get_lr()
+
+
+def base_rates(optimizer: Optimizer) -> list[float]:
+    """Returns the learning rate of each group that schedulers begin from."""
+    return [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+
+
+def set_rates(optimizer: Optimizer, rates: Sequence[float | Tensor]) -> None:
+    """Sets the learning rate of each group."""
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def build_each(
+    optimizer: Optimizer, schedulers: Sequence[Callable[[Optimizer], LRScheduler]], bases: Sequence[float]
+) -> list[LRScheduler]:
+    """Builds schedulers on the same rates; a OneCycleLR keeps its own in the groups and would change them for the others."""
+    built, changed = [], None
+    for build in schedulers:
+        set_rates(optimizer, bases)
+        for group, base in zip(optimizer.param_groups, bases, strict=True):
+            group["initial_lr"] = base
+        built.append(build(optimizer))
+        if (after := base_rates(optimizer)) != list(bases):
+            changed = after
+    for group, rate in zip(optimizer.param_groups, changed or bases, strict=True):
+        group["initial_lr"] = rate
+    return built
+
+
+def begin(scheduler: LRScheduler) -> None:
+    """Lets a scheduler that was built set the rates of its first step again."""
+    if not isinstance(scheduler, SequentialLR | ChainedScheduler):
+        scheduler.last_epoch = -1
+    scheduler._initial_step()
 
 
 def set_length(scheduler: LRScheduler, length: int | None) -> None:

@@ -152,6 +152,18 @@ def test_a_cosine_inside_goes_by_the_length_of_the_run(zamba, folder, capfd):
     assert "lr_scheduler.init_args.length: 5, the length of the run; the checkpoint has 2." in capfd.readouterr().out
 
 
+def test_a_chain_that_comes_first_begins_with_its_first_rate(zamba, folder, capfd):
+    chain = cls("ChainedScheduler", schedulers=[cls("StepLR", step_size=1, gamma=0.5), cls("CosineAnnealingLR")])
+    options = more(
+        folder, lr_scheduler=cls("SequentialLR", schedulers=[chain, cls("ConstantLR", factor=0.1)], milestones=[2])
+    )
+    zamba("fit", *options, "--trainer.max_epochs=1")
+    assert list(rates(0).values()) == pytest.approx([LR] * 2)
+    zamba("fit", *options, "--trainer.max_epochs=3", "--ckpt_path", FIRST)
+    assert list(rates(1).values())[::BATCHES] == pytest.approx([LR / 4, LR / 10])
+    assert "as you state" not in capfd.readouterr().out
+
+
 @pytest.mark.parametrize("steps", [4, 3])
 def test_the_length_is_what_ends_first(zamba, steps):
     """Of three epochs of two steps each, or of 1.5 of them, which are two."""

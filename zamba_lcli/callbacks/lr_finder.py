@@ -83,6 +83,6 @@ def _scale_scheduler(scheduler: Any, factor: float) -> None:
     """Multiplies the learning rates that a scheduler, and those it is made of, begin from."""
     for part in getattr(scheduler, "_schedulers", []):
         _scale_scheduler(part, factor)
-    for name in ("base_lrs", "max_lrs", "_last_lr"):
+    for name in ("base_lrs", "max_lrs", "_last_lr", "_bases"):
         if hasattr(scheduler, name):
             setattr(scheduler, name, [lr * factor for lr in getattr(scheduler, name)])
