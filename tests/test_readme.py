@@ -1,4 +1,4 @@
-"""What the README shows, run."""
+"""What the READMEs show, run."""
 
 import inspect
 import re
@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
-from helpers.paths import TINY
-from helpers.readme import BLOCKS, README, REFERENCE
+from helpers.paths import CONFIGS, ROOT, TESTS, TINY
+from helpers.readme import DEVELOPING, README, REFERENCE, YAMLS, blocks
 from helpers.tables import read_csv
 from zamba_lcli.cli import main
 from zamba_lcli.data import ZambaVideoDataModule
@@ -18,7 +18,7 @@ from zamba_lcli.models import SlowFast
 
 
 def test_python_example(clips, folder, monkeypatch):
-    code = BLOCKS["python"][-1]
+    (code,) = blocks(REFERENCE, "python")
     shutil.copytree(clips, folder / "clips")
     shutil.copy(clips / "labels.csv", folder / "labels.csv")
     small = {
@@ -35,7 +35,7 @@ def test_python_example(clips, folder, monkeypatch):
 
 
 def test_classes_of_your_own(zamba, clips, folder, monkeypatch):
-    sampling, formats, network = BLOCKS["python"][:3]
+    sampling, formats, network = blocks(DEVELOPING, "python")
     (folder / "my_own.py").write_text("\n\n".join([sampling, formats, network]))
     monkeypatch.setattr("sys.path", [*sys.path, str(folder)])
     model = ["--model=my_own.SmallConvolutions", "--model.task=multiclass", "--model.width=4"]
@@ -50,7 +50,7 @@ def test_classes_of_your_own(zamba, clips, folder, monkeypatch):
     assert (folder / "out/blanks.txt").read_text().split() == blank
 
 
-@pytest.mark.parametrize("block", BLOCKS["yaml"])
+@pytest.mark.parametrize("block", YAMLS)
 def test_yaml_examples(zamba, folder, block):
     assert yaml.safe_load(block)
     (folder / "more.yaml").write_text(block)
@@ -60,13 +60,32 @@ def test_yaml_examples(zamba, folder, block):
 
 
 def test_it_is_read_in_ten_minutes():
-    """At 250 words a minute; what is folded is looked up, not read."""
-    read = re.sub(r"<details>.*?</details>|```.*?```", "", README, flags=re.S)
+    """At 250 words a minute."""
+    read = re.sub(r"```.*?```", "", README, flags=re.S)
     assert len(re.findall(r"[A-Za-z][\w'.-]*", read)) < 2500
+    assert len(README.splitlines()) <= 250
+
+
+@pytest.mark.parametrize("folder", [ROOT, CONFIGS, TESTS], ids=lambda path: path.name)
+def test_links_lead_somewhere(folder):
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    for path, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
+        target = folder / path if path else folder / "README.md"
+        assert target.exists(), path
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M)
+            anchors = [re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert anchor in anchors, anchor
+
+
+def test_files_that_are_named_are_there():
+    for text in (README, REFERENCE, DEVELOPING):
+        for name in re.findall(r"`((?:tests|configs|zamba_lcli)/[\w/.-]+)`", text):
+            assert (ROOT / name).exists(), name
 
 
 def test_all_keys_of_data_are_named():
-    table = re.search(r"\n## Keys of data\n(.*?)\n## ", REFERENCE, re.S)
+    table = re.search(r"\n## Keys of data\n(.*?)\n##", REFERENCE, re.S)
     named = [
         name
         for row in table[1].splitlines()
@@ -75,7 +94,7 @@ def test_all_keys_of_data_are_named():
     assert sorted(named) == sorted(set(inspect.signature(ZambaVideoDataModule).parameters))
 
 
-BETTER = re.findall(r"```yaml\n(.*?)```", README.split("## Train better")[1].split("\n## ")[0], re.S)
+BETTER = re.findall(r"```yaml\n(.*?)```", REFERENCE.split("\n## Train better\n")[1].split("\n## ")[0], re.S)
 
 
 @pytest.mark.parametrize("block", BETTER, ids=lambda block: re.findall(r"(\w+)\+?:", block)[1])
@@ -94,12 +113,13 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
     shutil.copy(next(clips.glob("*.mp4")), folder / "more_clips")
     commands = [
         line
-        for block in BLOCKS["bash"]
+        for text in (README, REFERENCE)
+        for block in blocks(text, "bash")
         for line in block.replace("\\\n", "").splitlines()
         if line.strip().startswith("zamba ")
     ]
     commands = [command.strip() for command in commands]
-    assert len(commands) == 11
+    assert len(commands) == 12
     model = SlowFast(["deer", "blank"], weights=None)
     torch.save(
         {"state_dict": model.state_dict(), "hyper_parameters": {"species": ["deer", "blank"]}}, "zamba_slowfast.ckpt"
@@ -113,7 +133,7 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
                 main(words)
             assert exit_info.value.code == 0
             continue
-        if {"slowfast_head.yaml", "slowfast_finetune.yaml"} & set(words):  # download weights
+        if {"slowfast_head.yaml", "slowfast_finetune.yaml", "slowfast_unfreeze.yaml"} & set(words):  # download weights
             words.append("--print_config")
             with pytest.raises(SystemExit) as exit_info:
                 main(words)

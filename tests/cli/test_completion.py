@@ -14,7 +14,7 @@ import yaml
 from pytorch_lightning import Trainer
 
 from helpers.paths import ROOT
-from helpers.readme import BLOCKS
+from helpers.readme import YAMLS as EXAMPLES
 from zamba_lcli import __version__
 from zamba_lcli.cli import main
 from zamba_lcli.data import ZambaVideoDataModule
@@ -42,9 +42,7 @@ def validator(tmp_path_factory):
     return jsonschema.Draft202012Validator(schema)
 
 
-@pytest.mark.parametrize(
-    "text", [path.read_text() for path in YAMLS] + BLOCKS["yaml"], ids=lambda text: text[:30].strip()
-)
+@pytest.mark.parametrize("text", [path.read_text() for path in YAMLS] + EXAMPLES, ids=lambda text: text[:30].strip())
 def test_the_schema_accepts_every_recipe_and_example(validator, text):
     assert [error.message for error in validator.iter_errors(yaml.safe_load(text))] == []
 

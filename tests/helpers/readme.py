@@ -2,8 +2,15 @@
 
 import re
 
-from helpers.paths import CONFIGS, ROOT
+from helpers.paths import CONFIGS, ROOT, TESTS
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-REFERENCE = (CONFIGS / "README.md").read_text(encoding="utf-8")
-BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", README, re.S) for language in ("bash", "yaml", "python")}
+README, REFERENCE, DEVELOPING = (
+    folder.joinpath("README.md").read_text(encoding="utf-8") for folder in (ROOT, CONFIGS, TESTS)
+)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+
+
+YAMLS = [block for text in (README, REFERENCE) for block in blocks(text, "yaml")]

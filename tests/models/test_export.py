@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from helpers.marks import some_slow
-from helpers.readme import README
+from helpers.readme import REFERENCE
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips, EvenlySpaced
 from zamba_lcli.data.video.reading import read_clip
@@ -107,9 +107,8 @@ def test_export_on_the_command_line(fitted, clips, folder, refused, predict):
 
 
 def test_a_checkpoint_without_what_only_a_resume_needs(fitted, clips, folder, predict):
-    """The one-liner of the README."""
-    readme = README
-    (line,) = re.findall(r'python -c "(import torch[^"]*)"', readme)
+    """The one-liner of configs/README.md."""
+    (line,) = re.findall(r'python -c "(import torch[^"]*)"', REFERENCE)
     Path("last.ckpt").write_bytes((fitted / "checkpoints/last.ckpt").read_bytes())
     exec(line, {})
     assert Path("small.ckpt").stat().st_size < 0.8 * Path("last.ckpt").stat().st_size

@@ -14,7 +14,7 @@ from frictionless import Package, system
 from megadetector.postprocessing.validate_batch_results import validate_batch_results
 
 from helpers.camtrap_dp import TABLES, check_valid, csv_text, deployment, seen, write_descriptor
-from helpers.readme import BLOCKS
+from helpers.readme import YAMLS
 from helpers.tables import read_csv
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
@@ -338,7 +338,7 @@ def test_observations_are_added_to_a_package(package, write):
 
 
 def test_all_formats_at_once_as_the_readme_shows(package, fitted, folder):
-    (block,) = (block for block in BLOCKS["yaml"] if "CamtrapDPObservations" in block)
+    (block,) = (block for block in YAMLS if "CamtrapDPObservations" in block)
     (folder / "formats.yaml").write_text(block)
     package.rename(folder / "camtrap_package")
     arguments = ["--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.videos", "camtrap_package"]
