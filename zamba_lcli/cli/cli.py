@@ -86,6 +86,7 @@ from zamba_lcli.cli.help import ABOUT, USAGE, PlainHelpFormatter, arrange_help
 from zamba_lcli.cli.messages import did_you_mean, of_lightning, of_subcommand, plain_message
 from zamba_lcli.cli.repeatable import check_repeatable, without_objects
 from zamba_lcli.cli.validated import Validated
+from zamba_lcli.data.video.deadline import NoAnswerError
 from zamba_lcli.errors import InputError
 from zamba_lcli.loggers import ZambaCSVLogger, ZambaTensorBoardLogger
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
@@ -993,6 +994,8 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
 def _trouble_of_the_machine(error: BaseException) -> tuple[str, int] | None:
     """Returns what to tell of an error that is no fault of the program, and the exit code; None for any other error."""
     text = str(error)
+    if isinstance(error, NoAnswerError):  # a worker's has its traceback in front
+        return text.rpartition(f"{NoAnswerError.__name__}: ")[2].strip(), 1
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
         return (
             "out of memory. Make data.batch_size smaller, and trainer.accumulate_grad_batches larger by the same factor, "

@@ -16,6 +16,7 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_info
 
 from zamba_lcli.checksum import seal, unseal
+from zamba_lcli.data.video.deadline import TIME_LIMIT, read_within
 from zamba_lcli.data.video.reading import Clip
 from zamba_lcli.errors import InputError
 from zamba_lcli.files import file_identity, replacing
@@ -56,14 +57,14 @@ class FrameCache:
         name = hashlib.sha256(json.dumps([*file_identity(path), self.loading]).encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.npz"
 
-    def get(self, path: Path, read: Callable[[Path], Clip]) -> Clip:
+    def get(self, path: Path, read: Callable[[Path], Clip], time_limit: float = TIME_LIMIT) -> Clip:
         """Returns a clip from the cache, or else reads and keeps it; what cannot be read is not kept.
 
         Raises:
             UnreadableClipError: As ``read`` does.
         """
         try:
-            entry = self.entry(path)
+            entry = read_within(path, time_limit, lambda _: self.entry(path))
         except OSError:
             return read(path)  # which says why
         try:

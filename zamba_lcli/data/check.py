@@ -4,7 +4,8 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import get_args
 
@@ -22,6 +23,7 @@ from zamba_lcli.data.labels.table import (
     check_sites_apart,
     require_split,
 )
+from zamba_lcli.data.video.deadline import read_within
 from zamba_lcli.data.video.packets import ClipIndex
 from zamba_lcli.data.video.reading import UnreadableClipError, try_clip
 from zamba_lcli.errors import InputError, Problem, Severity
@@ -53,11 +55,12 @@ def find_problems(data: ZambaVideoDataModule) -> list[Problem]:
             check()
         except InputError as error:
             problems += _problems_in(error, str(table.source))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(_problems_with, table.clips)
+    with ThreadPool(os.cpu_count()) as pool:
+        results = pool.imap(partial(_problems_with, time_limit=data.reader.time_limit), table.clips)
         for found in tqdm(results, total=len(table.clips), desc="clips", unit="clip"):
             problems += found
-    return sorted([*problems, *_copies(table), *table.warnings], key=lambda problem: problem.severity == "warning")
+    problems += [*_copies(table, data.reader.time_limit), *table.warnings]
+    return sorted(problems, key=lambda problem: problem.severity == "warning")
 
 
 def write_report(problems: list[Problem], path: Path) -> None:
@@ -84,21 +87,21 @@ def summary(problems: list[Problem]) -> str:
     return ", ".join(counted(numbers[severity], severity) for severity in get_args(Severity) if numbers[severity])
 
 
-def _problems_with(clip: LabelledClip) -> list[Problem]:
+def _problems_with(clip: LabelledClip, time_limit: float) -> list[Problem]:
     row = "" if clip.place is None else str(clip.place.row)
-    what = wrong_with_file(clip.path)
-    if what is not None:
-        remedy = f"It is looked for at {clip.path.absolute()}: correct the filepath or data_dir."
-        return [Problem(row, clip.filepath, what, remedy)]
     try:
-        index = try_clip(clip.path)
+        what = read_within(clip.path, time_limit, lambda _: wrong_with_file(clip.path))
+        if what is not None:
+            remedy = f"It is looked for at {clip.path.absolute()}: correct the filepath or data_dir."
+            return [Problem(row, clip.filepath, what, remedy)]
+        index = try_clip(clip.path, time_limit)
     except UnreadableClipError as error:
         remedy = "Copy it again from the card, or take its rows out of the table."
         return [Problem(row, clip.filepath, error.reason, remedy)]
     return [Problem(row, clip.filepath, what, remedy, "warning") for what, remedy in _odd_times(index)]
 
 
-def _copies(table: LabelTable) -> list[Problem]:
+def _copies(table: LabelTable, time_limit: float) -> list[Problem]:
     """Returns a warning for each clip that is a copy of one in an earlier split."""
     remedy = "Take one of them out of the table, or give copies the same split: scores promise too much."
     clips = table.clips
@@ -110,7 +113,7 @@ def _copies(table: LabelTable) -> list[Problem]:
             remedy,
             "warning",
         )
-        for clip, of in copies_apart(clips, file_identities([clip.path for clip in clips]))
+        for clip, of in copies_apart(clips, file_identities([clip.path for clip in clips], time_limit))
     ]
 
 

@@ -4,9 +4,9 @@ import csv
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -49,6 +49,7 @@ from zamba_lcli.data.samplers import (
 from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling, TemporalJitter
 from zamba_lcli.data.shared_memory import SHARED_MEMORY, free_bytes, workers_with_room
 from zamba_lcli.data.transforms import ClipTransforms
+from zamba_lcli.data.video.deadline import SLACK
 from zamba_lcli.data.video.reading import TIME_LIMIT, ClipReader, UnreadableClipError, probe
 from zamba_lcli.errors import InputError
 from zamba_lcli.run_folder import is_dry_run, run_folder
@@ -284,7 +285,7 @@ class ZambaVideoDataModule(LightningDataModule):
         learned: dict[Path, str] = {}  # the clips that are to be scored but are known
         for split in ("val", "holdout"):
             clips = self.table.split(split)
-            known = self._record.learned_from([clip.path for clip in clips], split)
+            known = self._record.learned_from([clip.path for clip in clips], split, self.reader.time_limit)
             sites = self._record.sites
             for clip, before in zip(clips, known, strict=True):
                 at_site = sites.get(clip.site or "", split)
@@ -317,7 +318,7 @@ class ZambaVideoDataModule(LightningDataModule):
         """Keeps for checkpoints what this run, and those that its weights come from, are trained and chosen on."""
         record = SplitRecord() if self._record is None else self._record
         clips = self.table.clips
-        identities = file_identities([clip.path for clip in clips])
+        identities = file_identities([clip.path for clip in clips], self.reader.time_limit)
         if copies := copies_apart(clips, identities):
             listed = listing([f"{clip.filepath} ({clip.split}): {of.filepath} ({of.split})" for clip, of in copies])
             rank_zero_warn(
@@ -383,7 +384,7 @@ class ZambaVideoDataModule(LightningDataModule):
             clips = [clip for split in splits for clip in self.table.split(split)]
             check_files(clips, self.table.source, data_dir=self.data_dir)
             if self.check_clips:
-                _check_readable(clips, self.table.source)
+                _check_readable(clips, self.table.source, self.reader.time_limit)
             if "train" in splits:
                 self._record_splits()
 
@@ -569,7 +570,7 @@ class ZambaVideoDataModule(LightningDataModule):
             persistent_workers=num_workers > 0,
             prefetch_factor=PREFETCHED if num_workers else None,
             # a worker that never answers must not keep the run waiting for ever
-            timeout=self.batch_size * self.reader.time_limit + ANSWER_WITHIN if num_workers else 0,
+            timeout=self.batch_size * (self.reader.time_limit + SLACK) + ANSWER_WITHIN if num_workers else 0,
             generator=torch.Generator().manual_seed(run_seed()),  # else it draws from the generator that dropout uses
         )
 
@@ -611,18 +612,18 @@ class ZambaVideoDataModule(LightningDataModule):
             csv.writer(file).writerows(new)
 
 
-def _check_readable(clips: Sequence[LabelledClip], source: Path) -> None:
+def _check_readable(clips: Sequence[LabelledClip], source: Path, time_limit: float) -> None:
     """Opens every clip and refuses if any is unreadable."""
 
     def reason(clip: LabelledClip) -> str | None:
         try:
-            probe(clip.path)
+            probe(clip.path, time_limit)
         except UnreadableClipError as error:
             return f"{clip.filepath}: {error.reason}"
         return None
 
-    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:  # waiting for the disk, mostly
-        bad = [text for text in pool.map(reason, clips) if text is not None]
+    with ThreadPool(min(32, 4 * (os.cpu_count() or 1))) as pool:  # waiting for the disk, mostly
+        bad = [text for text in pool.imap(reason, clips) if text is not None]
     if bad:
         listing = "\n".join(f"  {text}" for text in bad[:20]) + (
             f"\n  ... and {len(bad) - 20} more" if len(bad) > 20 else ""

@@ -91,7 +91,11 @@ class ClipDataset(Dataset[ClipItem]):
             return ClipItem(index, self.filepaths[index], self.targets[index], cached=self.features[index])
         path = self.paths[index]
         try:
-            clip = self._read(path, drawn) if self.cache is None else self.cache.get(path, self._read)
+            clip = (
+                self._read(path, drawn)
+                if self.cache is None
+                else self.cache.get(path, self._read, self.reader.time_limit)
+            )
         except UnreadableClipError as error:
             return ClipItem(index, self.filepaths[index], self.targets[index], error=error.reason)
         return ClipItem(index, self.filepaths[index], self.targets[index], clip=clip)

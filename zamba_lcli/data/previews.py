@@ -3,8 +3,9 @@
 import base64
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from zamba_lcli.data.sampling import EvenlySpaced
+from zamba_lcli.data.video.deadline import NoAnswerError
 from zamba_lcli.data.video.reading import TIME_LIMIT, UnreadableClipError, read_clip, upright_size
 
 MAX_THREADS = 8  # each holds a clip's decoder, some hundred MB for large pictures
@@ -46,7 +48,7 @@ def read_preview(path: Path, num_frames: int = 6, width: int = 128, time_limit: 
         height = max(1, round(height * width / full_width))
         sampling = EvenlySpaced(num_frames=num_frames)
         clip = read_clip(path, sampling, height=height, width=width, max_damaged=1.0, time_limit=time_limit)
-    except UnreadableClipError:
+    except (UnreadableClipError, NoAnswerError):  # a run is not lost by what only illustrates it
         return None
     return Preview(clip.frames, clip.times)
 
@@ -55,5 +57,6 @@ def read_previews(
     paths: Sequence[Path], num_frames: int = 6, width: int = 128, time_limit: float = TIME_LIMIT
 ) -> list[Preview | None]:
     """Returns a preview of each clip, or None where it cannot be read; so many at a time as there are cores, 8 at most."""
-    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:  # decoding happens outside Python's lock
-        return list(pool.map(lambda path: read_preview(path, num_frames, width, time_limit), paths))
+    read = partial(read_preview, num_frames=num_frames, width=width, time_limit=time_limit)
+    with ThreadPool(min(MAX_THREADS, os.cpu_count() or 1)) as pool:  # decoding happens outside Python's lock
+        return list(pool.imap(read, paths))

@@ -17,7 +17,7 @@ from helpers.video_files import mark_all_as_key_frames, numbered, numbers_in, re
 from zamba_lcli.cli import main
 from zamba_lcli.data import EvenlySpaced, FixedRate, GivenFrames, KeyFrames
 from zamba_lcli.data.video.bitstream import shows_nothing
-from zamba_lcli.data.video.opening import Deadline
+from zamba_lcli.data.video.deadline import Deadline
 from zamba_lcli.data.video.packets import read_index
 from zamba_lcli.data.video.reading import read_clip, read_timeline
 

@@ -7,9 +7,10 @@ the holdout. So the checkpoint keeps the split of each clip, by its name and by 
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
+from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePath
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +19,7 @@ import torch
 
 from zamba_lcli.data.csv_tables import LabelRow
 from zamba_lcli.data.labels.splits import SPLITS
+from zamba_lcli.data.video.deadline import TIME_LIMIT, Deadline, UnreadableClipError, read_within
 
 BYTES = 16  # of a digest
 PIECE = (
@@ -45,10 +47,16 @@ class Clip(Protocol):
 AnyClip = TypeVar("AnyClip", bound=Clip)
 
 
-def file_identity(path: Path) -> bytes:
-    """Returns 16 bytes that tell what is in a file from what is in others; zeros where there is nothing to read."""
-    digest = blake2b(digest_size=BYTES)
-    try:
+def file_identity(path: Path, time_limit: float = TIME_LIMIT) -> bytes:
+    """Returns 16 bytes that tell what is in a file from what is in others; zeros where there is nothing to read.
+
+    Args:
+        path: The file.
+        time_limit: Seconds after which a disk that does not answer counts as one with nothing to read.
+    """
+
+    def read(_: Deadline) -> bytes:
+        digest = blake2b(digest_size=BYTES)
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode) or not status.st_size:  # to open a pipe might never return
             return UNREAD
@@ -58,15 +66,18 @@ def file_identity(path: Path) -> bytes:
             for start in dict.fromkeys((0, size // 2, max(0, size - PIECE))):
                 file.seek(start)
                 digest.update(file.read(PIECE))
-    except (OSError, ValueError):  # ValueError: a null character in the name
+        return digest.digest()
+
+    try:
+        return read_within(path, time_limit, read)
+    except (OSError, ValueError, UnreadableClipError):  # ValueError: a null character in the name
         return UNREAD
-    return digest.digest()
 
 
-def file_identities(paths: Sequence[Path]) -> list[bytes]:
+def file_identities(paths: Sequence[Path], time_limit: float = TIME_LIMIT) -> list[bytes]:
     """Returns the identity of each file; several are read at a time, which waits for the disk mostly."""
-    with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
-        return list(pool.map(file_identity, paths))
+    with ThreadPool(min(32, 4 * (os.cpu_count() or 1))) as pool:
+        return list(pool.imap(partial(file_identity, time_limit=time_limit), paths))
 
 
 def _name(filepath: str, site: str | None) -> bytes:
@@ -114,10 +125,10 @@ class SplitRecord:
                 left.append(row)
         return left
 
-    def learned_from(self, paths: Sequence[Path], split: str) -> list[str | None]:
+    def learned_from(self, paths: Sequence[Path], split: str, time_limit: float = TIME_LIMIT) -> list[str | None]:
         """Returns for each clip of a split from which split before it (train, val) the model knows it; None if from none."""
         earlier = SPLITS[: SPLITS.index(split)]
-        found = (self.files.get(identity) for identity in file_identities(paths))
+        found = (self.files.get(identity) for identity in file_identities(paths, time_limit))
         return [known if known in earlier else None for known in found]
 
     def state(self) -> dict[str, Any]:

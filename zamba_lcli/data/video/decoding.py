@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from zamba_lcli.data.video.clock import MAX_DISORDER
-from zamba_lcli.data.video.opening import Deadline, UnreadableClipError, open_clip
+from zamba_lcli.data.video.deadline import Deadline, UnreadableClipError
+from zamba_lcli.data.video.opening import open_clip
 from zamba_lcli.data.video.packets import (
     WAITING,
     ClipIndex,

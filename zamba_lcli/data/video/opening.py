@@ -4,9 +4,10 @@ from __future__ import annotations  # PyAV's classes are named before it is impo
 
 import os
 import stat
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
+
+from zamba_lcli.data.video.deadline import Deadline, UnreadableClipError
 
 if TYPE_CHECKING:  # imported by the functions that need it: --help reads no clip
     from av.container import InputContainer
@@ -72,33 +73,6 @@ SPECIAL_FILES = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
-
-
-class UnreadableClipError(Exception):
-    """A clip of which no frame can be had."""
-
-    def __init__(self, reason: str) -> None:
-        """Keeps ``reason``, one plain line."""
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Deadline:
-    """Ends the reading of a clip that takes too long: some damaged files make a decoder go round in circles.
-
-    Args:
-        seconds: From now on.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        """Starts the clock."""
-        self.seconds = seconds
-        self.end = time.monotonic() + seconds
-
-    def check(self) -> None:
-        """Raises ``UnreadableClipError`` once the time is over."""
-        if time.monotonic() > self.end:
-            raise UnreadableClipError(f"reading it took more than {self.seconds:g} s")
 
 
 def file_url(path: Path) -> str:

@@ -30,7 +30,8 @@ from zamba_lcli.data.video.clock import (
     spread_apart,
     ticks_of,
 )
-from zamba_lcli.data.video.opening import Deadline, UnreadableClipError, open_clip
+from zamba_lcli.data.video.deadline import Deadline, UnreadableClipError
+from zamba_lcli.data.video.opening import open_clip
 
 if TYPE_CHECKING:  # imported by the functions that need it: --help reads no clip
     from av.container import InputContainer
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # imported by the functions that need it: --help reads no cli
 LONG_JUMP = 10.0  # seconds; what FFmpeg takes for a clock that was set anew, in formats that allow it
 USUAL_RATE = 25.0  # frames a second, where nothing is known
 TRIED_MARKS = 6  # frames
+MAX_PACKETS = 1_000_000  # of a clip: 11 hours at 25 a second. Each takes 300 bytes while the clip is read
 HIDING = ("vp8", "vp9", "av1", "theora")  # codecs with packets that are not shown
 # whose decoders show nothing before a key frame
 WAITING = (
@@ -260,6 +262,8 @@ def _pass_over(container: InputContainer, stream: VideoStream, deadline: Deadlin
                 stored.moved = may_be_moved(context, bytes(packet))
             if not guessed and _before(place.pts, last.pts) and not _before(place.dts, last.dts):
                 stored.ascending = False
+            if len(stored.places) == MAX_PACKETS:
+                raise UnreadableClipError(f"it has more than {MAX_PACKETS:,} frames: cut it into several clips")
             stored.places.append(place)
             stored.keys.append(packet.is_keyframe)
             stored.hidden.append(hidden)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from zamba_lcli.data.video.opening import UnreadableClipError
+from zamba_lcli.data.video.deadline import UnreadableClipError
 
 if TYPE_CHECKING:  # imported by the functions that need it: --help reads no clip
     from av.filter import Graph

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from zamba_lcli.data.sampling import ContentSampling, FrameSampling, Timeline, TooLongError, TooShortError, Watcher
 from zamba_lcli.data.video import pictures
+from zamba_lcli.data.video.deadline import TIME_LIMIT as TIME_LIMIT
+from zamba_lcli.data.video.deadline import Deadline, read_within
+from zamba_lcli.data.video.deadline import UnreadableClipError as UnreadableClipError
 from zamba_lcli.data.video.decoding import FrameReader, SeekMissedError, decode
-from zamba_lcli.data.video.opening import Deadline, open_clip
-from zamba_lcli.data.video.opening import UnreadableClipError as UnreadableClipError
+from zamba_lcli.data.video.opening import open_clip
 from zamba_lcli.data.video.packets import ClipIndex, read_index
 from zamba_lcli.data.video.pictures import PictureMaker, upright
 from zamba_lcli.errors import InputError
@@ -30,7 +32,6 @@ if TYPE_CHECKING:  # imported by the functions that need it: --help reads no cli
 
 T = TypeVar("T")
 Move: TypeAlias = Callable[[NDArray[np.float64], float], NDArray[np.float64]]
-TIME_LIMIT = 120.0  # seconds for a clip; a healthy one takes a few at most
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ class Clip:
     duration: float  # seconds: length of the file
 
 
-def probe(path: Path) -> None:
+def probe(path: Path, time_limit: float = TIME_LIMIT) -> None:
     """Opens a file to see whether there is a video in it; no frame is decoded.
 
     Raises:
         UnreadableClipError: With the reason.
     """
-    open_clip(path, Deadline(TIME_LIMIT))[0].close()
+    read_within(path, time_limit, lambda deadline: open_clip(path, deadline)[0].close())
 
 
 def upright_size(path: Path, time_limit: float = TIME_LIMIT) -> tuple[int, int]:
@@ -59,25 +60,31 @@ def upright_size(path: Path, time_limit: float = TIME_LIMIT) -> tuple[int, int]:
     Raises:
         UnreadableClipError: With the reason.
     """
-    deadline = Deadline(time_limit)
-    with FrameReader(path, read_index(path, deadline), deadline) as reader:
-        for _, frame in reader.frames():
-            return upright(frame)
-    raise UnreadableClipError("no frame of it can be decoded")
+
+    def read(deadline: Deadline) -> tuple[int, int]:
+        with FrameReader(path, read_index(path, deadline), deadline) as reader:
+            for _, frame in reader.frames():
+                return upright(frame)
+        raise UnreadableClipError("no frame of it can be decoded")
+
+    return read_within(path, time_limit, read)
 
 
-def try_clip(path: Path) -> ClipIndex:
+def try_clip(path: Path, time_limit: float = TIME_LIMIT) -> ClipIndex:
     """Opens a file, lists its frames and decodes the first good one; returns the list.
 
     Raises:
         UnreadableClipError: With the reason.
     """
-    deadline = Deadline(TIME_LIMIT)
-    index = read_index(path, deadline)
-    with FrameReader(path, index, deadline) as reader:
-        if next(reader.frames(), None) is None:
-            raise UnreadableClipError("none of the frames can be decoded")
-    return index
+
+    def read(deadline: Deadline) -> ClipIndex:
+        index = read_index(path, deadline)
+        with FrameReader(path, index, deadline) as reader:
+            if next(reader.frames(), None) is None:
+                raise UnreadableClipError("none of the frames can be decoded")
+        return index
+
+    return read_within(path, time_limit, read)
 
 
 def read_timeline(path: Path) -> Timeline:
@@ -86,7 +93,7 @@ def read_timeline(path: Path) -> Timeline:
     Raises:
         UnreadableClipError: If the file cannot be opened or holds no frame.
     """
-    return read_index(path, Deadline(TIME_LIMIT)).timeline
+    return read_within(path, TIME_LIMIT, lambda deadline: read_index(path, deadline)).timeline
 
 
 @dataclass(frozen=True)
@@ -151,8 +158,11 @@ class ClipReader:
         Raises:
             UnreadableClipError: If the file cannot be opened, none or too few of its frames can be decoded, it is shorter than
                 ``sampling`` allows, or reading takes too long.
+            NoAnswerError: If too many files of this process were never answered for.
         """
-        deadline = Deadline(self.time_limit)
+        return read_within(path, self.time_limit, lambda deadline: self._read(path, move, deadline))
+
+    def _read(self, path: Path, move: Move | None, deadline: Deadline) -> Clip:
         index = read_index(path, deadline)
         if index.assumed_rate is not None:
             # without its name: Python prints the same warning once
