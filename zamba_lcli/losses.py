@@ -5,15 +5,17 @@ Torch's own are used as they are, e.g. ``class_path: torch.nn.CrossEntropyLoss``
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
+from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.types import Task
+from zamba_lcli.types import KnowsTrainLabels, Task
 
 FITTING_LOSSES = {
     "multilabel": "torch.nn.BCEWithLogitsLoss, SmoothedBCEWithLogitsLoss, SigmoidFocalLoss",
@@ -203,16 +205,108 @@ def stated_loss(loss: nn.Module) -> dict[str, Any]:
     return {"class_path": f"{type(loss).__module__}.{type(loss).__qualname__}", "init_args": init_args}
 
 
-def check_class_weights(weights: Mapping[str, float], class_names: Sequence[str]) -> None:
-    """Refuses weights of classes that there are not, and weights that are no positive numbers."""
-    unknown = sorted(set(weights) - set(class_names))
-    if unknown:
+def accumulation_correction(trainer: Trainer, batch_idx: int) -> float:
+    """Returns the factor that makes a step's gradient the mean over its batches where an epoch ends before all are there.
+
+    Lightning divides by ``accumulate_grad_batches``, so that the last step of such an epoch would be too small. Not reported as
+    of Lightning 2.6.
+    """
+    together = trainer.accumulate_grad_batches
+    left = trainer.num_training_batches - batch_idx // together * together  # from the step's first batch on
+    return float(together / min(together, left))
+
+
+def check_classes(class_names: Sequence[str], task: Task) -> None:
+    """Refuses a model without classes, and a choice of one."""
+    if not class_names:
         raise InputError(
-            f"model.init_args.class_weights: there are no classes {unknown}. The classes are {list(class_names)}."
+            "The model has no classes. Give labels (data.labels) or a checkpoint that names its classes (ckpt_path)."
         )
-    for name, weight in weights.items():
-        if not 0 < weight < float("inf"):
-            raise InputError(f"model.init_args.class_weights: {name}: {weight} is not a number above 0.")
+    if task == "multiclass" and len(class_names) == 1:
+        raise InputError(
+            f"There is only one class, {class_names[0]!r}, and nothing to tell it from. Label other clips too (e.g. "
+            "blank), or set model.init_args.task to multilabel for one class against none."
+        )
+
+
+def check_labels(target: Tensor, task: Task) -> None:
+    """Refuses clips without exactly one label in a multiclass model.
+
+    Args:
+        target: Float (B, classes), 1 where the clip has the label, between 0 and 1 for mixed clips.
+        task: The model's task.
+    """
+    if task == "multiclass" and ((target.sum(dim=1) - 1).abs() > 1e-3).any():
+        raise InputError(
+            "A clip without exactly one label, in a multiclass model. Set model.init_args.task to multilabel, "
+            "or give each clip one label."
+        )
+
+
+class ClassWeights:
+    """The weight of each class in the loss.
+
+    Args:
+        stated: The weight of each class, 1 for those left out; ``balanced`` for weights by the train labels; None for none.
+        class_names: The classes, in the order of the logits.
+        task: The model's task.
+
+    Attributes:
+        values: Float (classes,); all 1 where the train labels are not known yet.
+    """
+
+    def __init__(
+        self, stated: Mapping[str, float] | Literal["balanced"] | None, class_names: Sequence[str], task: Task
+    ) -> None:
+        """Refuses weights of classes that there are not, and weights that are no positive numbers."""
+        self.is_balanced = stated == "balanced"
+        self.class_names, self.task = list(class_names), task
+        weights: Mapping[str, float] = stated if isinstance(stated, Mapping) else {}
+        unknown = sorted(set(weights) - set(class_names))
+        if unknown:
+            raise InputError(
+                f"model.init_args.class_weights: there are no classes {unknown}. The classes are {self.class_names}."
+            )
+        for name, weight in weights.items():
+            if not 0 < weight < float("inf"):
+                raise InputError(f"model.init_args.class_weights: {name}: {weight} is not a number above 0.")
+        self._set(weights)
+
+    def _set(self, weights: Mapping[str, float]) -> None:
+        self.values = torch.tensor([weights.get(name, 1.0) for name in self.class_names])
+
+    def balance(self, data: Any) -> None:
+        """Sets balanced weights, if these are stated.
+
+        Args:
+            data: The data module, which knows the train labels.
+        """
+        if not self.is_balanced:
+            return
+        if not isinstance(data, KnowsTrainLabels):
+            raise InputError(
+                "model.init_args.class_weights: balanced needs a ZambaVideoDataModule, which knows the train labels. "
+                "Give weights by name."
+            )
+        weights = balanced_weights(*data.count_train_labels(), self.task)
+        rank_zero_info("class_weights: " + ", ".join(f"{name} {weight:.4g}" for name, weight in weights.items()))
+        self._set(weights)
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """Adds balanced weights to a checkpoint: where it is tested, there may be no train labels."""
+        if self.is_balanced:
+            checkpoint["class_weights"] = dict(zip(self.class_names, self.values.tolist(), strict=True))
+
+    def load(self, checkpoint: dict[str, Any]) -> None:
+        """Sets the balanced weights of a checkpoint, if such are stated."""
+        if not self.is_balanced:
+            return
+        if "class_weights" not in checkpoint:
+            raise InputError(
+                "model.init_args.class_weights: the checkpoint's run did not balance its classes. Leave balanced out, or "
+                "give weights by name."
+            )
+        self._set(checkpoint["class_weights"])
 
 
 def balanced_weights(counts: Mapping[str, int], clips: int, task: Task) -> dict[str, float]:

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import GradientAccumulationScheduler, Timer
-from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, OneCycleLR, SequentialLR
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from zamba_lcli._lightning import trainer_callbacks
-from zamba_lcli.data.datamodule import ZambaVideoDataModule
+from zamba_lcli._lightning import forget_loaders, trainer_callbacks
 from zamba_lcli.errors import InputError
-from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential
-from zamba_lcli.types import POSITION, Interval
+from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential, parts_of
+from zamba_lcli.types import POSITION, Interval, KnowsTrainLabels
 
 
 class Progress(NamedTuple):
@@ -107,7 +106,7 @@ def batches_in_epoch(trainer: Trainer, resumed: bool) -> int:
     """
     datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
     loop: Any = trainer.fit_loop
-    if trainer.train_dataloader is None and isinstance(datamodule, ZambaVideoDataModule):
+    if trainer.train_dataloader is None and isinstance(datamodule, KnowsTrainLabels):
         batches, limit = len(datamodule.train_dataloader()), trainer.limit_train_batches
         return batches if limit is None else min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     is_new = trainer.train_dataloader is None
@@ -115,7 +114,7 @@ def batches_in_epoch(trainer: Trainer, resumed: bool) -> int:
         loop.setup_data()
     known = trainer.num_training_batches
     if is_new and resumed:
-        loop._combined_loader = None  # lets Lightning make another one; as its LearningRateFinder does
+        forget_loaders(trainer)
     if not isinstance(known, int):
         raise InputError(
             "lr_scheduler: the length of the run is not known, since the number of its batches is not. State the length."
@@ -178,7 +177,7 @@ def with_length(
 
 def has_cycle(scheduler: LRScheduler) -> bool:
     """Returns whether a scheduler is a OneCycleLR, or made of one."""
-    return isinstance(scheduler, OneCycleLR) or any(map(has_cycle, getattr(scheduler, "_schedulers", ())))
+    return isinstance(scheduler, OneCycleLR) or any(has_cycle(part.scheduler) for part in parts_of(scheduler))
 
 
 def check_cycles(scheduler: LRScheduler, length: int | None) -> None:
@@ -199,14 +198,9 @@ def check_cycles(scheduler: LRScheduler, length: int | None) -> None:
             f"steps_per_epoch), and the run steps it {length} times. State at least {length}, or leave the length out for that "
             "of the run; or let the run end before, with trainer.max_epochs or trainer.max_steps."
         )
-    if isinstance(scheduler, ChainedScheduler):
-        for part in scheduler._schedulers:
-            check_cycles(part, length)
-    elif isinstance(scheduler, SequentialLR):
-        begins = [0, *scheduler._milestones]
-        for part, begin, end in zip(scheduler._schedulers, begins, [*scheduler._milestones, None], strict=True):
-            last = length if end is None else min(length, end - 1)
-            check_cycles(part, last - begin)
+    for part, begin, end in parts_of(scheduler):
+        last = length if end is None else min(length, end - 1)
+        check_cycles(part, last - begin)
 
 
 def never_begins(scheduler: LRScheduler, length: int) -> list[int]:
@@ -216,10 +210,9 @@ def never_begins(scheduler: LRScheduler, length: int) -> list[int]:
         scheduler: As built.
         length: How often it is stepped in the run.
     """
-    late = [milestone for milestone in getattr(scheduler, "_milestones", ()) if milestone >= length]
-    return late + [
-        milestone for part in getattr(scheduler, "_schedulers", ()) for milestone in never_begins(part, length)
-    ]
+    parts = parts_of(scheduler)
+    late = [part.begin for part in parts if 0 < part.begin >= length]
+    return late + [milestone for part in parts for milestone in never_begins(part.scheduler, length)]
 
 
 def check_not_done(trainer: Trainer, checkpoint: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ stand for the classes here.
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -187,6 +187,26 @@ def begin(scheduler: LRScheduler) -> None:
     scheduler._initial_step()
 
 
+class Part(NamedTuple):
+    """A scheduler within another one, and when its turn is, in epochs (or batches, if stepped per batch)."""
+
+    scheduler: LRScheduler
+    begin: int
+    end: int | None  # when the next one takes over; None at the end
+
+
+def parts_of(scheduler: Any) -> list[Part]:
+    """Returns the schedulers that a SequentialLR or ChainedScheduler is made of; none of any other one.
+
+    torch keeps them under private names only.
+    """
+    parts = getattr(scheduler, "_schedulers", [])
+    milestones = getattr(scheduler, "_milestones", None)
+    if milestones is None:
+        return [Part(part, 0, None) for part in parts]
+    return [Part(*part) for part in zip(parts, [0, *milestones], [*milestones, None], strict=True)]
+
+
 def set_length(scheduler: LRScheduler, length: int | None) -> None:
     """Gives a scheduler, and those it is made of at any depth, the length that they were not given.
 
@@ -196,20 +216,17 @@ def set_length(scheduler: LRScheduler, length: int | None) -> None:
     """
     if isinstance(scheduler, CosineAnnealing) and scheduler.T_max is None:
         scheduler.T_max = length
-    elif isinstance(scheduler, Chained):
-        for part in scheduler._schedulers:
-            set_length(part, length)
-    elif isinstance(scheduler, Sequential):
-        begins = [0, *scheduler._milestones]
-        for part, begin, end in zip(scheduler._schedulers, begins, [*scheduler._milestones, length], strict=True):
-            set_length(part, None if end is None else end - begin)
+    for part, begin, end in parts_of(scheduler):
+        last = length if end is None else end
+        set_length(part, None if last is None else last - begin)
 
 
-STATABLE = {"SequentialLR": Sequential, "ChainedScheduler": Chained, "CosineAnnealingLR": CosineAnnealing}
+# torch's names, by which a YAML states the classes here
+ALIASES = {"SequentialLR": Sequential, "ChainedScheduler": Chained, "CosineAnnealingLR": CosineAnnealing}
 
 
-def statable_name(name: str) -> str:
+def resolve_alias(name: str) -> str:
     """Returns the class path of the class here that stands for a scheduler of torch; any other name as it is."""
     module, _, plain = name.rpartition(".")
-    ours = STATABLE.get(plain) if module in ("", "torch.optim.lr_scheduler") else None
+    ours = ALIASES.get(plain) if module in ("", "torch.optim.lr_scheduler") else None
     return name if ours is None else f"{ours.__module__}.{ours.__qualname__}"

@@ -1,10 +1,13 @@
 """What data modules, models and callbacks agree on."""
 
-from typing import Literal, TypeAlias, TypedDict
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 Task: TypeAlias = Literal["multilabel", "multiclass"]
+Features: TypeAlias = Tensor | list[Tensor]  # a trunk's output; dimension 0 counts clips
 Interval: TypeAlias = Literal["epoch", "step"]
 POSITION = "position"  # what a data module keeps in a checkpoint: the epoch, and how many of its clips are done
 SPLITS_KEY = "splits"  # and which clips and sites it was trained and chosen on
@@ -31,3 +34,30 @@ class Prediction(TypedDict):
 
     probabilities: Tensor  # float32 (B, classes)
     part_probabilities: Tensor  # float32 (B, clips, classes): those of each part of a video that is looked at apart
+
+
+class FeatureSource(Protocol):
+    """Hands out what frozen layers of a model have computed before."""
+
+    def trunk(self, module: Any, entries: Sequence[str]) -> Features:
+        """Returns the trunk's outputs as a batch."""
+        ...
+
+    def backbone(self, module: Any, entries: Sequence[str]) -> Tensor:
+        """Returns the frozen backbone's outputs as a batch."""
+        ...
+
+
+@runtime_checkable
+class KnowsTrainLabels(Protocol):
+    """A data module that knows its clips before it makes loaders."""
+
+    batch_size: int
+
+    def count_train_labels(self) -> tuple[dict[str, int], int]:
+        """Returns how many train clips have each label, and the number of train clips."""
+        ...
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Makes the loader, which reads nothing before it is iterated over."""
+        ...

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from zamba_lcli.callbacks import ZambaBackboneFinetuning
 from zamba_lcli.errors import InputError
-from zamba_lcli.models.base import TopKAccuracy, ZambaVideoClassificationLightningModule
+from zamba_lcli.metrics import TopKAccuracy, log_train_loss
+from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 
 CLASSES = [f"class_{i}" for i in range(12)]
 
@@ -287,15 +288,15 @@ def test_what_bfloat16_computes_wrongly_is_refused_until_the_fit_ends():
     model.backbone = nn.Sequential(nn.Conv3d(3, 3, (1, 3, 3)), nn.Conv3d(3, 3, (3, 1, 1), padding=(1, 0, 0)))
     finetuning = ZambaBackboneFinetuning(unfreeze_backbone_at_epoch=0)
     options = {"logger": False, "enable_checkpointing": False, "max_epochs": 1, "callbacks": [finetuning]}
-    model._trainer = Trainer(accelerator="cpu", precision="bf16-mixed", **options)
-    model._watch_bfloat16()
+    trainer = Trainer(accelerator="cpu", precision="bf16-mixed", **options)
+    finetuning.on_fit_start(trainer, model)
     over_time = model.backbone[1]
     model.backbone[0](torch.zeros(1, 3, 2, 3, 3))  # looks at one frame at once
     for frames in (1, 3):
         over_time(torch.zeros(1, 3, frames, 1, 1))
     with pytest.raises(InputError, match="layers that take 3 frames at once and have 2"):
         over_time(torch.zeros(1, 3, 2, 1, 1))
-    model.on_fit_end()
+    finetuning.on_fit_end(trainer, model)
     over_time(torch.zeros(1, 3, 2, 1, 1))
 
 
@@ -310,7 +311,7 @@ def test_the_train_loss_is_the_mean_over_the_clips_of_all_processes(monkeypatch,
     model._trainer = SimpleNamespace(world_size=2, strategy=strategy)
     told = []
     monkeypatch.setattr(model, "log", lambda name, value, **_: told.append(float(value)))
-    model._log_train_loss(torch.tensor(2.0), clips)
+    log_train_loss(model, torch.tensor(2.0), clips)
     assert told == logged
 
 

@@ -66,7 +66,7 @@ def test_weights_that_are_no_numbers(zamba, folder, refused):
 
 
 def test_an_epochs_loss_is_the_mean_over_its_clips():
-    metric = SlowFast(["a", "b"], weights=None, model_depth=18, stem_dim_outs=(8, 2)).losses["train_loss"]
+    metric = SlowFast(["a", "b"], weights=None, model_depth=18, stem_dim_outs=(8, 2)).train_metrics.loss
     for loss, clips in ((1.0, 3), (4.0, 1)):
         metric.update(torch.tensor(loss), weight=clips)
     assert metric.compute() == pytest.approx(1.75)

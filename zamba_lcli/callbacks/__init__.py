@@ -1,8 +1,8 @@
 """What happens around the steps of a run."""
 
-from zamba_lcli._lightning_checkpoint import ZambaModelCheckpoint
 from zamba_lcli.callbacks.averaging import ZambaEMAWeightAveraging, ZambaWeightAveraging
 from zamba_lcli.callbacks.batch_size_finder import ZambaBatchSizeFinder
+from zamba_lcli.callbacks.checkpoints import ZambaModelCheckpoint
 from zamba_lcli.callbacks.evaluation import Evaluation
 from zamba_lcli.callbacks.features import FrozenFeatureCache
 from zamba_lcli.callbacks.figures import TensorBoardFigures

@@ -8,6 +8,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EMAWeightAveraging, WeightAveraging
 from torch import Tensor
 
+from zamba_lcli._lightning import average_epoch, average_model, set_average_epoch, swap_average
+
 
 class ExponentialAverage:
     """The ``avg_fn`` of torch's ``AveragedModel``: decay * average + (1 - decay) * current, exact where the two are equal.
@@ -56,6 +58,7 @@ class _ExactAveraging(WeightAveraging):
 
     _model_has_average = False
     _validates = False  # with the average, by this callback
+    _follows_model = True  # to its device
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Makes the average when a fit begins."""
@@ -65,8 +68,9 @@ class _ExactAveraging(WeightAveraging):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Moves the average to where the model is by now."""
-        if self._device is None and self._average_model is not None:
-            self._average_model.to(pl_module.device)
+        average = average_model(self)
+        if self._follows_model and average is not None:
+            average.to(pl_module.device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -78,32 +82,32 @@ class _ExactAveraging(WeightAveraging):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gives the model the average, unless it has it from the training's end on."""
-        self._validates = self._average_model is not None and not self._model_has_average
+        self._validates = average_model(self) is not None and not self._model_has_average
         if self._validates:
-            self._swap_models(pl_module)
+            self._swap(pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gives the model back its current weights."""
         if self._validates:
-            self._swap_models(pl_module)
+            self._swap(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gives the model the average, and keeps the current weights for checkpoints that are saved from here on."""
         if not self._model_has_average:
-            self._swap_models(pl_module)
+            self._swap(pl_module)
 
-    def _swap_models(self, pl_module: LightningModule) -> None:
-        super()._swap_models(pl_module)
+    def _swap(self, pl_module: LightningModule) -> None:
+        swap_average(self, pl_module)
         self._model_has_average = not self._model_has_average
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the last step and the last epoch with an update."""
-        return {**super().state_dict(), "latest_update_epoch": self._latest_update_epoch}
+        return {**super().state_dict(), "latest_update_epoch": average_epoch(self)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over the last step and the last epoch with an update."""
         super().load_state_dict(state_dict)
-        self._latest_update_epoch = state_dict.get("latest_update_epoch", self._latest_update_epoch)
+        set_average_epoch(self, state_dict.get("latest_update_epoch", average_epoch(self)))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Puts the average at ``state_dict`` and the current weights at ``current_model_state``."""
@@ -114,7 +118,7 @@ class _ExactAveraging(WeightAveraging):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Takes over average and current weights; to test or predict, the average is all that is needed."""
-        if self._average_model is not None:
+        if average_model(self) is not None:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
@@ -138,6 +142,7 @@ class ZambaWeightAveraging(_ExactAveraging):
     ) -> None:
         """Keeps the arguments; see the class."""
         super().__init__(device=device, use_buffers=use_buffers, avg_fn=ExactAverage(avg_fn))
+        self._follows_model = device is None
 
     @property
     def state_key(self) -> str:
@@ -174,15 +179,12 @@ class ZambaEMAWeightAveraging(_ExactAveraging, EMAWeightAveraging):
         update_starting_at_epoch: int | None = None,
     ) -> None:
         """Keeps the arguments; see the class."""
-        super().__init__(
-            device=device,
-            use_buffers=use_buffers,
-            decay=decay,
-            update_every_n_steps=update_every_n_steps,
-            update_starting_at_step=update_starting_at_step,
-            update_starting_at_epoch=update_starting_at_epoch,
-        )
-        self._kwargs["avg_fn"] = ExponentialAverage(decay)
+        # Lightning's own sets its arguments and takes torch's avg_fn, no other one
+        WeightAveraging.__init__(self, device=device, use_buffers=use_buffers, avg_fn=ExponentialAverage(decay))
+        self._follows_model = device is None
+        self.update_every_n_steps = update_every_n_steps
+        self.update_starting_at_step = update_starting_at_step
+        self.update_starting_at_epoch = update_starting_at_epoch
 
     @property
     def state_key(self) -> str:

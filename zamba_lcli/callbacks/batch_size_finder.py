@@ -40,6 +40,7 @@ class ZambaBatchSizeFinder(BatchSizeFinder):
     ) -> None:
         """Keeps the arguments; see the class."""
         super().__init__(mode, steps_per_trial, init_val, max_trials, batch_arg_name, margin, max_val)
+        self.batch_arg_name = batch_arg_name
         self.stated: int | None = None
         self.found: int | None = None
 
@@ -51,7 +52,7 @@ class ZambaBatchSizeFinder(BatchSizeFinder):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str | None = None) -> None:
         """Notes the batch size that is stated."""
         super().setup(trainer, pl_module, stage)
-        self.stated = lightning_getattr(pl_module, self._batch_arg_name)
+        self.stated = lightning_getattr(pl_module, self.batch_arg_name)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the batch size that was stated and that which was found."""
@@ -62,12 +63,12 @@ class ZambaBatchSizeFinder(BatchSizeFinder):
         state = checkpoint.get("callbacks", {}).get(self.state_key, {})
         if self._is_resumed(pl_module) and state.get("stated") == self.stated and state.get("found") is not None:
             self.found = self.optimal_batch_size = state["found"]
-            lightning_setattr(pl_module, self._batch_arg_name, self.found)
+            lightning_setattr(pl_module, self.batch_arg_name, self.found)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks for the batch size, in a new run only."""
         if self._is_resumed(pl_module):
-            size = lightning_getattr(pl_module, self._batch_arg_name)
+            size = lightning_getattr(pl_module, self.batch_arg_name)
             rank_zero_info(f"BatchSizeFinder: a resumed run keeps its batch size, {size}.")
             return
         super().on_fit_start(trainer, pl_module)

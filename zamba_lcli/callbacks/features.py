@@ -24,10 +24,10 @@ from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.dataset import ClipDataset, ClipDraw
 from zamba_lcli.errors import InputError
 from zamba_lcli.files import PARTIAL, file_identity, replacing
-from zamba_lcli.models.base import Features, ZambaVideoClassificationLightningModule
+from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.run_folder import is_dry_run
 from zamba_lcli.seed import run_seed
-from zamba_lcli.types import Batch
+from zamba_lcli.types import Batch, Features
 
 GB = 10**9
 DAY = 24 * 3600  # seconds

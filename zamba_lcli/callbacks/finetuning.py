@@ -10,9 +10,12 @@ from pytorch_lightning.callbacks.finetuning import multiplicative
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_info
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.layers import guard_bfloat16
 from zamba_lcli.run_length import progress_of
 
 log = logging.getLogger(__name__)
@@ -101,17 +104,15 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         self.unfrozen_at_epoch: int | None = None
         self.unfrozen_at_step: int | None = None
         self._epochs_done = 0
-        self._ratio_is_open = (
-            False  # whether backbone_initial_lr is to be compared with a head's learning rate of the past
-        )
+        # whether backbone_initial_lr is to be compared with a head's learning rate of the past
+        self._ratio_is_open = False
+        self._guards: list[RemovableHandle] = []
         self.initial_ratio: float | None = None
 
     @property
     def state_key(self) -> str:
         """The name of Lightning's callback, so that checkpoints are told by what the YAML says."""
         return BackboneFinetuning.__qualname__
-
-    # ---- state -------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Returns since when the backbone trains, with which ratio it began, and what this was for."""
@@ -151,37 +152,43 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
             is_moved = since != state_dict["unfrozen_at_epoch"]
             self._ratio_is_open = is_moved or stated_then != self.backbone_initial_lr
 
-    # ---- hooks -------------------------------------------------------------------------------------------------------
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def freeze_before_training(self, pl_module: LightningModule) -> None:
         """Freezes the backbone."""
-        if not isinstance(pl_module, ZambaVideoClassificationLightningModule):
-            raise InputError(
-                f"ZambaBackboneFinetuning needs a ZambaVideoClassificationLightningModule, not {type(pl_module).__name__}."
-            )
-        pl_module.freeze_backbone()
+        _ours(pl_module).freeze_backbone()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Does nothing: the optimizer's groups are the same in all phases, so there is nothing to put back."""
+        """Refuses to train in bfloat16 what the CPU computes wrongly; the optimizer's groups are the same in all phases."""
+        epochs = trainer.max_epochs
+        unfreezes = epochs is None or epochs < 0 or self.unfreeze_backbone_at_epoch < epochs
+        on_cpu = trainer.strategy.root_device.type == "cpu"
+        if on_cpu and "bf16" in str(trainer.precision) and unfreezes:
+            self._guards = guard_bfloat16(_ours(pl_module).backbone)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends the watch over the layers."""
+        while self._guards:
+            self._guards.pop().remove()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Brings a resumed run into the phase of its epoch, also in the middle of one."""
-        module = cast(ZambaVideoClassificationLightningModule, pl_module)
-        is_open = self._ratio_is_open or module.schedule_is_restated
+        optimization = _ours(pl_module).optimization
+        is_open = self._ratio_is_open or (optimization is not None and optimization.schedule_is_restated)
         if self.unfrozen_at_epoch is not None and self.backbone_initial_lr is not None and is_open:
-            self.initial_ratio = self.backbone_initial_lr / self._head_lr_then(trainer, module)
+            self.initial_ratio = self.backbone_initial_lr / self._head_lr_then(trainer, pl_module)
         self._enter_epoch(trainer, pl_module)  # no learning rate yet: a run that has ended goes on with no epoch
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def finetune_function(self, pl_module: LightningModule, epoch: int, optimizer: Optimizer) -> None:
         """Unfreezes the backbone when its epoch has come."""
+        trainer = pl_module.trainer
         self._enter_epoch(trainer, pl_module)
-        self._tie_learning_rates(trainer, pl_module)
+        self._tie_learning_rates(trainer)
+        if self.verbose:
+            lrs = (round(float(_groups(trainer)[name]["lr"]), self.rounding) for name in ("head", "backbone"))
+            log.info("Epoch {}: current lr: {}, backbone lr: {}".format(epoch, *lrs))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Ties the backbone's learning rate to the head's, whatever the scheduler made of them."""
-        self._tie_learning_rates(trainer, pl_module)
-
-    # ---- phases ------------------------------------------------------------------------------------------------------
+        self._tie_learning_rates(trainer)
 
     def ratio(self, epoch: int) -> float:
         """Returns the backbone's over the head's learning rate in ``epoch``; 0 while the backbone is frozen."""
@@ -196,17 +203,17 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         return min(1.0, ratio) if self.should_align else ratio
 
     def _enter_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        module = cast(ZambaVideoClassificationLightningModule, pl_module)
-        epoch = trainer.current_epoch
-        if epoch >= self.unfreeze_backbone_at_epoch and module.backbone_is_frozen:
-            if self.unfrozen_at_epoch is None:
-                self.unfrozen_at_epoch, self.unfrozen_at_step = epoch, trainer.global_step
-                self.initial_ratio = self._initial_ratio(trainer)
-                rank_zero_info(
-                    f"Epoch {epoch}: the backbone is unfrozen, at {self.ratio(epoch):g} of the head's learning rate."
-                )
-            module.unfreeze_backbone(train_bn=self.train_bn)
-            _wrap_again(trainer, pl_module)
+        module, epoch = _ours(pl_module), trainer.current_epoch
+        if epoch < self.unfreeze_backbone_at_epoch or not module.backbone_is_frozen:
+            return
+        if self.unfrozen_at_epoch is None:
+            self.unfrozen_at_epoch, self.unfrozen_at_step = epoch, trainer.global_step
+            self.initial_ratio = self._initial_ratio(trainer)
+            rank_zero_info(
+                f"Epoch {epoch}: the backbone is unfrozen, at {self.ratio(epoch):g} of the head's learning rate."
+            )
+        module.unfreeze_backbone(train_bn=self.train_bn)
+        _wrap_again(trainer, module)
 
     def _initial_ratio(self, trainer: Trainer) -> float:
         if self.backbone_initial_lr is None:
@@ -214,28 +221,36 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         head = _groups(trainer)["head"]
         return float(self.backbone_initial_lr / (head["lr"] or head["initial_lr"]))  # a warm-up may start at 0
 
-    def _head_lr_then(self, trainer: Trainer, module: ZambaVideoClassificationLightningModule) -> float:
+    def _head_lr_then(self, trainer: Trainer, pl_module: LightningModule) -> float:
         """Returns the head's learning rate when the backbone was unfrozen, in the schedule that is stated now."""
-        epoch, step = cast(int, self.unfrozen_at_epoch), self.unfrozen_at_step
+        epoch, step, module = cast(int, self.unfrozen_at_epoch), self.unfrozen_at_step, _ours(pl_module)
         if step is None:
             step = round(trainer.global_step * epoch / max(1, trainer.current_epoch))
-        return module.head_lr_at(epoch, step)
+        assert module.optimization is not None
+        return module.optimization.head_lr_at(module.parameter_groups(), epoch, step)
 
-    def _tie_learning_rates(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        module = cast(ZambaVideoClassificationLightningModule, pl_module)
-        ratio = self.ratio(trainer.current_epoch)
-        groups = _groups(trainer)
-        for name in groups:
+    def _tie_learning_rates(self, trainer: Trainer) -> None:
+        ratio, groups = self.ratio(trainer.current_epoch), _groups(trainer)
+        for name, group in groups.items():
             if name.startswith("backbone"):
-                head = "head_undecayed" if name.endswith("_undecayed") else "head"
-                groups[name]["lr"] = groups[head]["lr"] * ratio * module.lr_scale(name)
+                head = groups["head_undecayed" if name.endswith("_undecayed") else "head"]
+                group["lr"] = head["lr"] * ratio * group.get("lr_scale", 1.0)
+
+
+def _ours(pl_module: LightningModule) -> ZambaVideoClassificationLightningModule:
+    if not isinstance(pl_module, ZambaVideoClassificationLightningModule):
+        raise InputError(
+            f"ZambaBackboneFinetuning needs a ZambaVideoClassificationLightningModule, not {type(pl_module).__name__}."
+        )
+    return pl_module
 
 
 def _wrap_again(trainer: Trainer, pl_module: LightningModule) -> None:
     """Lets DistributedDataParallel see what trains now: it synchronizes only what did when it was made (Lightning#20340)."""
     strategy = trainer.strategy
     if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
-        strategy.model = strategy._setup_model(pl_module)
+        strategy.model = pl_module
+        strategy.configure_ddp()
 
 
 def _groups(trainer: Trainer) -> dict[str, dict[str, Any]]:

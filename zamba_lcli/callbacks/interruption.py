@@ -11,6 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_info
 
+from zamba_lcli._lightning import accumulates
 from zamba_lcli.files import replacing
 from zamba_lcli.run_folder import checkpoint_folders, is_dry_run
 
@@ -52,12 +53,12 @@ class SaveOnInterrupt(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Saves and ends the run if a signal has come, to any of the processes; not before what is accumulated is used."""
-        if not trainer.fit_loop._should_accumulate():
+        if not accumulates(trainer):
             self._save_and_exit(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Saves and ends the run if a signal has come; a resume begins with the validation."""
-        if not trainer.sanity_checking and not trainer.fit_loop._should_accumulate():
+        if not trainer.sanity_checking and not accumulates(trainer):
             self._save_and_exit(trainer)
 
     def _save_and_exit(self, trainer: Trainer) -> None:

@@ -9,6 +9,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
+from zamba_lcli.schedulers import parts_of
 
 
 class ZambaLearningRateFinder(LearningRateFinder):
@@ -59,8 +60,9 @@ class ZambaLearningRateFinder(LearningRateFinder):
         if self.optimal_lr is None or found is None:
             rank_zero_warn("LearningRateFinder: too few batches to find a learning rate; it stays as stated.")
             return
-        if type(pl_module).configure_optimizers is ZambaVideoClassificationLightningModule.configure_optimizers:
-            pl_module.restart_schedule(trainer.optimizers[0], found)
+        is_ours = type(pl_module).configure_optimizers is ZambaVideoClassificationLightningModule.configure_optimizers
+        if is_ours and pl_module.optimization is not None:
+            pl_module.optimization.restart_schedule(pl_module.parameter_groups(), trainer, found)
         else:
             _scale(trainer, found)
         rank_zero_info(f"LearningRateFinder: the learning rate is {found:.3g}.")
@@ -81,8 +83,8 @@ def _scale(trainer: Trainer, found: float) -> None:
 
 def _scale_scheduler(scheduler: Any, factor: float) -> None:
     """Multiplies the learning rates that a scheduler, and those it is made of, begin from."""
-    for part in getattr(scheduler, "_schedulers", []):
-        _scale_scheduler(part, factor)
+    for part in parts_of(scheduler):
+        _scale_scheduler(part.scheduler, factor)
     for name in ("base_lrs", "max_lrs", "_last_lr", "_bases"):
         if hasattr(scheduler, name):
             setattr(scheduler, name, [lr * factor for lr in getattr(scheduler, name)])

@@ -45,6 +45,7 @@ class ClipProgressBar(TQDMProgressBar):
     ) -> None:
         """Counts the clips of the batch."""
         batches, bar = batch_idx + 1, self.predict_progress_bar
-        if self._should_update(batches, int(self.total_predict_batches_current_dataloader)):
+        is_last = batches == self.total_predict_batches_current_dataloader
+        if self.is_enabled and (batches % self.refresh_rate == 0 or is_last):
             bar.n = min(batches * self._clips_a_batch, bar.total)
             bar.refresh()

@@ -18,7 +18,7 @@ from jsonargparse.typing import get_registered_type
 from torch.optim.lr_scheduler import LRScheduler
 
 from zamba_lcli.cli.repeatable import UNWRITABLE
-from zamba_lcli.schedulers import statable_name
+from zamba_lcli.schedulers import resolve_alias
 
 INTEGER = re.compile(  # PyYAML's, without octals
     r"[-+]?0b[01_]+$|[-+]?(?:0|[1-9][0-9_]*)$|[-+]?0x[0-9a-fA-F_]+$|[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+$"
@@ -71,12 +71,12 @@ def is_scheduler(typehint: Any) -> bool:
 def with_statable_name(val: Any) -> Any:
     """Returns what is given for a scheduler, a name or with ``class_path``, with the name of the class here."""
     if isinstance(val, str):
-        return statable_name(val)
+        return resolve_alias(val)
     if isinstance(val, NestedArg):  # --lr_scheduler.class_path NAME
-        return val._replace(val=statable_name(val.val)) if val.key == "class_path" else val
+        return val._replace(val=resolve_alias(val.val)) if val.key == "class_path" else val
     if isinstance(val, dict | Namespace) and isinstance(val.get("class_path"), str):
         val = val.clone() if isinstance(val, Namespace) else dict(val)  # type: ignore[no-untyped-call]
-        val["class_path"] = statable_name(val["class_path"])
+        val["class_path"] = resolve_alias(val["class_path"])
     return val
 
 
