@@ -1,9 +1,8 @@
 """Networks that look at frames one by one: timm's image models, and heads for what they find in a clip's frames."""
 
-import copy
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from pytorch_lightning.utilities import rank_zero_info
@@ -11,154 +10,20 @@ from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.timm_blocks import (
+    BLOCK,
+    HEAD_PARTS,
+    divide,
+    layer_groups,
+    measure,
+    outline_of,
+    published_size,
+    steps_of,
+    takes,
+)
 from zamba_lcli.models.weights import build_image_model, load_file, take_what_fits, with_head_for_classes
 
 Pooling: TypeAlias = Literal["mean", "max", "attention"]
-
-BLOCK_LISTS = ("blocks", "stages", "layers", "features")  # what timm's networks call the list of their blocks
-BLOCK = re.compile(r"(blocks|stages|layers)\.\w+|features\.denseblock\d+|(layer|s|stage)\d+")  # also ResNet's, RegNet's
-# what networks raise on pictures of a size that they cannot take, as shapes do not fit or as they check themselves
-SIZE_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError)
-# heights and widths that networks take are often multiples of one of these
-UNITS = (4, 7, 8, 12, 14, 16, 28, 32, 48, 56, 64, 112, 128)
-HEAD_PARTS = ("global_pool", "attn_pool", "fc_norm", "head_drop", "head", "classifier", "fc")  # run by forward_head
-
-
-class Step(NamedTuple):
-    """A layer of a network as it is run: what it is called, its weights, and what is computed with them."""
-
-    name: str
-    module: nn.Module
-    function: Callable[[Tensor], Tensor]
-
-
-def _steps(network: nn.Module) -> list[Step]:
-    """Returns what timm's ``forward_features`` runs, one after the other, in most of its networks."""
-    steps: list[Step] = []
-    for name, child in network.named_children():
-        if name in HEAD_PARTS:
-            break
-        if name in BLOCK_LISTS:
-            steps += [Step(f"{name}.{item}", block, block) for item, block in child.named_children()]
-        elif name == "pos_drop":  # vision transformers: class token, positions and this dropout
-            steps.append(Step(name, child, getattr(network, "_pos_embed", child)))
-        else:
-            steps.append(Step(name, child, child))
-    return steps
-
-
-def _groups(network: nn.Module) -> dict[str, int]:
-    """Returns the group of layers that each parameter belongs to, by its name, as timm groups them: 0 is the first group."""
-    from timm.models import group_parameters
-
-    for coarse in (True, False):
-        try:
-            matcher = cast(Any, network).group_matcher(coarse=coarse)
-        except (AttributeError, AssertionError):  # none, or none of this kind
-            continue
-        if isinstance(matcher, dict):
-            matcher = {**matcher, "rest": [("", (99999,))]}  # timm's word for: in the group before
-        return cast(dict[str, int], group_parameters(network, matcher, reverse=True))
-    return {name: 0 for name, _ in network.named_parameters()}
-
-
-def _divide(network: nn.Module, last: set[str]) -> tuple[nn.ModuleList, nn.ModuleList]:
-    """Returns the layers without and those with the parameters called ``last``, as large as they come.
-
-    A layer that has both is taken apart; one without parameters goes with the one before it.
-    """
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    parts = (nn.ModuleList(), nn.ModuleList())
-    side = 0
-
-    def visit(layer: nn.Module) -> None:
-        nonlocal side
-        sides = {int(names[id(parameter)] in last) for parameter in layer.parameters()}
-        if layer is network or len(sides) == 2:
-            for i, part in enumerate(parts):
-                own = [p for p in layer.parameters(recurse=False) if int(names[id(p)] in last) == i]
-                if own:
-                    part.append(nn.ParameterList(own))
-            for child in layer.children():
-                visit(child)
-        else:
-            side = sides.pop() if sides else side
-            parts[side].append(layer)
-
-    visit(network)
-    return parts
-
-
-def _measure(network: nn.Module, name: str) -> tuple[int, bool]:
-    """Returns the number of features of a picture, and whether the steps compute what the network computes.
-
-    Raises:
-        InputError: If the network does not turn pictures into vectors of features.
-    """
-    whole = cast(Any, network).eval()
-    published = _published_size(network)
-    reason = ""
-    for size in dict.fromkeys([published if whole.pretrained_cfg.get("fixed_input_size") else (64, 64), published]):
-        picture = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-        try:
-            with torch.no_grad():
-                features = whole(picture)
-        except SIZE_ERRORS as error:  # 64 x 64 is quick, but too small for some
-            reason = str(error)
-            continue
-        if isinstance(features, Tensor) and features.ndim == 2:
-            return features.shape[1], _runs_in_steps(network, picture, features)
-        reason = "it returns something else"
-    raise InputError(
-        f"model.init_args.network: {name} does not turn a picture of {published[0]} x {published[1]} pixels into a vector of "
-        f"features: {reason}. Choose another network."
-    )
-
-
-def _runs_in_steps(network: nn.Module, picture: Tensor, features: Tensor) -> bool:
-    """Returns whether the steps, one after the other, compute what the network computes."""
-    steps = _steps(network)
-    if not any(BLOCK.fullmatch(step.name) for step in steps):
-        return False
-    x = picture
-    try:
-        with torch.no_grad():
-            for step in steps:
-                x = step.function(x)
-            return torch.equal(cast(Any, network).forward_head(x), features)
-    except (*SIZE_ERRORS, TypeError, AttributeError):  # it does other things than the steps
-        return False
-
-
-def _published_size(network: nn.Module) -> tuple[int, int]:
-    height, width = cast(Any, network).pretrained_cfg["input_size"][1:]
-    return height, width
-
-
-def _outline(network: nn.Module) -> nn.Module:
-    """Returns a copy with the shapes of weights alone, which takes no memory and computes nothing but shapes."""
-    tensors: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in network.parameters()}
-    return copy.deepcopy(network, tensors | {id(buffer): buffer.to("meta") for buffer in network.buffers()})
-
-
-def _takes(outline: nn.Module, height: int, width: int) -> bool:
-    """Returns whether a network can be run on pictures of a size."""
-    try:
-        with torch.no_grad():
-            outline(torch.empty(2, 3, height, width, device="meta"))
-    except SIZE_ERRORS:
-        return False
-    return True
-
-
-def _sizes_near(outline: nn.Module, height: int, width: int) -> list[tuple[int, int]]:
-    """Returns sizes of pictures that a network takes: the nearest one found, and the one that it was published for."""
-    published = _published_size(outline)
-    for unit in (*UNITS, published[0]):
-        near = (max(round(height / unit), 1) * unit, max(round(width / unit), 1) * unit)
-        if _takes(outline, *near):
-            return list(dict.fromkeys([near, published]))
-    return [published]
 
 
 class _FrameNetwork(ZambaVideoClassificationLightningModule):
@@ -183,10 +48,10 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
             InputError: If there is no such network, it makes no features of pictures, or has not as many blocks.
         """
         self.base = build_image_model(network, pretrained)
-        features, self._in_steps = _measure(self.base, network)
-        names = [step.name for step in _steps(self.base)]
+        features, self._in_steps = measure(self.base, network)
+        names = [step.name for step in steps_of(self.base)]
         blocks = [i for i, name in enumerate(names) if BLOCK.fullmatch(name)]
-        groups = {} if self._in_steps else _groups(self.base)
+        groups = {} if self._in_steps else layer_groups(self.base)
         count = len(blocks) if self._in_steps else len(set(groups.values()))
         if not 1 <= backbone_blocks <= count:
             which = f": {', '.join(names[i] for i in blocks)}" if self._in_steps else ""
@@ -224,8 +89,8 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
     def trunk(self) -> nn.Module:
         """The layers before the backbone, and parameters that are in no layer (a vision transformer's positions)."""
         if not self._in_steps:
-            return _divide(self.base, self._last)[0]
-        layers = [step.module for step in _steps(self.base)[: self._cut]]
+            return divide(self.base, self._last)[0]
+        layers = [step.module for step in steps_of(self.base)[: self._cut]]
         return nn.ModuleList([*layers, nn.ParameterList(self.base.parameters(recurse=False))])
 
     @property
@@ -236,8 +101,8 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
         names.
         """
         if not self._in_steps:
-            return _divide(self.base, self._last)[1]
-        layers = [step.module for step in _steps(self.base)[self._cut :]]
+            return divide(self.base, self._last)[1]
+        layers = [step.module for step in steps_of(self.base)[self._cut :]]
         names = [name for name, _ in self.base.named_children()]
         after = next((i for i, name in enumerate(names) if name in HEAD_PARTS), len(names))
         return nn.ModuleList([*layers, *(self.base.get_submodule(name) for name in names[after:])])
@@ -253,7 +118,7 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
             transformers; of a network that can only be run as a whole the frames as they are, uint8 (B, T, 3, H, W).
 
         Raises:
-            InputError: If the network cannot take pictures of this size; names sizes that it takes.
+            InputError: If the network cannot take pictures of this size; names one that it takes.
         """
         if not torch.compiler.is_compiling():
             self._check_size(*video.shape[3:])
@@ -261,7 +126,7 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
         if not self._in_steps:
             return x
         frames = self._normalize(x.flatten(0, 1))  # (B * T, 3, H, W)
-        for step in _steps(self.base)[: self._cut]:
+        for step in steps_of(self.base)[: self._cut]:
             frames = step.function(frames)
         return frames.reshape(video.shape[0], -1, *frames.shape[1:])
 
@@ -269,14 +134,14 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
         """Runs the last blocks on each frame and pools over its positions: to (B, T, features)."""
         frames = features.flatten(0, 1)
         if self._in_steps:
-            for step in _steps(self.base)[self._cut :]:
+            for step in steps_of(self.base)[self._cut :]:
                 frames = step.function(frames)
             pooled = cast(Tensor, cast(Any, self.base).forward_head(frames))  # (B * T, features)
         else:
             try:
                 pooled = self.base(self._normalize(frames))
             except IndexError as error:  # a table of positions that is too small, which shapes do not tell
-                raise self._refusal(frames.shape[2:], [_published_size(self.base)]) from error
+                raise self._refusal(frames.shape[2:]) from error
         return pooled.reshape(features.shape[0], -1, pooled.shape[-1])
 
     def _normalize(self, frames: Tensor) -> Tensor:
@@ -288,18 +153,18 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
         size = (height, width)
         if size in self._sizes:
             return
-        outline = _outline(self.base)
+        outline = outline_of(self.base)
         # a network whose shapes cannot be had without computing is let go on
-        if not _takes(outline, *size) and _takes(outline, *_published_size(outline)):
-            raise self._refusal(size, _sizes_near(outline, *size))
+        if not takes(outline, *size) and takes(outline, *published_size(outline)):
+            raise self._refusal(size)
         self._sizes.add(size)
 
-    def _refusal(self, size: Sequence[int], others: list[tuple[int, int]]) -> InputError:
-        """Returns the error that says that frames cannot be of this size, but of others."""
-        sizes = " or ".join("{} x {}".format(*other) for other in others)
+    def _refusal(self, size: Sequence[int]) -> InputError:
+        """Returns the error that says that frames cannot be of this size, but of the published one."""
+        height, width = published_size(self.base)
         return InputError(
             f"{cast(Any, self.base).pretrained_cfg['architecture']} does not take frames of {size[0]} x {size[1]} pixels. It "
-            f"takes, for example, {sizes} (height x width): set data.height and data.width accordingly."
+            f"takes, for example, {height} x {width} (height x width): set data.height and data.width accordingly."
         )
 
 

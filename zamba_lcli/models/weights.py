@@ -115,7 +115,11 @@ def build_image_model(name: str, pretrained: bool) -> nn.Module:
 
 
 def _with_weights_of(file: Path, name: str) -> nn.Module:
-    """Builds a network with the published weights in ``file``; timm leaves at random, in silence, what is not in it."""
+    """Builds a network with the published weights in ``file``; timm leaves at random, in silence, what is not in it.
+
+    What that is shows a second network, built without the file: timm converts the files of some networks by functions that it
+    does not hand out, so that the names in the file say nothing (``timm.models.load_checkpoint`` would refuse those).
+    """
     _load_safetensors(file)  # says what is wrong if it is damaged
     models = []
     for arguments in ({"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}, {}):
