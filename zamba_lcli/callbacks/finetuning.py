@@ -9,14 +9,16 @@ from pytorch_lightning.callbacks import BackboneFinetuning
 from pytorch_lightning.callbacks.finetuning import multiplicative
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.batch_norm import REMEDY, gets_single_values, last_batch_size
 from zamba_lcli.models.layers import guard_bfloat16
-from zamba_lcli.run_length import progress_of
+from zamba_lcli.run_length import progress_of, run_length
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +109,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         # whether backbone_initial_lr is to be compared with a head's learning rate of the past
         self._ratio_is_open = False
         self._guards: list[RemovableHandle] = []
+        self._has_looked = False  # whether there are batches that it cannot train on
         self.initial_ratio: float | None = None
 
     @property
@@ -188,7 +191,26 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Ties the backbone's learning rate to the head's, whatever the scheduler made of them."""
+        if not self._has_looked and batch["index"] and not batch["cached"]:
+            self._has_looked = True
+            parts = len(batch["video"]) // len(batch["index"])
+            self._check_batch_size(trainer, _ours(pl_module), batch["video"][:parts])
         self._tie_learning_rates(trainer)
+
+    def _check_batch_size(
+        self, trainer: Trainer, module: ZambaVideoClassificationLightningModule, video: Tensor
+    ) -> None:
+        """Refuses at the run's first batch what would end it after the unfreeze: BatchNorm on a single value per channel."""
+        if not self.train_bn or last_batch_size(trainer) != 1:
+            return
+        epochs = run_length(trainer, "epoch", None)
+        if epochs is not None and epochs <= self.unfreeze_backbone_at_epoch:
+            return
+        if gets_single_values(module, module.backbone, video):
+            raise InputError(
+                "data.batch_size: the last batch of an epoch has one clip, of which BatchNorm layers of the backbone get one "
+                f"value per channel and so no variance. They train from epoch {self.unfreeze_backbone_at_epoch} on. {REMEDY}"
+            )
 
     def ratio(self, epoch: int) -> float:
         """Returns the backbone's over the head's learning rate in ``epoch``; 0 while the backbone is frozen."""

@@ -25,6 +25,7 @@ from zamba_lcli.losses import (
     weighted_losses,
 )
 from zamba_lcli.metrics import ClipMetrics, log_train_loss
+from zamba_lcli.models.batch_norm import refuse_single_values
 from zamba_lcli.models.layers import batchnorms_of, lay_out_channels_last
 from zamba_lcli.models.parameter_groups import groups_of, layers_of
 from zamba_lcli.seed import run_seed, seed_for, seed_generators, share_seed
@@ -261,7 +262,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         """Returns the mean loss of the batch, or None where none of its clips could be read."""
         clips = len(batch["index"])
         if clips:
-            loss, _ = self._step(batch, self.train_metrics)
+            with refuse_single_values():
+                loss, _ = self._step(batch, self.train_metrics)
         elif self.trainer.world_size == 1:
             return None  # no step is taken
         else:  # the other processes wait for this one's gradients: it takes part with zeros
