@@ -139,7 +139,10 @@ def disk_rate(folder, size=10**9):
 
 
 def operations():
-    """Returns the floating-point operations of a clip by part, and the bytes of its trunk's and its backbone's output."""
+    """Returns the floating-point operations of a clip by part, and the bytes of its trunk's and its backbone's output.
+
+    A multiply-add is two operations, as processors are rated.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -2,12 +2,12 @@
 
     python tests/benchmarks/models.py --threads 2 --repeat 2
 
-Weights are random, which costs the same. Operations are counted as in ``torch.utils.flop_counter``: a multiplication and an
-addition are two. Time is that of one clip, forward, in eval mode, the fastest of the repeats, in a process of its own for
-each model; bf16 is autocast, as with ``trainer.precision: bf16-mixed``, and takes minutes on a CPU that has no instructions for
-it: leave it out with ``--precisions fp32``. Memory is the most that another process has for one training step in fp32 with the
-recipe's batch, its backbone unfrozen and its Adam, all of torch included. One that takes longer than ``--limit`` seconds for
-one of these is named.
+Weights are random, which costs the same. GMACs are multiply-adds, as networks are compared by (papers often call them FLOPs):
+half of what ``torch.utils.flop_counter`` counts. Time is that of one clip, forward, in eval mode, the fastest of the repeats,
+in a process of its own for each model; bf16 is autocast, as with ``trainer.precision: bf16-mixed``, and takes minutes on a
+CPU that has no instructions for it: leave it out with ``--precisions fp32``. Memory is the most that another process has for
+one training step in fp32 with the recipe's batch, its backbone unfrozen and its Adam, all of torch included. One that takes
+longer than ``--limit`` seconds for one of these is named.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def step(network, shape):
 
 
 def measure(network, shape, repeat, precisions):
-    """Returns parameters, operations and seconds of a model for one clip."""
+    """Returns parameters, multiply-adds and seconds of a model for one clip."""
     from torch.utils.flop_counter import FlopCounterMode
 
     network.eval()
@@ -76,7 +76,7 @@ def measure(network, shape, repeat, precisions):
             result[precision] = min(seconds)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.to("meta")(clip.to("meta"))  # where nothing is computed
-    return {**result, "operations": counter.get_total_flops()}
+    return {**result, "multiply_adds": counter.get_total_flops() // 2}
 
 
 def main():
@@ -95,7 +95,7 @@ def main():
         print(json.dumps(step(network, shape) if what == "step" else measure(network, shape, args.repeat, precisions)))
         return
     print(f"{args.threads} threads, torch {torch.__version__}, best of {args.repeat}\n")
-    columns = ["recipe", "frames, height x width", "M parameters", "GFLOPs per clip"]
+    columns = ["recipe", "frames, height x width", "M parameters", "GMACs per clip"]
     columns += [f"s per clip, {precision}" for precision in precisions] + ["batch", "GB, training step"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)
     for title, model, shape in cases():
@@ -120,7 +120,7 @@ def cells(title, shape, found, precisions, limit):
     late = f"over {limit} s"
     row = [title, "{}, {} x {}".format(*shape[1:])]
     row.append(f"{found['parameters'] / 1e6:.1f}" if "parameters" in found else late)
-    row.append(f"{found['operations'] / 1e9:.1f}" if "operations" in found else late)
+    row.append(f"{found['multiply_adds'] / 1e9:.1f}" if "multiply_adds" in found else late)
     row += [f"{found[precision]:.2f}" if precision in found else late for precision in precisions]
     return [*row, str(shape[0]), f"{found['memory'] / 1e9:.1f}" if "memory" in found else late]
 
