@@ -35,7 +35,7 @@ def attached_trainer(module: LightningModule) -> Trainer | None:
 
 
 def is_fitting(module: LightningModule) -> bool:
-    """Returns whether the model has a trainer, and this one fits it."""
+    """Returns whether the model has a trainer, and this one fits it; delete together with :func:`attached_trainer`."""
     trainer = attached_trainer(module)
     return trainer is not None and trainer.state.fn == TrainerFn.FITTING
 
@@ -64,10 +64,10 @@ def gather(value: T) -> list[T]:
 
 
 def let_profilers_be_refused() -> None:
-    """Lets a profiler go that was refused before it was set up, such as XLAProfiler where torch_xla is not installed.
+    """Lets a profiler be deleted that was never set up, such as XLAProfiler where torch_xla is not installed.
 
-    Lightning's looks then for what was never set, and Python prints a traceback behind the message. Sets defaults; delete when
-    ``Profiler.__del__`` does without them.
+    Lightning's then reads attributes that were never set, and Python prints a traceback behind the message. Sets defaults;
+    delete when ``Profiler.__del__`` does without them.
     """
     Profiler._stage = Profiler._output_file = Profiler._write_stream = None
 
@@ -121,7 +121,7 @@ class KeepingWriter(ExperimentWriter):
 
 
 def numbers_equal_names(callback: Callback) -> bool:
-    """Returns whether a callback gives a checkpoint whose name is taken another one, and takes the place of none.
+    """Returns whether a callback numbers checkpoints of equal names instead of replacing them.
 
     Delete when ModelCheckpoint has ``enable_version_counter`` as a public attribute, as it has its other arguments.
     """
@@ -131,7 +131,7 @@ def numbers_equal_names(callback: Callback) -> bool:
 def forget_loaders(trainer: Trainer) -> None:
     """Lets the fit loop make its loaders anew, as Lightning's LearningRateFinder does.
 
-    Sets ``_combined_loader``; delete when the loop tells its number of batches without making loaders.
+    Sets ``_combined_loader``; delete when the loop's number of batches is known without loaders.
     """
     trainer.fit_loop._combined_loader = None
 
@@ -215,7 +215,7 @@ def version_of(tensor: Tensor) -> int:
 
 
 def is_within_batch(loop: Any) -> bool:
-    """Returns whether a batch of the fit loop is begun and not done."""
+    """Returns whether a batch of the fit loop is begun and not done; delete when Lightning can be asked."""
     batches = loop.epoch_loop.batch_progress.total
     return bool(batches.started > batches.processed)
 
@@ -223,7 +223,7 @@ def is_within_batch(loop: Any) -> bool:
 def accumulates(trainer: Trainer) -> bool:
     """Returns whether the batch in work is one of those that only add to the gradients, so that no step follows it.
 
-    The fit loop's ``_should_accumulate``, in public names.
+    The fit loop's ``_should_accumulate``, in public names; delete when Lightning can be asked.
     """
     together = trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches != 0
     return together and (trainer.strategy.handles_gradient_accumulation or not _is_last_batch(trainer))
@@ -256,7 +256,7 @@ def resume_within_batch(trainer: Trainer) -> None:
 def resume_before_validation(loop: Any, validating: bool, fit_loop: dict[str, Any]) -> None:
     """Lets a run that is saved after a batch that a validation or the epoch's end follows go on with the whole of them.
 
-    Lightning leaves out the validation if it was saved at the end of that batch, goes on with the next val batch if it was
+    Lightning leaves out the validation if it was saved at the end of that batch, continues with the next val batch if it was
     saved in the validation, and after an epoch's last batch leaves out the epoch's end as well (Lightning#19549, #20288):
     metrics, and steps of schedulers that depend on them, are lost or wrong. Delete when these two are mended.
 
@@ -319,7 +319,7 @@ def epoch_in_progress(trainer: Trainer | None) -> tuple[int, int]:
     """Returns the epoch that begins or goes on, and how many of its batches are done.
 
     ``Trainer.current_epoch`` is the last one still where that is done, and Lightning counts batches alone. Not reported as of
-    Lightning 2.6. Delete when a run resumed with another batch size or number of processes goes on with the next clip.
+    Lightning 2.6. Delete when a run resumed with another batch size or number of processes continues with the next clip.
     """
     if trainer is None:
         return 0, 0

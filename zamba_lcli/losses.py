@@ -1,4 +1,4 @@
-"""Losses that torch does not have, and what every loss of a model must be.
+"""Losses that torch lacks, checks of injected losses, and class weights.
 
 Torch's own are used as they are, e.g. ``class_path: torch.nn.CrossEntropyLoss`` with ``label_smoothing``.
 """
@@ -45,13 +45,13 @@ class SmoothedBCEWithLogitsLoss(nn.Module):
 
 
 class SigmoidFocalLoss(nn.Module):
-    """Focal loss for ``multilabel``: what is recognized well already counts less.
+    """Focal loss for ``multilabel``: well-classified labels count less.
 
     ``torchvision.ops.sigmoid_focal_loss``; Lin et al., "Focal Loss for Dense Object Detection",
     https://arxiv.org/abs/1708.02002.
 
     Args:
-        gamma: How much less: binary cross-entropy is multiplied by (1 - p)^gamma, with p the probability of what is true.
+        gamma: Focusing parameter: binary cross-entropy is multiplied by (1 - p)^gamma, with p the probability of the truth.
         alpha: Weight of clips that have the label, 1 - alpha being that of those that do not; null for no weights.
         label_smoothing: Aims at s / 2 and 1 - s / 2 instead of 0 and 1.
     """
@@ -74,13 +74,13 @@ class SigmoidFocalLoss(nn.Module):
 
 
 class SoftmaxFocalLoss(nn.Module):
-    """Focal loss for ``multiclass``: what is recognized well already counts less.
+    """Focal loss for ``multiclass``: well-classified clips count less.
 
     The loss of class c is -(1 - p_c)^gamma log p_c, with p the softmax of the logits, after
     https://arxiv.org/abs/1708.02002.
 
     Args:
-        gamma: How much less; 0 is cross-entropy.
+        gamma: Focusing parameter; 0 is cross-entropy.
         label_smoothing: Aims at 1 - s + s / classes for the true class and s / classes for the others.
     """
 
@@ -107,10 +107,10 @@ class SoftmaxFocalLoss(nn.Module):
 
 
 def prepare_loss(loss: nn.Module | None, task: Task, classes: int) -> nn.Module:
-    """Returns the loss of a model, which gives the loss of each clip, (B,), or of each clip and class, (B, classes).
+    """Returns a model's loss without reduction: the loss of each clip, (B,), or of each clip and class, (B, classes).
 
     Args:
-        loss: What was injected, averaging like torch's losses; None for the task's own: (binary) cross-entropy.
+        loss: As injected, averaging like torch's losses; None for the task's own, (binary) cross-entropy.
         task: The model's task.
         classes: Number of classes.
 
@@ -258,7 +258,7 @@ class ClassWeights:
     def __init__(
         self, stated: Mapping[str, float] | Literal["balanced"] | None, class_names: Sequence[str], task: Task
     ) -> None:
-        """Refuses weights of classes that there are not, and weights that are no positive numbers."""
+        """Refuses unknown classes, and weights that are not positive numbers."""
         self.is_balanced = stated == "balanced"
         self.class_names, self.task = list(class_names), task
         weights: Mapping[str, float] = stated if isinstance(stated, Mapping) else {}

@@ -51,7 +51,7 @@ def run_length(trainer: Trainer, interval: Interval, resumed: dict[str, Any] | N
     Args:
         trainer: The trainer, with its data.
         interval: What to count.
-        resumed: The checkpoint that is gone on with, if there is one.
+        resumed: The checkpoint of a resumed run.
     """
     max_epochs, max_steps = trainer.max_epochs, trainer.max_steps
     if max_epochs in (None, -1) and max_steps == -1:
@@ -159,7 +159,7 @@ def with_length(
         lr_scheduler: ``class_path`` and ``init_args``, as in the YAML.
         left_out: Which length is left out, and what it counts; None if none is.
         trainer: Knows how long the run is.
-        resumed: The checkpoint that is gone on with, if there is one.
+        resumed: The checkpoint of a resumed run.
 
     Raises:
         InputError: If the run has no end.

@@ -1,7 +1,7 @@
-"""Torch's learning rate schedulers where a YAML cannot state them: those made of others, and one that needs a length.
+"""torch's learning rate schedulers that a YAML cannot state: those made of others, and one that needs a length.
 
-All others are used as they are, e.g. ``class_path: torch.optim.lr_scheduler.MultiStepLR``. Torch's own names of these three
-stand for the classes here.
+All others are used as they are, e.g. ``class_path: torch.optim.lr_scheduler.MultiStepLR``. torch's names of these three are
+aliases of the classes here.
 """
 
 from bisect import bisect_right
@@ -226,7 +226,7 @@ ALIASES = {"SequentialLR": Sequential, "ChainedScheduler": Chained, "CosineAnnea
 
 
 def resolve_alias(name: str) -> str:
-    """Returns the class path of the class here that stands for a scheduler of torch; any other name as it is."""
+    """Returns the class path of the class here that torch's name is an alias of; any other name unchanged."""
     module, _, plain = name.rpartition(".")
     ours = ALIASES.get(plain) if module in ("", "torch.optim.lr_scheduler") else None
     return name if ours is None else f"{ours.__module__}.{ours.__qualname__}"

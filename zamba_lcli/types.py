@@ -16,7 +16,7 @@ SPLITS_KEY = "splits"  # and which clips and sites it was trained and chosen on
 class Batch(TypedDict):
     """Clips as a data module hands them to a model; those that could not be read are in ``failed``, not in ``video``."""
 
-    video: Tensor  # uint8 (B x clips, 3, T, H, W); clips: parts of a video that are looked at apart, mostly 1
+    video: Tensor  # uint8 (B x clips, 3, T, H, W); clips: those of one video, mostly 1
     times: Tensor  # float64 (B, clips, T) seconds: when the frames are shown
     frame_numbers: Tensor  # int64 (B, clips, T): which frames of the file they are, 0 is the first
     frame_rate: Tensor  # float64 (B,) frames a second of the file, on average; 0 for a single frame
@@ -25,7 +25,7 @@ class Batch(TypedDict):
     index: list[int]  # (B,) positions in the dataset
     drawn: list[tuple[int, int]]  # (B,) epoch of training, and how many times the clip was drawn before in the epoch
     filepath: list[str]  # (B,) as written in the labels table
-    cached: list[list[str]]  # (B,) for each clip the names of its features in a cache, which stand for ``video``; or []
+    cached: list[list[str]]  # (B,) for each clip the names of its features in a cache, which replace ``video``; or []
     failed: list[tuple[int, str, str]]  # position, filepath, reason
 
 
@@ -33,7 +33,7 @@ class Prediction(TypedDict):
     """What ``predict_step`` returns of a batch."""
 
     probabilities: Tensor  # float32 (B, classes)
-    part_probabilities: Tensor  # float32 (B, clips, classes): those of each part of a video that is looked at apart
+    part_probabilities: Tensor  # float32 (B, clips, classes): of each clip of a video
 
 
 class FeatureSource(Protocol):

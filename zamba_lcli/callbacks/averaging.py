@@ -123,7 +123,7 @@ class _ExactAveraging(WeightAveraging):
 
 
 class ZambaWeightAveraging(_ExactAveraging):
-    """Averages the weights over all steps; validation, checkpoints and what comes after the training use the average.
+    """Averages the weights over all steps; validation, checkpoints and later tests and predictions use the average.
 
     A YAML that names Lightning's ``WeightAveraging`` gets this one, which differs as :class:`ZambaEMAWeightAveraging` does.
 
@@ -146,12 +146,12 @@ class ZambaWeightAveraging(_ExactAveraging):
 
     @property
     def state_key(self) -> str:
-        """The name of Lightning's callback, so that checkpoints are told by what the YAML says."""
+        """The name of Lightning's callback, which the YAML names."""
         return WeightAveraging.__qualname__
 
 
 class ZambaEMAWeightAveraging(_ExactAveraging, EMAWeightAveraging):
-    """Averages the weights over the steps; validation, checkpoints and what comes after the training use the average.
+    """Averages the weights over the steps; validation, checkpoints and later tests and predictions use the average.
 
     The arguments are those of Lightning's ``EMAWeightAveraging``: a YAML that names that one gets this one. Here frozen layers
     stay as they are to the bit, a checkpoint that is saved in the middle of a validation or at the end of the training has
@@ -188,5 +188,5 @@ class ZambaEMAWeightAveraging(_ExactAveraging, EMAWeightAveraging):
 
     @property
     def state_key(self) -> str:
-        """The name of Lightning's callback, so that checkpoints are told by what the YAML says."""
+        """The name of Lightning's callback, which the YAML names."""
         return EMAWeightAveraging.__qualname__

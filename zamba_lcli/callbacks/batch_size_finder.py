@@ -12,7 +12,7 @@ from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 
 
 class ZambaBatchSizeFinder(BatchSizeFinder):
-    """Tries larger and larger batches, and goes on with the largest that fits.
+    """Tries larger and larger batches, and trains with the largest that fits.
 
     The arguments are those of Lightning's ``BatchSizeFinder``: a YAML that names that one gets this one. Here a resumed run
     goes on, with the batch size that was found, unless another one than before is stated. Lightning's callback loads what it
@@ -46,7 +46,7 @@ class ZambaBatchSizeFinder(BatchSizeFinder):
 
     @property
     def state_key(self) -> str:
-        """The name of Lightning's callback, so that checkpoints are told by what the YAML says."""
+        """The name of Lightning's callback, which the YAML names."""
         return BatchSizeFinder.__qualname__
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str | None = None) -> None:

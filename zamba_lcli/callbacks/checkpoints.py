@@ -24,7 +24,7 @@ class ZambaModelCheckpoint(HoldingModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """The name of Lightning's callback, so that checkpoints are told by what the YAML says."""
+        """The name of Lightning's callback, which the YAML names."""
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def holds(self, trainer: Trainer) -> bool:
@@ -70,7 +70,7 @@ class ZambaModelCheckpoint(HoldingModelCheckpoint):
             super().on_train_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Saves under a name without scores if those that there are belong to other weights."""
+        """Saves under a name without scores if the known ones belong to other weights."""
         filename, self.held_at = self.filename, None
         if self.holds(trainer):
             self.filename = None

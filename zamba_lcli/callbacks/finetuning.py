@@ -114,7 +114,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
 
     @property
     def state_key(self) -> str:
-        """The name of Lightning's callback, so that checkpoints are told by what the YAML says."""
+        """The name of Lightning's callback, which the YAML names."""
         return BackboneFinetuning.__qualname__
 
     def state_dict(self) -> dict[str, Any]:

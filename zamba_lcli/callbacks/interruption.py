@@ -1,4 +1,4 @@
-"""Runs that are interrupted lose nothing."""
+"""Save a run when it is interrupted, and write checkpoints whole."""
 
 import signal
 from pathlib import Path
@@ -93,7 +93,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         try:
             with replacing(path) as partial, partial.open("wb") as file:
                 torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:  # torch's own writer tells of a full disk by a RuntimeError
+        except (OSError, RuntimeError) as error:  # torch's own writer reports a full disk as a RuntimeError
             cause = error if isinstance(error, OSError) else error.__context__
             if isinstance(cause, OSError) and cause.errno is not None:  # else its text says all
                 raise OSError(cause.errno, cause.strerror, str(path)) from error

@@ -1,4 +1,4 @@
-"""Find a learning rate by trying all."""
+"""Find a learning rate by a range test."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from zamba_lcli.schedulers import parts_of
 
 
 class ZambaLearningRateFinder(LearningRateFinder):
-    """Tries learning rates from ``min_lr`` to ``max_lr`` on a few batches and goes on with the one of the steepest descent.
+    """Tries learning rates from ``min_lr`` to ``max_lr`` on a few batches and trains with the one of the steepest descent.
 
     The arguments are those of Lightning's ``LearningRateFinder``: a YAML that names that one gets this one. Here it works
     without a ``model.lr``, the learning rate found goes to optimizer and scheduler (the peak, for OneCycleLR and CyclicLR),

@@ -1,4 +1,4 @@
-"""How far a run has come."""
+"""A progress bar that counts clips."""
 
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from zamba_lcli.data import ZambaVideoDataModule
 
 
 class ClipProgressBar(TQDMProgressBar):
-    """Lightning's progress bar, which counts clips and not batches while predicting: clips a second, and the time that is left.
+    """Lightning's progress bar, counting clips instead of batches while predicting: clips/s and the time left.
 
     The clips of all processes count, on the assumption that they are equally fast; those that an earlier start of the run was
     done with do not.

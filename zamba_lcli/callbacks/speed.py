@@ -1,4 +1,4 @@
-"""How fast a run is."""
+"""Throughput of a run, and what limits it."""
 
 import time
 from datetime import timedelta
@@ -16,7 +16,7 @@ MUCH_WAITING = 0.3  # share of the time
 
 
 class Speed(Callback):
-    """Says after the first batches of a run how many clips it does in a second, what limits it, and how long it will take.
+    """Prints after a run's first batches its throughput in clips/s, what limits it, and the time left.
 
     A run that unfreezes the backbone is slower from then on, and says it again. While training, TensorBoard gets for each epoch
     ``speed/clips_per_second`` and ``speed/waiting_for_clips``, the share of the time in which the model waits for clips to be

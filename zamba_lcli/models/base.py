@@ -117,11 +117,11 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         raise NotImplementedError
 
     def forward_trunk(self, video: Tensor) -> Any:
-        """Turns ``video``, uint8 (B, 3, T, H, W), into what the backbone takes; normalization belongs here."""
+        """Turns ``video``, uint8 (B, 3, T, H, W), into the backbone's input; normalization belongs here."""
         raise NotImplementedError
 
     def forward_backbone(self, features: Any) -> Tensor:
-        """Turns the trunk's output into what the head takes."""
+        """Turns the trunk's output into the head's input."""
         raise NotImplementedError
 
     def forward(self, video: Tensor) -> Tensor:
@@ -133,14 +133,14 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         return [layer for layer in self.head.modules() if isinstance(layer, nn.Linear)][-1]
 
     def freeze_backbone(self) -> None:
-        """Stops the backbone (and the trunk) from training: no gradients, eval mode, statistics kept."""
+        """Freezes the backbone and the trunk: no gradients, eval mode, statistics untouched."""
         self.backbone_is_frozen = True
         self.trunk.requires_grad_(False)
         self.backbone.requires_grad_(False)
         self.train(self.training)
 
     def unfreeze_backbone(self, train_bn: bool = True) -> None:
-        """Lets the backbone train; with ``train_bn=False`` all but its BatchNorm layers, which keep their statistics."""
+        """Lets the backbone train, with ``train_bn=False`` without its BatchNorm layers, which keep their statistics."""
         self.backbone_is_frozen = False
         self.train_backbone_batchnorm = train_bn
         self.backbone.requires_grad_(True)
@@ -149,7 +149,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "ZambaVideoClassificationLightningModule":
-        """Sets the training mode, of which frozen layers are left out: their BatchNorm and dropout stay in eval mode."""
+        """Sets the training mode; frozen layers, their BatchNorm and dropout included, stay in eval mode."""
         super().train(mode)
         if mode:
             self.trunk.eval()
@@ -181,7 +181,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         lr_scheduler: optimization.LRSchedulerBuilder | None = None,
         lr_scheduler_interval: Interval | None = None,
     ) -> None:
-        """Says how to train, for use with a plain ``Trainer``; on the command line this is ``optimizer:`` in the YAML.
+        """Sets optimizer and schedule for a plain ``Trainer``; on the command line they are ``optimizer:`` in the YAML.
 
         Args:
             optimizer: Builds the optimizer from parameter groups, e.g. ``functools.partial(torch.optim.Adam, lr=1e-3)``.
@@ -224,11 +224,11 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         return logits.sigmoid() if self.task == "multilabel" else logits.softmax(dim=1)
 
     def mean_logits(self, batch: Batch) -> Tensor:
-        """Returns float (B, classes): where several parts of a video are looked at, the mean over them."""
+        """Returns the logits of each video, float (B, classes): the mean over its clips, where there are several."""
         return self.part_logits(batch).mean(dim=1)
 
     def part_logits(self, batch: Batch) -> Tensor:
-        """Returns float (B, clips, classes), for each of the parts of a video that are looked at apart."""
+        """Returns the logits of each clip of a video, float (B, clips, classes)."""
         if batch["cached"]:
             assert self.features is not None
             entries = [names[self.current_epoch % len(names)] for names in batch["cached"]]
@@ -301,16 +301,16 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self.resumed = None
 
     def on_train_start(self) -> None:
-        """Goes on where a run that is resumed was saved."""
+        """Continues a resumed run where it was saved."""
         exact_resume.resume(self, self._unfinished)
         self._unfinished = {}
 
     def on_train_epoch_start(self) -> None:
-        """Begins to count; a run resumed in the middle of an epoch does not come here and counts on."""
+        """Resets the train metrics; a run resumed within an epoch does not come here and counts on."""
         self.train_metrics.reset()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Makes dropout and whatever else is random a function of the run's seed, the process, the epoch and the batch.
+        """Makes dropout and other randomness a function of the run's seed, the process, the epoch and the batch.
 
         So a resumed run goes on as if it had not been interrupted, with one process or many: the seed in the checkpoint stands
         for the states of all generators, which Lightning does not keep.

@@ -49,8 +49,8 @@ def gets_single_values(model: nn.Module, layers: nn.Module, video: Tensor) -> bo
 
     Args:
         model: Takes clips.
-        layers: Those of its layers that are looked at.
-        video: A clip, uint8 (1, 3, T, H, W), or its parts that are looked at apart, (parts, 3, T, H, W).
+        layers: Those of its layers to check.
+        video: The clips of one video, uint8 (clips, 3, T, H, W).
     """
     counts: list[int] = []
 

@@ -32,7 +32,7 @@ def load_run(
     optimization: Optimization | None,
     stated_callbacks: Mapping[str, Any],
 ) -> bool:
-    """Makes a checkpoint fit the run that goes on with it, in place.
+    """Prepares a checkpoint for the run that resumes it, in place.
 
     Args:
         checkpoint: As loaded.
@@ -93,7 +93,7 @@ def _check_resumable(
 
 
 def _tell_what_is_frozen(checkpoint: dict[str, Any], trainer: Trainer) -> None:
-    """Says so where a resumed run no longer trains the backbone."""
+    """Prints that a resumed run no longer trains the backbone."""
     finetuning = checkpoint.get("callbacks", {}).get(BackboneFinetuning.__qualname__, {})
     goes_on = any(isinstance(callback, BackboneFinetuning) for callback in trainer_callbacks(trainer))
     if finetuning.get("unfrozen_at_epoch") is not None and not goes_on:

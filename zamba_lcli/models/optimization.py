@@ -102,7 +102,7 @@ class Optimization:
         return cast(LRScheduler | None, scheduler)
 
     def head_lr_at(self, groups: list[dict[str, Any]], epochs: int, steps: int) -> float:
-        """Returns the head's learning rate after so many epochs and steps, had all been as it is stated.
+        """Returns the head's learning rate of the stated schedule after ``epochs`` or ``steps``.
 
         What a ReduceLROnPlateau did is not known; before it reduces it, the learning rate is as stated.
         """

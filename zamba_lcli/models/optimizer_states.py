@@ -1,4 +1,4 @@
-"""Whether an optimizer can go on with the state in a checkpoint, and what is put in where it counts more than before."""
+"""Whether an optimizer can continue from the state in a checkpoint, and initial values of what the state lacks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ def fit_state(saved: dict[str, Any], stated_then: str | None, build: Callable[..
 
     Args:
         saved: The optimizer's ``state_dict`` in the checkpoint.
-        stated_then: The class that was stated; None where the checkpoint does not tell it.
+        stated_then: The class that was stated; None where the checkpoint does not name it.
         build: Builds the optimizer from parameter groups.
 
     Raises:

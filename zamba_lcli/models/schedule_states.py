@@ -57,7 +57,7 @@ class Stated:
 def plain(value: Any) -> Any:
     """Returns a value as plain numbers, texts, lists and dicts, which a checkpoint may hold; of objects their names.
 
-    Those without attributes of their own, such as a device, a time or a path, are told by their text.
+    Those without attributes of their own, such as a device, a time or a path, become their text.
     """
     if isinstance(value, Enum):  # also one that is a text, such as a Timer's interval: no checkpoint may name its class
         return plain(value.value)
@@ -119,7 +119,7 @@ def _monitor(scheduler: ReduceLROnPlateau) -> str:
 
 
 def _arguments_in(state: Mapping[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the arguments that a scheduler's state, and the optimizer's groups, tell of."""
+    """Returns the arguments that follow from a scheduler's state and the optimizer's groups."""
     found = {k: plain(v) for k, v in state.items() if k not in COUNTERS and not k.startswith("_")}
     if "_schedulers" in state:
         found["schedulers"] = [_arguments_in(part, groups) for part in state["_schedulers"]]
@@ -290,7 +290,7 @@ class Resumption:
     # ---- checkpoints that do not say what was stated -----------------------------------------------------------------
 
     def _inferred(self, optimizer: Optimizer, scheduler: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns what is stated, and what was, as far as the states of optimizer and scheduler tell it."""
+        """Returns what is stated now and what was stated then, inferred from the states of optimizer and scheduler."""
         state = self.state
         groups = [{k: plain(v) for k, v in g.items() if k not in ("params", *CYCLE)} for g in self.groups]
         base_lr = self._base_lr(scheduler)

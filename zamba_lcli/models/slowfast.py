@@ -20,7 +20,7 @@ ALPHA = 4  # the fast pathway sees this many times as many frames as the slow on
 
 
 class PathwayPool(nn.Module):
-    """Averages a pathway over all its frames and over windows of 7 x 7 positions at the most.
+    """Averages a pathway over all its frames and over windows of at most 7 x 7 positions.
 
     With 32 frames and at least 224 x 224 pixels this is the published network's ``AvgPool3d``; other numbers of frames
     and smaller pictures, which that refuses, work as well.
