@@ -275,11 +275,24 @@ def test_layers_of_the_backbone_and_what_is_not_decayed(zamba, folder, refused):
         assert [groups[name + suffix]["weight_decay"] for name in names] == [decay] * 3
         rates = [groups[name + suffix]["lr"] for name in names]
         assert rates == pytest.approx([0.1, 0.001, 0.0005])
+    of_before = (checkpoint["optimizer_states"][0]["param_groups"], checkpoint["stated"]["optimizer"]["groups"])
+    for group in (group for groups in of_before for group in groups):  # whose groups had no scale
+        group.pop("lr_scale", None)
+    torch.save(checkpoint, path)
     again = ["--ckpt_path", path, "--trainer.max_epochs=3", *options[1:]]
     refused(lambda: zamba("fit", *again, "--model.init_args.backbone_lr_decay=null"), "backbone_1", "backbone_lr_decay")
     zamba("fit", *again, "--model.init_args.backbone_lr_decay=0.25")  # what is stated wins
     rates = scalars(folder / "runs/tiny/version_2")
     assert rates["lr-SGD/backbone_1"][-1][1] == pytest.approx(rates["lr-SGD/backbone"][-1][1] * 0.25)
+
+
+def test_both_learning_rates_are_logged_if_that_is_stated(zamba, folder, caplog):
+    with caplog.at_level("INFO"):
+        fit(zamba, folder, None, finetuning={"backbone_initial_ratio_lr": 0.1, "verbose": True})
+    told = [record.message for record in caplog.records if "backbone lr" in record.message]
+    assert told[UNFREEZE - 1] == "Epoch 1: head lr 0.1, backbone lr 0.0"
+    assert told[UNFREEZE] == "Epoch 2: head lr 0.1, backbone lr 0.01"
+    assert len(told) == EPOCHS
 
 
 @pytest.mark.parametrize("decay", [-0.5, 0.0, 1.5])

@@ -1,6 +1,5 @@
 """Freeze the backbone, then unfreeze it at an epoch with a learning rate of its own."""
 
-import logging
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -19,8 +18,6 @@ from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.models.batch_norm import REMEDY, gets_single_values, last_batch_size
 from zamba_lcli.models.layers import guard_bfloat16
 from zamba_lcli.run_length import progress_of, run_length
-
-log = logging.getLogger(__name__)
 
 
 class ConstantFactor:
@@ -187,7 +184,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         self._tie_learning_rates(trainer)
         if self.verbose:
             lrs = (round(float(_groups(trainer)[name]["lr"]), self.rounding) for name in ("head", "backbone"))
-            log.info("Epoch {}: current lr: {}, backbone lr: {}".format(epoch, *lrs))
+            rank_zero_info("Epoch {}: head lr {}, backbone lr {}".format(epoch, *lrs))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Ties the backbone's learning rate to the head's, whatever the scheduler made of them."""
