@@ -349,3 +349,13 @@ def set_batches_done(trainer: Trainer, batches: int) -> None:
     open_batches = progress.processed - progress.completed
     progress.ready = progress.started = progress.processed = batches
     progress.completed = batches - open_batches
+
+
+class StatedWinsOverCheckpoint:
+    """A LightningCLI to which a checkpoint's hyperparameters say nothing that the user states otherwise.
+
+    Lightning parses them over what is stated (Lightning#21455), in ``_parse_ckpt_path``. Delete when they are parsed below it.
+    """
+
+    def _parse_ckpt_path(self) -> None:
+        """Takes nothing; see the class."""

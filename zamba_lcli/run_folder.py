@@ -5,7 +5,6 @@ logger. Lightning's ``Trainer.log_dir`` is that for TensorBoard and CSV alone; o
 runs share.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,14 +30,22 @@ def run_folder(trainer: Trainer) -> Path | None:
     return None if is_dry_run(trainer) else folder_of(trainer, trainer.loggers)
 
 
+def local_run_folder(trainer: Trainer) -> Path | None:
+    """Returns the run's folder as the first process knows it, which need not ask the others."""
+    return None if is_dry_run(trainer) else _local_folder(trainer, trainer.loggers)
+
+
 def folder_of(trainer: Trainer, loggers: Sequence[Logger]) -> Path | None:
     """Returns the run folder that ``loggers`` make, as ``run_folder`` does."""
+    return trainer.strategy.broadcast(_local_folder(trainer, loggers)) if loggers else None
+
+
+def _local_folder(trainer: Trainer, loggers: Sequence[Logger]) -> Path | None:
     if not loggers:
         return None
     logger = loggers[0]
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-    folder = os.path.join(logger.save_dir or trainer.default_root_dir, str(logger.name), version)
-    return Path(trainer.strategy.broadcast(folder))
+    return Path(logger.save_dir or trainer.default_root_dir, str(logger.name), version)
 
 
 def checkpoint_folders(trainer: Trainer, loggers: Sequence[Logger] | None = None) -> list[Path]:

@@ -40,7 +40,7 @@ def cases():
 def build(model, threads):
     """Returns a recipe's model with random weights."""
     from zamba_lcli import models
-    from zamba_lcli.cli.cli import keep_freed_memory
+    from zamba_lcli.cli.main import keep_freed_memory
 
     keep_freed_memory()  # as the program does
     torch.set_num_threads(threads)

@@ -17,7 +17,8 @@ import torch
 from helpers.paths import TESTS
 from helpers.tables import read_csv
 from zamba_lcli.callbacks import ClipProgressBar, Speed, WritePredictions
-from zamba_lcli.cli.cli import _order, main
+from zamba_lcli.cli import main
+from zamba_lcli.cli.trainer import callback_priority
 from zamba_lcli.data import DemoClips
 from zamba_lcli.errors import InputError
 from zamba_lcli.predictions.formats import PredictedClip, PredictedPart
@@ -249,7 +250,7 @@ def test_those_that_are_done_first_wait_for_the_others(fitted, many, folder):
 
 
 def test_the_clock_comes_last():
-    callbacks = sorted([Speed(), WritePredictions(), ClipProgressBar()], key=_order)
+    callbacks = sorted([Speed(), WritePredictions(), ClipProgressBar()], key=callback_priority)
     assert isinstance(callbacks[-1], Speed)  # what the others do after a batch is work, not waiting for clips
 
 

@@ -719,7 +719,7 @@ def test_one_message(case, clips, fitted, folder, capsys):
 
 def run_in(folder, setup, *words):
     """Runs the program in a process of its own, after ``setup``."""
-    code = f"{setup}\nfrom zamba_lcli.cli.cli import main\nmain({list(map(str, words))!r})"
+    code = f"{setup}\nfrom zamba_lcli.cli import main\nmain({list(map(str, words))!r})"
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder, timeout=300
     )

@@ -78,7 +78,7 @@ def check_commands(name, clips, folder):
 
 def _start(configs, labels):
     """Saves the weights that a run starts with and returns the path."""
-    from zamba_lcli.cli.cli import ZambaCLI
+    from zamba_lcli.cli import ZambaCLI
 
     class Built(ZambaCLI):
         def _run_subcommand(self, subcommand):

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from helpers.paths import TINY
 from helpers.runs import EACH_STEP, close, cls, largest_difference, scalars, state
 from zamba_lcli.callbacks import SaveOnInterrupt
-from zamba_lcli.cli import cli
+from zamba_lcli.cli import cli, main
 from zamba_lcli.models import SlowFast
 
 RUN = "runs/tiny/version_0"
@@ -136,7 +136,7 @@ def whole(clips, tmp_path_factory):
 
     def run(command, *args):
         labels = ["--data.labels", str(clips / "labels.csv"), "--trainer.logger.save_dir", str(folder)]
-        cli.main([command, "--config", str(TINY), *labels, *map(str, args)])
+        main([command, "--config", str(TINY), *labels, *map(str, args)])
 
     before = os.getcwd()
     os.chdir(folder)

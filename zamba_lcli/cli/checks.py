@@ -1,9 +1,7 @@
 """What makes no sense together, told before anything is trained: Lightning and torch find it out in the midst of a run."""
 
 import inspect
-import linecache
 import pydoc
-import traceback
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +9,23 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from pytorch_lightning import Callback
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ModelPruning, StochasticWeightAveraging
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import (
+    BackboneFinetuning,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ModelPruning,
+    StochasticWeightAveraging,
+)
 from torch.optim.lr_scheduler import ChainedScheduler, ReduceLROnPlateau, SequentialLR
 
+from zamba_lcli._lightning import trainer_callbacks
 from zamba_lcli.cli.messages import did_you_mean
+from zamba_lcli.cli.validated import Validated
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 
+MINIMA = {"num_nodes": 1, "accumulate_grad_batches": 1, "gradient_clip_val": 0}  # of the trainer
 UNFIT = {  # by name: not every torch has them all
     "torch.optim.LBFGS": "takes no parameter groups, and head and backbone are two",
     "torch.optim.Muon": "takes matrices only, and convolutions are none",
@@ -55,6 +62,102 @@ COUNTED = ("epoch", "step")  # Lightning's own, which ModelCheckpoint may monito
 MODES = ("min", "max")
 OF_A_DEVICE = ("single_xla", "single_tpu")  # strategies that Lightning registers without the device that they need
 LIGHTNINGS = ("pytorch_lightning.", "lightning_fabric.")
+
+
+def check_seed(seed: Any) -> None:
+    """Refuses a seed that no random generator takes."""
+    if type(seed) is int and not 0 <= seed < 2**32:
+        raise InputError(f"seed_everything: {seed} is not between 0 and {2**32 - 1}.")
+
+
+def check_trainer(built: Namespace, strategy: Any) -> None:
+    """Refuses arguments of the trainer that Lightning takes and that make no sense.
+
+    Args:
+        built: The arguments, with callbacks built.
+        strategy: As stated, a name or class.
+
+    Raises:
+        InputError: Names the key.
+    """
+    for key, low in MINIMA.items():
+        if isinstance(value := built[key], int | float) and value < low:
+            raise InputError(f"trainer.{key}: {value} is less than {low}.")
+    if built.val_check_interval == 0:
+        raise InputError(
+            "trainer.val_check_interval: 0 is never. Turn validation off with trainer.limit_val_batches: 0."
+        )
+    check_strategy(strategy)
+    _check_distinct(built.callbacks or [])
+
+
+def _check_distinct(callbacks: list[Callback] | Callback) -> None:
+    """Refuses callbacks that a checkpoint could not tell apart, which Lightning finds out when it saves the first one."""
+    seen = set()
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if isinstance(callback, BackboneFinetuning) and callback.state_key in seen:
+            raise InputError("trainer.callbacks: there are two BackboneFinetuning. Take one of them out.")
+        if isinstance(callback, ModelCheckpoint) and callback.state_key in seen:
+            raise InputError(
+                "trainer.callbacks: two ModelCheckpoint have the same monitor, mode, every_n_train_steps, every_n_epochs and "
+                "train_time_interval. Let them differ in one of these, or take one of them out."
+            )
+        seen.add(callback.state_key)
+
+
+def check_untrained(model: ZambaVideoClassificationLightningModule, subcommand: str, ckpt_path: str | None) -> None:
+    """Refuses to use a model whose weights file has no weights for some of its layers.
+
+    Raises:
+        InputError: Names a layer.
+    """
+    if subcommand != "fit" and model.untrained and ckpt_path is None:
+        raise InputError(
+            f"model.init_args.weights: the file has no weights for {len(model.untrained)} of the model's, such as "
+            f"{model.untrained[0]}: {subcommand} would use random ones. State the classes (data.class_names) and arguments "
+            "that it was trained with; or fit first, and give ckpt_path."
+        )
+
+
+def check_optimization(optimizer: Any, lr_scheduler: Any, callbacks: list[Callback]) -> None:
+    """Refuses an optimizer or scheduler that cannot train the networks here.
+
+    Args:
+        optimizer: As stated, with ``class_path`` and ``init_args``; or None.
+        lr_scheduler: The same, in which those inside others are not built.
+        callbacks: Those of the trainer.
+
+    Raises:
+        InputError: Says why.
+    """
+    if optimizer is not None:
+        check_optimizer(optimizer["class_path"], optimizer.get("init_args", {}))
+        check_logged_decay(callbacks, optimizer["class_path"])
+    check_scheduler(lr_scheduler)
+
+
+def check_before_fit(
+    trainer: Trainer, model: ZambaVideoClassificationLightningModule, lr_scheduler: Any, resumed: bool
+) -> None:
+    """Refuses a run that trains nothing, breaks what is frozen, or waits for what is never logged.
+
+    Args:
+        trainer: Gets a callback that looks whether the run is ever validated.
+        model: Knows what is logged.
+        lr_scheduler: As stated, in which those inside others are not built.
+        resumed: Whether the run goes on from a checkpoint: it has been validated before.
+
+    Raises:
+        InputError: Names the key.
+    """
+    callbacks = trainer_callbacks(trainer)
+    check_something_trains(trainer.max_epochs, trainer.max_steps, trainer.limit_train_batches)
+    check_frozen_stays(callbacks)
+    check_monitors(callbacks, model, lr_scheduler)
+    waiting = [(who, name) for who, name, _ in monitored(callbacks, lr_scheduler)]
+    validated = Validated([] if resumed else waiting)
+    validated.check_stated(trainer)
+    callbacks.append(validated)
 
 
 def check_optimizer(class_path: str, init_args: dict[str, Any]) -> None:
@@ -289,23 +392,3 @@ def check_checkpoint_file(path: Path) -> None:
         raise InputError(
             f"ckpt_path: {path} is not a checkpoint, or it was cut off. Give a .ckpt file, or copy or download it again."
         )
-
-
-def is_refusal_of_lightning(error: BaseException) -> bool:
-    """Returns whether Lightning raised an error on purpose, as it does for arguments that do not fit together."""
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    raised = linecache.getline(frame.f_code.co_filename, line).strip().startswith("raise ")
-    return raised and str(frame.f_globals.get("__name__")).startswith(LIGHTNINGS)
-
-
-def is_refusal_in_setup(error: BaseException) -> bool:
-    """Returns whether Lightning or torch raised an error on purpose before anything was trained.
-
-    As they do where a machine, or what is installed on it, cannot do what is stated.
-    """
-    frames = list(traceback.walk_tb(error.__traceback__))
-    if any(str(frame.f_globals.get("__name__")).startswith("pytorch_lightning.loops.") for frame, _ in frames):
-        return False
-    frame, line = frames[-1]
-    raised = linecache.getline(frame.f_code.co_filename, line).strip().startswith("raise ")
-    return raised and str(frame.f_globals.get("__name__")).startswith((*LIGHTNINGS, "torch."))

@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from zamba_lcli.run_folder import CHECKPOINTS, checkpoint_folders, folder_of, is
 CONFIG = "config.yaml"
 
 
-def last_checkpoint(trainer: Trainer, loggers: Sequence[Logger]) -> Path:
+def last_checkpoint(trainer: Trainer, stated: Any) -> Path:
     """Returns the newest checkpoint of the run folder that a fit can go on from.
 
     That is the newest ``last*.ckpt``, unless another one is newer and of a later step, as after an interruption and a resume
@@ -27,11 +27,13 @@ def last_checkpoint(trainer: Trainer, loggers: Sequence[Logger]) -> Path:
 
     Args:
         trainer: Knows the callbacks.
-        loggers: Those that were stated, of which a dry run has none.
+        stated: What is stated as ``trainer.logger``, built: a dry run has no loggers of its own.
 
     Raises:
         InputError: If there is none: Lightning would start over in silence.
     """
+    stated = (stated if isinstance(stated, list) else [stated]) if is_dry_run(trainer) else trainer.loggers
+    loggers = [logger for logger in stated if isinstance(logger, Logger)]
     folders = checkpoint_folders(trainer, loggers)
     found = sorted(_checkpoints(trainer, folders), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     steps = {path: step for path in found if (step := _resumable_step(path)) is not None}

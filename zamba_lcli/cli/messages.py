@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import jsonargparse._typehints
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from zamba_lcli.cli.help import classes_in, short_names
+from zamba_lcli.errors import InputError
 
-MEANT = {  # what other programs call it -> the option here
+SYNONYMS = {  # what other programs call it -> the option here
     "epochs": "trainer.max_epochs",
     "num_epochs": "trainer.max_epochs",
     "gpus": "trainer.devices",
@@ -35,13 +38,13 @@ MEANT = {  # what other programs call it -> the option here
     "data_directory": "data.data_dir",
     "filepaths": "data.videos",
 }
-ARGUMENTS_MEANT = {
+ARGUMENT_SYNONYMS = {
     "learning_rate": "lr",
     "stepsize": "step_size",
     "depth": "model_depth",
     "dropout": "head_dropout_rate",
 }
-COMMANDS_MEANT = {"train": "fit", "finetune": "fit", "eval": "test", "evaluate": "test", "inference": "predict"}
+COMMAND_SYNONYMS = {"train": "fit", "finetune": "fit", "eval": "test", "evaluate": "test", "inference": "predict"}
 OPTION_OF_SUFFIX = {".yaml": "--config", ".yml": "--config", ".ckpt": "--ckpt_path", ".pt": "--ckpt_path"}
 WORDS: dict[Any, str] = {
     int: "a whole number",
@@ -66,10 +69,11 @@ NOT_OF_TYPE = re.compile(r"Expected an? (?:<class '([\w.]+)'>|(?:typing\.)?Liter
 NO_SUCH_OPTION = re.compile(r"(?:Subcommand '\w+' does not accept o|Group '(\w+)' does not accept o|O)ption '([^']+)'")
 OF_LINK = re.compile(r"argument (\S+) --> (\S+): invalid .+ value: (.+)")
 BEFORE_SUBCOMMAND = re.compile(r"is not accepted before subcommand|argument subcommand: invalid choice: '([^']+)'")
+print_once = rank_zero_only(print)
 NO_ACCELERATOR = re.compile(r"No supported (gpu) backend found|`(\w+)Accelerator` can not run on your system")
 
 
-def raise_the_nearest(subtypes: Sequence[Any], val: Any, exceptions: list[Exception]) -> NoReturn:
+def raise_best_union_error(subtypes: Sequence[Any], val: Any, exceptions: list[Exception]) -> NoReturn:
     """Raises what is wrong with a value that fits none of several types: that of the type it was most likely meant for."""
     told = {subtype: str(error) for subtype, error in zip(subtypes, exceptions, strict=True)}
     classes = {subtype: text for subtype, text in told.items() if classes_in(subtype)}
@@ -100,7 +104,7 @@ def raise_the_nearest(subtypes: Sequence[Any], val: Any, exceptions: list[Except
     raise ValueError(message) from exceptions[0]
 
 
-jsonargparse._typehints.raise_union_unexpected_value = raise_the_nearest
+jsonargparse._typehints.raise_union_unexpected_value = raise_best_union_error
 
 
 def _of_yaml(val: Any, subtypes: Iterable[Any]) -> str:
@@ -158,7 +162,7 @@ def plain_message(message: str, options: Iterable[str] = (), command: str | None
         command: The subcommand.
     """
     if message.startswith("unrecognized arguments: "):
-        return _of_unknown_words(message.partition(": ")[2].split(), list(options), command)
+        return _describe_unknown_arguments(message.partition(": ")[2].split(), list(options), command)
     if (linked := OF_LINK.match(message)) is not None:
         return f"{linked[2]}: {linked[3]} stands there, and it is taken from {linked[1]}. State it there."
     if (unknown := NO_SUCH_OPTION.match(message)) is not None:
@@ -210,7 +214,7 @@ def _nearest_option(name: str, options: list[str], dashes: str = "--") -> str:
     last = name.rpartition(".")[2]
     roots = {option.partition(".")[0] for option in options}
     meant = [option for option in options if option.rpartition(".")[2] == last]
-    usual = [names[last] for names in (ARGUMENTS_MEANT, MEANT) if last in names]
+    usual = [names[last] for names in (ARGUMENT_SYNONYMS, SYNONYMS) if last in names]
     meant += [option for option in usual if option.partition(".")[0] in roots]
     meant += difflib.get_close_matches(name, options, n=1, cutoff=0.7)
     by_last = {option.rpartition(".")[2]: option for option in options}
@@ -219,7 +223,7 @@ def _nearest_option(name: str, options: list[str], dashes: str = "--") -> str:
     return f" Did you mean {dashes}{meant[0]}?" if meant else ""
 
 
-def _of_unknown_words(words: list[str], options: list[str], command: str | None) -> str:
+def _describe_unknown_arguments(words: list[str], options: list[str], command: str | None) -> str:
     """Returns what to say of words on the command line that belong to no option."""
     unknown = [word.partition("=")[0] for word in words if word.startswith("-")]
     if unknown:
@@ -230,7 +234,7 @@ def _of_unknown_words(words: list[str], options: list[str], command: str | None)
     return f"{words[0]} has no option before it. Did you mean {option} {words[0]}?"
 
 
-def of_subcommand(message: str, words: Sequence[str], commands: Sequence[str]) -> str | None:
+def describe_subcommand_error(message: str, words: Sequence[str], commands: Sequence[str]) -> str | None:
     """Returns what to say where the subcommand is missing, unknown or not in its place; None for other messages.
 
     Args:
@@ -245,7 +249,7 @@ def of_subcommand(message: str, words: Sequence[str], commands: Sequence[str]) -
         return f"the subcommand comes first: zamba {given[0]} {' '.join(others)}"
     listed = f"There are {', '.join(commands)}; begin with: zamba fit --config demo.yaml"
     if wrong is not None and wrong[1] is not None:
-        meant = COMMANDS_MEANT.get(wrong[1])
+        meant = COMMAND_SYNONYMS.get(wrong[1])
         hint = f" Did you mean {meant}?" if meant else did_you_mean(wrong[1], commands)
         return f"there is no subcommand {wrong[1]}.{hint} {listed}"
     if message.startswith('expected "subcommand"'):
@@ -253,10 +257,17 @@ def of_subcommand(message: str, words: Sequence[str], commands: Sequence[str]) -
     return None
 
 
-def of_lightning(message: str) -> str:
+def describe_lightning_error(message: str) -> str:
     """Returns a message of Lightning, with key and remedy where it has none."""
     missing = NO_ACCELERATOR.search(message)
     if missing is None:
         return message
     name = (missing[1] or missing[2]).lower()
     return f"trainer.accelerator: {name}: there is none here. Give auto for what the machine has, or cpu."
+
+
+def find_input_error(error: BaseException | None) -> BaseException | None:
+    """Returns the wrong input behind an error, ours or Lightning's: jsonargparse wraps what a constructor raises."""
+    while error is not None and not isinstance(error, InputError | MisconfigurationException):
+        error = error.__cause__
+    return error

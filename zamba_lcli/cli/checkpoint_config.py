@@ -1,0 +1,224 @@
+"""What a checkpoint states of model and data, and what is stated over it.
+
+In Lightning the checkpoint's hyperparameters win over what the user states (Lightning#21455). Here what is stated wins, and a
+difference is printed.
+"""
+
+import pydoc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from pytorch_lightning.cli import LightningArgumentParser
+
+from zamba_lcli.cli.checks import check_checkpoint_file
+from zamba_lcli.cli.messages import print_once
+from zamba_lcli.data.datamodule import ZambaVideoDataModule
+from zamba_lcli.errors import InputError
+from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
+from zamba_lcli.types import POSITION, SPLITS_KEY
+
+HEAD_ARGUMENTS = (
+    "head_hidden_layer_sizes",
+    "head_dropout_rate",
+    "post_backbone_dropout",
+    "num_frames",
+)  # zamba's, and ours
+KEYWORDS = ("best", "last", "hpc")  # what Lightning takes for ckpt_path besides a path
+
+
+def complete(parser: LightningArgumentParser, config: Namespace, what_is_stated: Callable[[], Namespace]) -> Namespace:
+    """Returns a configuration with what the user left out as the checkpoint has it: model, classes, how clips are looked at.
+
+    Args:
+        parser: The program's.
+        config: What it has parsed.
+        what_is_stated: Parses again, without defaults.
+
+    Raises:
+        InputError: If there is no such checkpoint, or no model without one.
+    """
+    name = config.subcommand
+    ckpt_path = config[name].get("ckpt_path")
+    _check_keyword(ckpt_path, name)
+    if ckpt_path is not None and ckpt_path not in KEYWORDS:
+        config = _with_checkpoint(parser, config, what_is_stated()[name], ckpt_path)
+    if name == "check":
+        return config
+    if name != "fit" and ckpt_path is None:
+        _check_trained(config[name], name)
+    if config[name].get("model") is None:
+        raise InputError(
+            "model is missing: give a recipe (--config slowfast_finetune.yaml), or a class (--model SlowFast)."
+        )
+    if name != "fit" and ckpt_path is None:
+        _take_from_weights(config[name], what_is_stated()[name])
+    return config
+
+
+def _check_keyword(ckpt_path: str | None, subcommand: str) -> None:
+    if ckpt_path == "best" or (ckpt_path == "last" and subcommand != "fit"):
+        newest = "last, for the newest of the run folder, or " if subcommand == "fit" else ""
+        raise InputError(
+            f"ckpt_path: {ckpt_path} stands for no file here. Give {newest}its path, such as "
+            "runs/slowfast/version_0/checkpoints/last.ckpt."
+        )
+    if ckpt_path == "registry":
+        raise InputError(
+            "ckpt_path: registry: Lightning's registry of models is not read. Download the checkpoint, and give its path."
+        )
+
+
+def _check_trained(config: Namespace, subcommand: str) -> None:
+    """Refuses to use a model without weights of its own."""
+    if config.get("model.init_args.weights") not in (None, *PUBLISHED):
+        return
+    videos = subcommand == "predict" and config.get("data.videos") is None
+    raise InputError(
+        f"ckpt_path is missing: without it {subcommand} would use a model that has not been trained on your classes. Give "
+        "e.g. --ckpt_path runs/slowfast/version_0/checkpoints/last.ckpt"
+        + (", and what to look at, e.g. --data.videos FOLDER" if videos else "")
+    )
+
+
+def _with_checkpoint(
+    parser: LightningArgumentParser, config: Namespace, stated: Namespace, ckpt_path: str
+) -> Namespace:
+    """Returns the configuration with what a checkpoint has of what is not stated, and prints what differs."""
+    if not Path(ckpt_path).is_file():
+        raise InputError(f"ckpt_path: there is no file {Path(ckpt_path).absolute()}.")
+    check_checkpoint_file(Path(ckpt_path))
+    found = _configuration_in(load_checkpoint(Path(ckpt_path), mmap=True), ckpt_path)
+    _check_same_model(stated.get("model.class_path"), found["model"]["class_path"], ckpt_path)
+    names = stated.get("data.class_names")
+    if names is None or sorted(names) == sorted(found["data"]["class_names"]):
+        stated["data.class_names"] = found["data"]["class_names"]  # the same classes: in the checkpoint's order
+    if stated.get("data.sampling") is None:  # null is the default, not a choice
+        stated["data.sampling"] = found["data"].get("sampling")
+    both = {}  # what the checkpoint has of what is stated
+    for prefix, section in (("model.init_args", found["model"]["init_args"]), ("data", found["data"])):
+        for key, theirs in section.items():
+            if f"{prefix}.{key}" in stated:
+                section[key] = _plain(stated[f"{prefix}.{key}"])
+                both[f"{prefix}.{key}"] = theirs
+    config = parser.parse_object({config.subcommand: found}, config)
+    for key, theirs in both.items():
+        ours = _plain(config[config.subcommand][key])  # complete, with the defaults of what is left out
+        if _with_classes(ours) != _with_classes(theirs):
+            print_once(f"{key}: {ours} as you state; the checkpoint has {theirs}.")
+    return config
+
+
+def _configuration_in(checkpoint: dict[str, Any], ckpt_path: str) -> dict[str, Any]:
+    """Returns the model and data sections that a checkpoint was trained with, as far as later runs need them."""
+    init_args = dict(checkpoint.get("hyper_parameters", {}))
+    init_args.pop("_instantiator", None)
+    class_path = init_args.pop("_class_path", None)
+    class_names = init_args.pop("class_names", None)
+    if class_path is None or class_names is None:
+        raise InputError(
+            f"ckpt_path: {ckpt_path} is not a checkpoint of this program: it does not name its model and classes. To start "
+            "from its weights, set model.init_args.weights to it."
+        )
+    init_args.pop("weights", None)
+    views = dict(checkpoint.get(ZambaVideoDataModule.__qualname__, {}))
+    views.pop(POSITION, None)
+    views.pop(SPLITS_KEY, None)
+    return {
+        "model": {"class_path": class_path, "init_args": init_args},
+        "data": {**views, "class_names": list(class_names)},
+    }
+
+
+def _check_same_model(stated: str | None, found: str, ckpt_path: str) -> None:
+    if stated is not None and pydoc.locate(stated) is not pydoc.locate(found):
+        raise InputError(
+            f"ckpt_path: {ckpt_path} holds a {found}, but model.class_path says {stated}. Leave out model.class_path, or give "
+            "a checkpoint of that model."
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Returns a parsed value as it would stand in a checkpoint."""
+    if isinstance(value, Namespace):
+        return value.as_dict()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _with_classes(value: Any) -> Any:
+    """Returns a plain value with classes in place of class paths, of which several may mean the same."""
+    if isinstance(value, dict):
+        return {key: pydoc.locate(v) if key == "class_path" else _with_classes(v) for key, v in value.items()}
+    return value
+
+
+def _take_from_weights(config: Namespace, stated: Namespace) -> None:
+    """Takes from another program's checkpoint, such as zamba's, its classes and the shape of its head."""
+    weights = Path(config.model.init_args.weights)
+    if not weights.is_file() or weights.suffix == ".safetensors":
+        return  # the model says so, or cannot know
+    found = load_checkpoint(weights, mmap=True).get("hyper_parameters", {})
+    names = found.get("class_names", found.get("species"))
+    if names is not None and config.get("data.class_names") is None:
+        config["data.class_names"] = list(names)
+    if names is None and config.get("data.class_names") is None and config.get("data.labels") is None:
+        raise InputError(
+            f"data.class_names is missing: {weights} does not name its classes. State them in the order they were trained "
+            "in, such as --data.class_names '[blank, leopard]'."
+        )
+    for key in HEAD_ARGUMENTS:
+        if key in found and key in config.model.init_args and f"model.init_args.{key}" not in stated:
+            config[f"model.init_args.{key}"] = found[key]
+    frames = config.model.init_args.get("num_frames")
+    if frames is not None and config.data.sampling is None:  # the network takes no other number
+        sampling = {"class_path": "zamba_lcli.data.EvenlySpaced", "init_args": {"num_frames": frames}}
+        config["data.sampling"] = Namespace(sampling)  # type: ignore[no-untyped-call]
+
+
+def without_weights(config: Namespace) -> Namespace:
+    """Returns a configuration to build classes from: where a checkpoint brings the weights, none are loaded or downloaded."""
+    config = config.clone()  # type: ignore[no-untyped-call]
+    command = config[config.subcommand]
+    if config.subcommand == "check":
+        command.model = None
+    elif (
+        command.get("ckpt_path") is not None and "weights" in command.model.init_args
+    ):  # a user's own model may have none
+        command.model.init_args.weights = None
+    return config
+
+
+def seed_of_run(ckpt_path: str | None, seed: int, what_is_stated: Callable[[], Namespace]) -> int:
+    """Returns the seed of the checkpoint's run, unless another number is stated: data order and dropout follow from it.
+
+    Args:
+        ckpt_path: The checkpoint, if the run goes on from one.
+        seed: The seed otherwise.
+        what_is_stated: Parses again, without defaults.
+    """
+    if ckpt_path is None or not Path(ckpt_path).is_file():
+        return seed
+    theirs = load_checkpoint(Path(ckpt_path), mmap=True).get("seed")
+    if theirs is None or theirs == seed:
+        return seed
+    stated = what_is_stated()
+    if type(stated[stated.subcommand].get("seed_everything")) is int:
+        print_once(f"seed_everything: {seed} as you state; the checkpoint has {theirs}.")
+        return seed
+    print_once(f"seed_everything: {theirs} as in the checkpoint.")
+    return int(theirs)
+
+
+def keep_splits(datamodule: ZambaVideoDataModule, config: Namespace, ckpt_path: str | None) -> None:
+    """Keeps clips in the splits of the run that the model's weights come from.
+
+    Args:
+        datamodule: Draws the splits.
+        config: That of the subcommand; knows the weights to start from.
+        ckpt_path: The checkpoint, if there is one.
+    """
+    path = ckpt_path or config.model.get("init_args", {}).get("weights")
+    if path is not None and Path(path).is_file() and zipfile.is_zipfile(path):
+        datamodule.keep_splits(load_checkpoint(Path(path), mmap=True))

@@ -1,0 +1,94 @@
+"""How the classes that a configuration names are built: those of Lightning that break a promise as ours, which keep it."""
+
+import traceback
+from typing import Any
+
+from pytorch_lightning.callbacks import (
+    BackboneFinetuning,
+    BatchSizeFinder,
+    EMAWeightAveraging,
+    LearningRateFinder,
+    ModelCheckpoint,
+    WeightAveraging,
+)
+from pytorch_lightning.cli import LightningArgumentParser, instantiate_class
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from zamba_lcli.callbacks import (
+    ZambaBackboneFinetuning,
+    ZambaBatchSizeFinder,
+    ZambaEMAWeightAveraging,
+    ZambaLearningRateFinder,
+    ZambaModelCheckpoint,
+    ZambaWeightAveraging,
+)
+from zamba_lcli.cli.trainer import ZambaTrainer
+from zamba_lcli.errors import InputError
+from zamba_lcli.loggers import ZambaCSVLogger, ZambaTensorBoardLogger
+
+REPLACEMENTS = {
+    BackboneFinetuning: ZambaBackboneFinetuning,
+    BatchSizeFinder: ZambaBatchSizeFinder,
+    CSVLogger: ZambaCSVLogger,
+    LearningRateFinder: ZambaLearningRateFinder,
+    ModelCheckpoint: ZambaModelCheckpoint,
+    TensorBoardLogger: ZambaTensorBoardLogger,
+}
+NAMES = {ZambaTrainer: "trainer", ZambaModelCheckpoint: ModelCheckpoint.__name__}  # as a configuration has them
+
+
+def add_instantiators(parser: LightningArgumentParser) -> None:
+    """Lets a configuration that names one of Lightning's callbacks or loggers get ours."""
+    for theirs in REPLACEMENTS:
+        parser.add_instantiator(_build_replacement, theirs, subclasses=False)
+    parser.add_instantiator(_build_moving_average, EMAWeightAveraging, subclasses=False)
+    parser.add_instantiator(_build_average, WeightAveraging, subclasses=False)
+
+
+def _build_replacement(class_type: type, *args: Any, **kwargs: Any) -> Any:
+    return REPLACEMENTS[class_type](*args, **kwargs)
+
+
+def _build_moving_average(
+    class_type: type, *args: Any, multi_avg_fn: Any = None, **kwargs: Any
+) -> ZambaEMAWeightAveraging:
+    if (
+        multi_avg_fn is not None
+    ):  # Lightning lets it through to torch, which takes it in place of the moving average only
+        raise InputError("EMAWeightAveraging: multi_avg_fn: leave it out, decay says how to average.")
+    return ZambaEMAWeightAveraging(*args, **kwargs)
+
+
+def _build_average(class_type: type, *args: Any, multi_avg_fn: Any = None, **kwargs: Any) -> ZambaWeightAveraging:
+    if multi_avg_fn is not None:  # what it changes in frozen layers cannot be told
+        raise InputError(
+            "WeightAveraging: multi_avg_fn: leave it out for the mean over all steps, or give avg_fn, which takes one tensor "
+            "at a time."
+        )
+    return ZambaWeightAveraging(*args, **kwargs)
+
+
+def build(key: str, args: Any, stated: dict[str, Any]) -> Any:
+    """Builds an optimizer or scheduler.
+
+    Args:
+        key: Where it is stated.
+        args: What comes first among its arguments: parameter groups, or the optimizer.
+        stated: ``class_path`` and ``init_args``.
+
+    Raises:
+        InputError: If torch refuses a value.
+    """
+    try:
+        return instantiate_class(args, stated)
+    except ValueError as error:
+        raise InputError(f"{key}: {stated['class_path']}: {error}") from error
+
+
+def constructor_of(error: BaseException) -> str:
+    """Returns the name of the stated class whose constructor raised an error, for the beginning of a message."""
+    while error.__cause__ is not None:  # jsonargparse wraps what a constructor raises
+        error = error.__cause__
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "__init__"]
+    classes = [type(frame.f_locals["self"]) for frame in frames if "self" in frame.f_locals]
+    return f"{NAMES.get(classes[0], classes[0].__name__)}: " if classes else ""

@@ -1,0 +1,116 @@
+"""The parser: one message for an error, and a configuration that can be read again."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from jsonargparse import Namespace
+from pytorch_lightning.cli import LightningArgumentParser
+
+from zamba_lcli import __version__
+from zamba_lcli.cli.help import ABOUT, USAGE, PlainHelpFormatter, arrange_help
+from zamba_lcli.cli.messages import describe_subcommand_error, plain_message
+from zamba_lcli.cli.repeatable import without_objects
+
+NO_KEYS = ("config", "help", "version")
+
+
+def parser_arguments(is_asked_for: dict[str, bool]) -> dict[str, Any]:
+    """Returns the arguments of the program's parser, and below the name of each subcommand those of its own.
+
+    Args:
+        is_asked_for: The subcommands, and whether the command line may mean them.
+    """
+    common = {"allow_abbrev": False, "formatter_class": PlainHelpFormatter}
+    return {
+        **common,
+        "prog": "zamba",
+        "description": "Fine-tune, test and run video classifiers on camera-trap clips.",
+        "version": __version__,
+        "commands": tuple(is_asked_for),
+        **{
+            name: {
+                **common,
+                "usage": USAGE.format(name),
+                "description": ABOUT[name],
+                "command": name,
+                "is_asked_for": asked,
+            }
+            for name, asked in is_asked_for.items()
+        },
+    }
+
+
+class ZambaArgumentParser(LightningArgumentParser):
+    """Lightning's parser, whose errors are one message and not three screens of options.
+
+    Args:
+        command: The subcommand that it is for; None for that of the program and those of classes.
+        commands: The subcommands that it has.
+        is_asked_for: Whether the command line may mean the subcommand; if not, its arguments are not added: that takes long.
+        args: Lightning's.
+        kwargs: Lightning's.
+    """
+
+    _dumping = False
+
+    def __init__(
+        self,
+        *args: Any,
+        command: str | None = None,
+        commands: Sequence[str] = (),
+        is_asked_for: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Keeps the arguments; see the class."""
+        super().__init__(*args, **kwargs)
+        self.command = command
+        self.commands = commands
+        self.is_asked_for = is_asked_for
+        self._words: list[str] = []
+
+    def add_lightning_class_args(
+        self, lightning_class: Any, nested_key: str, subclass_mode: bool = False, required: bool = True
+    ) -> list[str]:
+        """Adds trainer, model or data; the model may be left out where a checkpoint says what it is."""
+        return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required=False)
+
+    def add_method_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Adds the arguments of the subcommand, the last that there are."""
+        if not self.is_asked_for:
+            return []
+        added: list[str] = super().add_method_arguments(*args, **kwargs)
+        if self.command is not None:
+            arrange_help(self, self.command)
+        return added
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        """Parses the command line, and keeps its words for what is said of them."""
+        self._words = list(sys.argv[1:] if args is None else args)
+        if "--print_completion" in self._words:
+            from zamba_lcli.cli.completion import mend_completion
+
+            mend_completion()
+        return super().parse_args(self._words, *more, **kwargs)
+
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """Returns the configuration as a text that can be read again; see ``without_objects``."""
+        if ZambaArgumentParser._dumping:
+            return str(super().dump(*args, **kwargs))  # a class in the configuration
+        ZambaArgumentParser._dumping = True
+        try:
+            return without_objects(super().dump(*args, **kwargs))
+        finally:
+            ZambaArgumentParser._dumping = False
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Ends the program with the message in plain words."""
+        parser: ZambaArgumentParser = getattr(ex, "subcommand_parser", None) or self  # whose options there are
+        described = describe_subcommand_error(message, self._words, self.commands) if self.commands else None
+        keys = parser.get_defaults(skip_validation=True).keys()
+        options = [key for key in keys if key not in NO_KEYS]
+        super().error(described or plain_message(message, options, parser.command), ex)
+
+    def print_usage(self, file: Any = None) -> None:
+        """Writes what the command is, to be followed by the error."""
+        print(f"usage: {self.prog.replace(' [options]', '')} [options]", file=file or sys.stdout)

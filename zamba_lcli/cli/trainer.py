@@ -1,0 +1,134 @@
+"""The trainer: how it is built, and what ``zamba check`` and ``zamba export`` do."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning_fabric.plugins import CheckpointIO
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import BackboneFinetuning, OnExceptionCheckpoint
+
+from zamba_lcli.callbacks import FrozenFeatureCache, NoCheckpointIO, SaveOnInterrupt, Speed, WholeCheckpointIO
+from zamba_lcli.data.check import find_problems, summary, write_report
+from zamba_lcli.data.datamodule import ZambaVideoDataModule
+from zamba_lcli.loggers import ZambaTensorBoardLogger
+from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.export import export_onnx
+from zamba_lcli.models.weights import load_checkpoint
+from zamba_lcli.run_folder import run_folder
+
+SHOWN = 20  # problems that are printed; all are in the report
+RANKS = ((BackboneFinetuning, 0), (FrozenFeatureCache, 1), (SaveOnInterrupt, 3), (Speed, 4))  # 2: all others
+
+
+class ZambaTrainer(Trainer):
+    """Lightning's trainer with the subcommands ``check`` and ``export``; its arguments are Lightning's."""
+
+    @property
+    def log_dir(self) -> str | None:
+        """The run folder, of every logger; without one ``default_root_dir``. All processes must ask for it together."""
+        folder = run_folder(self)
+        return super().log_dir if folder is None else str(folder)
+
+    def check(
+        self,
+        model: LightningModule | None = None,
+        datamodule: ZambaVideoDataModule | None = None,
+        report: str = "check.csv",
+    ) -> None:
+        """Checks the labels and tries every clip, without training; exits with code 1 if anything is to be mended.
+
+        Args:
+            model: Not used; recipes may have one.
+            datamodule: Says where labels and clips are.
+            report: Table to write, a row for each problem or warning: row, file, what, remedy, severity.
+
+        Raises:
+            SystemExit: With code 1 if there are problems; warnings leave it at 0.
+        """
+        assert datamodule is not None
+        problems = find_problems(datamodule)
+        write_report(problems, Path(report))
+        for problem in problems[:SHOWN]:
+            *parts, severity = problem
+            print(" | ".join(part for part in ("warning" if severity == "warning" else "", *parts) if part))
+        if problems:
+            print(f"{summary(problems)}; all in {report}.")
+        if any(problem.severity == "problem" for problem in problems):
+            raise SystemExit(1)
+        clips, names = datamodule.table.clips, datamodule.class_names
+        judgement = "Nothing is to be mended" if problems else "All is well"
+        print(f"{judgement}: {len(clips)} clips, {len(names)} classes: {', '.join(names)}.")
+
+    def export(
+        self,
+        model: LightningModule | None = None,
+        datamodule: ZambaVideoDataModule | None = None,
+        ckpt_path: str | None = None,
+        output: str = "model.onnx",
+    ) -> None:
+        """Writes the model of a checkpoint as an ONNX file, for use without this program.
+
+        Args:
+            model: The model; the checkpoint says which.
+            datamodule: Says how many frames of which size the model looks at, as the checkpoint has it.
+            ckpt_path: The checkpoint.
+            output: File to write.
+        """
+        assert isinstance(model, ZambaVideoClassificationLightningModule)
+        assert datamodule is not None
+        if ckpt_path is not None:
+            model.load_state_dict(load_checkpoint(Path(ckpt_path))["state_dict"])
+        height, width = datamodule.input_size
+        frames = datamodule.reader.sampling.num_frames
+        export_onnx(model, Path(output), num_frames=frames, height=height, width=width)
+        print(
+            f"{output}: uint8 (batch, 3, {frames}, {height}, {width}) -> probabilities, (batch, {len(model.class_names)})"
+        )
+
+
+def trainer_arguments(built: Namespace, subcommand: str) -> dict[str, Any]:
+    """Returns the arguments of the trainer that stand in no configuration.
+
+    Args:
+        built: The trainer's arguments, with plugins and loggers built.
+        subcommand: The subcommand.
+    """
+    plugins = built.plugins or []
+    plugins = list(plugins) if isinstance(plugins, list) else [plugins]
+    arguments: dict[str, Any] = {"plugins": plugins}
+    if built.fast_dev_run:
+        plugins[:] = [plugin for plugin in plugins if not isinstance(plugin, CheckpointIO)] + [NoCheckpointIO()]
+        arguments["profiler"] = None  # some write files
+    elif not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        plugins.append(WholeCheckpointIO())
+    if subcommand == "predict" and built.logger is None:
+        arguments["logger"] = False  # nothing is logged: without a logger stated, no folder for it is made
+    elif built.logger in (None, True) and not built.barebones:  # as Lightning makes it
+        folder = built.default_root_dir or os.getcwd()
+        arguments["logger"] = ZambaTensorBoardLogger(folder, version=SLURMEnvironment.job_id())
+    return arguments
+
+
+def arrange_callbacks(callbacks: list[Callback], subcommand: str) -> None:
+    """Keeps the callbacks that a subcommand needs, in the order in which they are to be called; in place.
+
+    Args:
+        callbacks: The trainer's, with the defaults of the command line last.
+        subcommand: The subcommand. All but ``fit`` go without SaveOnInterrupt, and without OnExceptionCheckpoint, which at its
+            end deletes what a fit has left.
+    """
+    dropped = () if subcommand == "fit" else (SaveOnInterrupt, OnExceptionCheckpoint)
+    clocks = [callback for callback in callbacks if isinstance(callback, Speed)][1:]  # a stated one wins
+    callbacks[:] = [callback for callback in callbacks if callback not in clocks and not isinstance(callback, dropped)]
+    callbacks.sort(key=callback_priority)
+
+
+def callback_priority(callback: Callback) -> int:
+    """Returns the rank of a callback: what freezes, what caches the frozen layers' output, others, and what takes the time.
+
+    Last the clock, so that what others do after a batch (such as waiting for a GPU to hand out predictions) is work.
+    """
+    return next((rank for kind, rank in RANKS if isinstance(callback, kind)), 2)
