@@ -12,7 +12,6 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
-from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
@@ -61,15 +60,6 @@ def gather(value: T) -> list[T]:
     values: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(values, value)
     return values
-
-
-def let_profilers_be_refused() -> None:
-    """Lets a profiler be deleted that was never set up, such as XLAProfiler where torch_xla is not installed.
-
-    Lightning's then reads attributes that were never set, and Python prints a traceback behind the message. Sets defaults;
-    delete when ``Profiler.__del__`` does without them.
-    """
-    Profiler._stage = Profiler._output_file = Profiler._write_stream = None
 
 
 def average_in_small_checkpoint(module: LightningModule, checkpoint: dict[str, Any]) -> None:

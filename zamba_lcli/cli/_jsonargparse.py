@@ -1,20 +1,31 @@
-"""What jsonargparse makes of a configuration that is stated in several places, corrected; all of its private names are here.
+"""All private names of jsonargparse and argparse, and what is wrong in jsonargparse, mended while the program runs.
 
-The patches are of functions through which every value goes, from the command line, a file, a file named in another
-one, or Python. Measured with jsonargparse 4.53.
+Nothing is changed by an import: ``mended_jsonargparse`` puts functions in place of jsonargparse's and takes them back, so that
+no other program in the process parses otherwise. To be reviewed at each upgrade; each function says when it
+may be deleted. Measured with jsonargparse 4.53.
 """
 
 import collections.abc
 import inspect
+import os
 import re
+from argparse import Action
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
-from typing import Any, get_args, get_origin
+from typing import Any, NoReturn, get_args, get_origin
 
+import jsonargparse._common
+import jsonargparse._completions
+import jsonargparse._completions_jsonschema
 import jsonargparse._typehints
-from jsonargparse import Namespace
+import torch
+from jsonargparse import DefaultHelpFormatter, Namespace, set_parsing_settings  # type: ignore[attr-defined]
+from jsonargparse._actions import _ActionHelpClassPath
 from jsonargparse._loaders_dumpers import get_yaml_default_loader
-from jsonargparse._util import NestedArg, object_path_serializer
-from jsonargparse.typing import get_registered_type
+from jsonargparse._typehints import get_all_subclass_paths
+from jsonargparse._util import NestedArg, get_import_path, object_path_serializer
+from jsonargparse.typing import get_registered_type, register_type, registered_type_handlers
 from torch.optim.lr_scheduler import LRScheduler
 
 from zamba_lcli.cli.repeatable import UNWRITABLE
@@ -23,10 +34,11 @@ from zamba_lcli.schedulers import resolve_alias
 INTEGER = re.compile(  # PyYAML's, without octals
     r"[-+]?0b[01_]+$|[-+]?(?:0|[1-9][0-9_]*)$|[-+]?0x[0-9a-fA-F_]+$|[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+$"
 )
+ParserJsonschema = jsonargparse._completions_jsonschema.ParserJsonschema
 adapt_to_type = jsonargparse._typehints.adapt_typehints
 
 
-def forget_arguments_of_another_class(parser: Any, previous: Any, value: Any) -> None:
+def drop_init_args_of_other_class(parser: Any, previous: Any, value: Any) -> None:
     """Takes away the arguments of a class when another one is named in its place.
 
     jsonargparse hands on those that the other class accepts: an AdamW's weight_decay to an SGD named later (jsonargparse#460).
@@ -100,20 +112,148 @@ def yaml_loader() -> Any:
     return get_yaml_default_loader()  # type: ignore[no-untyped-call]
 
 
-def read_no_octals() -> None:
-    """Leaves 010 in a YAML as it is written, as YAML 1.2 does: 10 where a number is expected, "010" where a text is.
+def resolvers_without_octals(loader: Any) -> dict[str, Any]:
+    """Returns the resolvers of a YAML loader, which leave 010 as it is written: 10 as a number, "010" as a text.
 
-    By YAML 1.1, which PyYAML reads, it is 8; but on the command line jsonargparse reads 10. Delete when it reads YAML 1.2.
+    By YAML 1.1, which PyYAML reads, it is 8; but on the command line jsonargparse reads 10, as YAML 1.2 does. Delete when
+    jsonargparse reads YAML 1.2.
     """
-    resolvers = yaml_loader().yaml_implicit_resolvers  # not shared with PyYAML's own loaders
     tag = "tag:yaml.org,2002:int"
-    for first, known in resolvers.items():
-        resolvers[first] = [(name, INTEGER if name == tag else pattern) for name, pattern in known]
+    known = loader.yaml_implicit_resolvers.items()  # not shared with PyYAML's own loaders
+    return {first: [(name, INTEGER if name == tag else re) for name, re in pairs] for first, pairs in known}
 
 
-def mend_parsing() -> None:
-    """Puts the functions here in place of jsonargparse's."""
-    read_no_octals()
-    jsonargparse._typehints.adapt_typehints = adapt  # type: ignore[assignment]
-    jsonargparse._typehints.serialize_as_import_path = as_import_path_or_itself
-    jsonargparse._typehints.discard_init_args_on_class_path_change = forget_arguments_of_another_class
+@contextmanager
+def replaced(owner: Any, **values: Any) -> Iterator[None]:
+    """Puts values in place of attributes of a module or class, and takes them back."""
+    before = {name: getattr(owner, name) for name in values}
+    for name, value in values.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
+
+
+@contextmanager
+def mended_jsonargparse(
+    raise_union_error: Callable[..., NoReturn],
+    schema: type[ParserJsonschema],
+    first_level: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> Iterator[None]:
+    """Lets jsonargparse parse, complete and write configurations as the functions here do.
+
+    Args:
+        raise_union_error: Raises what is said of a value that fits none of several types, of which jsonargparse tells for each
+            why not. Delete when that is a hook of the parser.
+        schema: Writes the JSON schema of ``--print_completion``. Delete when jsonargparse's is right;
+            ``zamba_lcli.cli.completion`` says what is wrong.
+        first_level: Makes of the function that adds arguments of classes to a shell's completion one that adds fewer. Delete
+            when jsonargparse ends in seconds.
+    """
+    completions = jsonargparse._completions
+    add = first_level(completions.add_subactions_and_get_subclass_choices)
+    with (
+        replaced(
+            jsonargparse._typehints,
+            adapt_typehints=adapt,
+            discard_init_args_on_class_path_change=drop_init_args_of_other_class,
+            raise_union_unexpected_value=raise_union_error,
+            serialize_as_import_path=as_import_path_or_itself,
+        ),
+        replaced(yaml_loader(), yaml_implicit_resolvers=resolvers_without_octals(yaml_loader())),
+        replaced(jsonargparse._completions_jsonschema, ParserJsonschema=schema),
+        replaced(completions, add_subactions_and_get_subclass_choices=add),
+        registered_device(),
+        print_completion_added(),
+        no_deprecation_warnings(),
+    ):
+        yield
+
+
+@contextmanager
+def registered_device() -> Iterator[None]:
+    """Lets a ``torch.device`` be written and read, the default of an argument of Lightning's StochasticWeightAveraging.
+
+    Delete when jsonargparse registers it, as it does ``torch.dtype``.
+    """
+    if get_registered_type(torch.device) is not None:
+        yield
+        return
+    register_type(torch.device, str, torch.device, (ValueError, TypeError, RuntimeError))
+    try:
+        yield
+    finally:
+        del registered_type_handlers[torch.device]
+
+
+@contextmanager
+def print_completion_added() -> Iterator[None]:
+    """Adds ``--print_completion`` to parsers. Delete when it is an argument of the parser instead of a setting of all."""
+    before = jsonargparse._common.get_parsing_setting("add_print_completion_argument")
+    set_parsing_settings(add_print_completion_argument=True)
+    try:
+        yield
+    finally:
+        set_parsing_settings(add_print_completion_argument=before)
+
+
+@contextmanager
+def no_deprecation_warnings() -> Iterator[None]:
+    """Keeps back warnings of calls that Lightning's command line makes and that version 5, which is excluded, takes away.
+
+    Delete when LightningCLI works with jsonargparse 5.
+    """
+    name = "JSONARGPARSE_DEPRECATION_WARNINGS"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "off"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """jsonargparse's formatter, with ``help_of`` to override.
+
+    argparse has no public hook for the help of one argument (bpo-13280). Delete when it has.
+    """
+
+    def help_of(self, action: Action, text: str) -> str:
+        """Returns the help of an argument.
+
+        Args:
+            action: The argument.
+            text: What jsonargparse says of it.
+        """
+        return text
+
+    def _get_help_string(self, action: Action) -> str:
+        return self.help_of(action, super()._get_help_string(action))
+
+
+def is_help_of_class(action: Action) -> bool:
+    """Returns whether an option shows the help of a class, as ``--optimizer.help`` does.
+
+    Delete when jsonargparse lists such options in one line.
+    """
+    return isinstance(action, _ActionHelpClassPath)
+
+
+def typehint_of(action: Action) -> Any:
+    """Returns the type of an argument. Delete when jsonargparse's actions have it as a public attribute."""
+    return getattr(action, "_typehint", None)
+
+
+def subclass_paths(typehint: Any) -> list[str]:
+    """Returns the import paths of the classes that may be given for a type. Delete when jsonargparse lists them publicly."""
+    return list(get_all_subclass_paths(typehint))
+
+
+def import_path(of: Any) -> str | None:
+    """Returns by which path jsonargparse knows a class. Delete with ``subclass_paths``."""
+    path: str | None = get_import_path(of)
+    return path

@@ -4,60 +4,29 @@ import inspect
 import pydoc
 import zipfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import (
     BackboneFinetuning,
-    LearningRateMonitor,
     ModelCheckpoint,
     ModelPruning,
     StochasticWeightAveraging,
 )
-from torch.optim.lr_scheduler import ChainedScheduler, ReduceLROnPlateau, SequentialLR
+from pytorch_lightning.profilers import XLAProfiler
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from zamba_lcli._lightning import trainer_callbacks
 from zamba_lcli.cli.messages import did_you_mean
+from zamba_lcli.cli.optimization import classes_in_stated
 from zamba_lcli.cli.validated import Validated
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 
 MINIMA = {"num_nodes": 1, "accumulate_grad_batches": 1, "gradient_clip_val": 0}  # of the trainer
-UNFIT = {  # by name: not every torch has them all
-    "torch.optim.LBFGS": "takes no parameter groups, and head and backbone are two",
-    "torch.optim.Muon": "takes matrices only, and convolutions are none",
-    "torch.optim.SparseAdam": "takes sparse gradients only, and those of networks here are dense",
-}
-NEVER = {
-    "maximize": "trains towards the largest loss, away from the labels",
-    "differentiable": "is for gradients of the steps themselves, and fails at the first one here",
-}
-LENGTHS = (
-    "step_size",
-    "T_max",
-    "T_0",
-    "T_mult",
-    "step_size_up",
-    "step_size_down",
-    "total_steps",
-    "epochs",
-    "steps_per_epoch",
-)
-FACTORS_AND_RATES = (
-    "gamma",
-    "factor",
-    "start_factor",
-    "end_factor",
-    "base_lr",
-    "max_lr",
-    "eta_min",
-    "min_lr",
-    "div_factor",
-    "final_div_factor",
-)
 COUNTED = ("epoch", "step")  # Lightning's own, which ModelCheckpoint may monitor to keep the newest
 MODES = ("min", "max")
 OF_A_DEVICE = ("single_xla", "single_tpu")  # strategies that Lightning registers without the device that they need
@@ -68,6 +37,20 @@ def check_seed(seed: Any) -> None:
     """Refuses a seed that no random generator takes."""
     if type(seed) is int and not 0 <= seed < 2**32:
         raise InputError(f"seed_everything: {seed} is not between 0 and {2**32 - 1}.")
+
+
+def check_profiler(stated: Any) -> None:
+    """Refuses XLAProfiler without its package: Lightning's message is followed by a traceback of what it left half built.
+
+    Args:
+        stated: A name, or a class with ``class_path``; or None.
+
+    Raises:
+        InputError: Says what to do.
+    """
+    name = stated if isinstance(stated, str) or stated is None else stated["class_path"].rpartition(".")[2]
+    if name in ("xla", XLAProfiler.__name__) and find_spec("torch_xla") is None:
+        raise InputError("trainer.profiler: XLAProfiler needs torch_xla, which is not installed here. Leave it out.")
 
 
 def check_trainer(built: Namespace, strategy: Any) -> None:
@@ -119,23 +102,6 @@ def check_untrained(model: ZambaVideoClassificationLightningModule, subcommand: 
         )
 
 
-def check_optimization(optimizer: Any, lr_scheduler: Any, callbacks: list[Callback]) -> None:
-    """Refuses an optimizer or scheduler that cannot train the networks here.
-
-    Args:
-        optimizer: As stated, with ``class_path`` and ``init_args``; or None.
-        lr_scheduler: The same, in which those inside others are not built.
-        callbacks: Those of the trainer.
-
-    Raises:
-        InputError: Says why.
-    """
-    if optimizer is not None:
-        check_optimizer(optimizer["class_path"], optimizer.get("init_args", {}))
-        check_logged_decay(callbacks, optimizer["class_path"])
-    check_scheduler(lr_scheduler)
-
-
 def check_before_fit(
     trainer: Trainer, model: ZambaVideoClassificationLightningModule, lr_scheduler: Any, resumed: bool
 ) -> None:
@@ -160,94 +126,6 @@ def check_before_fit(
     callbacks.append(validated)
 
 
-def check_optimizer(class_path: str, init_args: dict[str, Any]) -> None:
-    """Refuses an optimizer that cannot train the networks here.
-
-    Args:
-        class_path: Of the optimizer.
-        init_args: Its arguments.
-
-    Raises:
-        InputError: Says why.
-    """
-    if class_path in UNFIT:
-        why = UNFIT[class_path]
-        raise InputError(
-            f"optimizer: {class_path} {why}. Take another one, such as torch.optim.AdamW or torch.optim.SGD."
-        )
-
-    for name, why in NEVER.items():
-        if init_args.get(name) is True:
-            raise InputError(f"optimizer: {name}: true {why}. Leave it out.")
-    if init_args.get("capturable") is True and not torch.cuda.is_available():
-        raise InputError("optimizer: capturable: true is for a GPU, and there is none here. Leave it out.")
-
-
-def check_logged_decay(callbacks: list[Callback], optimizer: str) -> None:
-    """Refuses to log the weight decay of an optimizer that has none.
-
-    Raises:
-        InputError: Names callback and optimizer.
-    """
-    kind = pydoc.locate(optimizer)
-    for callback in callbacks:
-        if (
-            isinstance(callback, LearningRateMonitor)
-            and callback.log_weight_decay
-            and inspect.isclass(kind)
-            and "weight_decay" not in inspect.signature(kind).parameters
-        ):
-            raise InputError(
-                f"LearningRateMonitor: log_weight_decay: {optimizer} has no weight_decay. Leave log_weight_decay out."
-            )
-
-
-def check_scheduler(stated: Any) -> None:
-    """Refuses what torch takes for a schedule and is none, at any depth of what is stated as ``lr_scheduler``.
-
-    Torch divides by lengths of zero; and with a learning rate below zero it trains away from the labels, without a word.
-
-    Raises:
-        InputError: Names the key.
-    """
-    for class_path, init_args in _classes(stated):
-        kind = pydoc.locate(class_path)
-        if not (inspect.isclass(kind) and issubclass(kind, SequentialLR)):
-            continue
-        schedulers, milestones = init_args.get("schedulers") or [], init_args.get("milestones") or []
-        _check_milestones(milestones, len(schedulers))
-        for later in schedulers[1:]:
-            path = later if isinstance(later, str) else later["class_path"]
-            made_of_others = pydoc.locate(path)
-            if inspect.isclass(made_of_others) and issubclass(made_of_others, SequentialLR | ChainedScheduler):
-                raise InputError(
-                    f"lr_scheduler: {path} is not the first scheduler of {class_path}, and torch cannot begin it later: "
-                    "only the first one may be made of others. Name its schedulers in this list themselves, with milestones "
-                    "between them; or chain the whole: a ChainedScheduler whose first scheduler is the SequentialLR."
-                )
-    for key, value in _items(stated):
-        name = key.rpartition(".")[2]  # jsonargparse's namespaces give the keys of all that they hold
-        if name in LENGTHS and isinstance(value, int | float) and value <= 0:
-            raise InputError(f"lr_scheduler: {name}: {value} is no length. Give at least 1.")
-        numbers = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int | float)]
-        if name in FACTORS_AND_RATES and any(number < 0 for number in numbers):
-            raise InputError(f"lr_scheduler: {name}: {value} would make the learning rate negative. Give 0 or more.")
-
-
-def _check_milestones(milestones: list[int], schedulers: int) -> None:
-    """Refuses milestones that do not go up: torch bisects them as if they did, and schedulers come at any time or never."""
-    if len(milestones) != schedulers - 1:
-        raise InputError(
-            f"lr_scheduler: milestones: {milestones} has {len(milestones)} for {schedulers} schedulers. Give one fewer than "
-            "schedulers: when each but the first takes over."
-        )
-    if milestones != sorted(milestones) or any(milestone < 0 for milestone in milestones):
-        raise InputError(
-            f"lr_scheduler: milestones: {milestones} do not go up from 0. They count from the beginning of the run, not from "
-            "the milestone before."
-        )
-
-
 def check_something_trains(max_epochs: int | None, max_steps: int, limit_train_batches: int | float | None) -> None:
     """Refuses a ``fit`` of no steps, which Lightning ends at once as a success, without a checkpoint.
 
@@ -265,15 +143,6 @@ def check_something_trains(max_epochs: int | None, max_steps: int, limit_train_b
             raise InputError(
                 f"trainer.{name}: 0 trains nothing. To look at a configuration give --print_config, for scores zamba validate."
             )
-
-
-def _classes(stated: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields class paths and arguments of all classes in what is stated, at any depth."""
-    stated = stated.as_dict() if isinstance(stated, Namespace) else stated
-    if isinstance(stated, dict) and "class_path" in stated:
-        yield stated["class_path"], {**(stated.get("dict_kwargs") or {}), **(stated.get("init_args") or {})}
-    for value in stated.values() if isinstance(stated, dict) else stated if isinstance(stated, list) else ():
-        yield from _classes(value)
 
 
 def check_strategy(strategy: Any) -> None:
@@ -317,14 +186,6 @@ def check_frozen_stays(callbacks: list[Callback]) -> None:
             )
 
 
-def _items(stated: Any) -> Iterator[tuple[str, Any]]:
-    for value in stated if isinstance(stated, list) else []:
-        yield from _items(value)
-    for key, value in stated.items() if hasattr(stated, "items") else ():
-        yield key, value
-        yield from _items(value)
-
-
 def check_monitors(
     callbacks: list[Callback], model: ZambaVideoClassificationLightningModule, lr_scheduler: Any
 ) -> None:
@@ -361,7 +222,7 @@ def monitored(callbacks: list[Callback], lr_scheduler: Any) -> Iterator[tuple[st
         if not isinstance(monitor, str) or (isinstance(callback, ModelCheckpoint) and monitor in COUNTED):
             continue
         yield type(callback).__name__.removeprefix("Zamba"), monitor, getattr(callback, "mode", None)
-    for class_path, init_args in _classes(lr_scheduler):
+    for class_path, init_args in classes_in_stated(lr_scheduler):
         kind = pydoc.locate(class_path)
         if inspect.isclass(kind) and issubclass(kind, ReduceLROnPlateau):
             # torch's own cannot state what to monitor; Lightning's hands a mode on to it

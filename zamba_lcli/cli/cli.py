@@ -1,12 +1,11 @@
 """The command line: Lightning's own, with what it gets wrong made right, in the order in which Lightning calls its hooks."""
 
-import os
 import random
 import sys
 import warnings
 from typing import Any, cast
 
-from jsonargparse import Namespace, set_parsing_settings  # type: ignore[attr-defined]
+from jsonargparse import Namespace
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from pytorch_lightning.cli import (
@@ -24,14 +23,21 @@ from zamba_lcli import data, models  # noqa: F401  (so that a YAML can name thei
 from zamba_lcli._lightning import StatedWinsOverCheckpoint, trainer_callbacks
 from zamba_lcli.callbacks import ClipProgressBar, Evaluation, SaveOnInterrupt, Speed, WritePredictions
 from zamba_lcli.cli import checkpoint_config
-from zamba_lcli.cli._jsonargparse import mend_parsing
-from zamba_lcli.cli.checks import check_before_fit, check_optimization, check_seed, check_trainer, check_untrained
+from zamba_lcli.cli._jsonargparse import mended_jsonargparse
+from zamba_lcli.cli.checks import (
+    check_before_fit,
+    check_profiler,
+    check_seed,
+    check_trainer,
+    check_untrained,
+)
+from zamba_lcli.cli.completion import FirstLevel, RecipeSchema
 from zamba_lcli.cli.config_file import RecipeFile
 from zamba_lcli.cli.earlier_runs import last_checkpoint, refuse_to_write_over
 from zamba_lcli.cli.instantiators import add_instantiators, constructor_of
-from zamba_lcli.cli.messages import find_input_error, plain_message, print_once
-from zamba_lcli.cli.optimization import set_optimizer, stated_callbacks
-from zamba_lcli.cli.parser import ZambaArgumentParser, parser_arguments
+from zamba_lcli.cli.messages import find_input_error, plain_message, print_once, raise_best_union_error
+from zamba_lcli.cli.optimization import check_optimization, set_optimizer, stated_callbacks
+from zamba_lcli.cli.parser import ZambaArgumentParser, asked_for, parser_arguments
 from zamba_lcli.cli.repeatable import check_repeatable
 from zamba_lcli.cli.trainer import ZambaTrainer, arrange_callbacks, callback_priority, trainer_arguments
 from zamba_lcli.errors import InputError
@@ -40,10 +46,6 @@ from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.run_folder import free_name, keep_earlier, local_run_folder
 from zamba_lcli.types import Interval
 
-# jsonargparse warns of calls that Lightning's command line makes and that version 5, which is excluded, takes away
-os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-set_parsing_settings(add_print_completion_argument=True)
-mend_parsing()
 IGNORED_WITHOUT_TRAINING = (  # warnings
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",  # only to train
     r"The dirpath has changed from",  # no checkpoint is written
@@ -91,20 +93,21 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         """Parses ``args`` (those of the process if None) and runs the subcommand."""
         self._args = args
         self._parsers: dict[str | None, LightningArgumentParser] = {}
-        super().__init__(
-            ZambaVideoClassificationLightningModule,
-            data.ZambaVideoDataModule,
-            save_config_callback=RunFolderConfig,
-            save_config_kwargs={"save_to_log_dir": False},
-            trainer_class=ZambaTrainer,
-            trainer_defaults={"callbacks": [SaveOnInterrupt(), Speed()]},
-            seed_everything_default=0,
-            parser_kwargs=parser_arguments(asked_for(args, list(self.subcommands()))),
-            parser_class=ZambaArgumentParser,
-            subclass_mode_model=True,
-            args=args,
-            auto_configure_optimizers=False,  # zamba_lcli.cli.optimization says why
-        )
+        with mended_jsonargparse(raise_best_union_error, RecipeSchema, FirstLevel), warnings.catch_warnings():
+            super().__init__(
+                ZambaVideoClassificationLightningModule,
+                data.ZambaVideoDataModule,
+                save_config_callback=RunFolderConfig,
+                save_config_kwargs={"save_to_log_dir": False},
+                trainer_class=ZambaTrainer,
+                trainer_defaults={"callbacks": [SaveOnInterrupt(), Speed()]},
+                seed_everything_default=0,
+                parser_kwargs=parser_arguments(asked_for(args, list(self.subcommands()))),
+                parser_class=ZambaArgumentParser,
+                subclass_mode_model=True,
+                args=args,
+                auto_configure_optimizers=False,  # zamba_lcli.cli.optimization says why
+            )
 
     @property
     def stated(self) -> Namespace:
@@ -181,6 +184,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Builds data, model and trainer; where a checkpoint brings the weights, no others are loaded or downloaded."""
+        check_profiler(self.stated.trainer.profiler)
         self._recorded = self.config
         self.config = checkpoint_config.without_weights(self.config)
         try:
@@ -290,18 +294,3 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
                 "error: none of the clips could be predicted; the reasons are in what was written.", file=sys.stderr
             )
             raise SystemExit(1)
-
-
-def asked_for(args: ArgsType, subcommands: list[str]) -> dict[str, bool]:
-    """Returns whether the command line may mean each of the subcommands: any, if it names none but options.
-
-    Args:
-        args: The command line; that of the process if None.
-        subcommands: The subcommands there are.
-    """
-    words = set(sys.argv[1:] if args is None else map(str, args))
-    if isinstance(args, dict | Namespace) or "--print_completion" in words:
-        return dict.fromkeys(subcommands, True)
-    options = any(word.startswith("-") for word in words - {"-h", "--help", "--version"})
-    named = words.intersection(subcommands)
-    return {name: name in named or (options and not named) for name in subcommands}

@@ -18,10 +18,7 @@ import re
 from collections import Counter
 from typing import Any
 
-import jsonargparse._completions
-import jsonargparse._completions_jsonschema
-from jsonargparse._completions_jsonschema import ParserJsonschema
-from jsonargparse._typehints import get_all_subclass_paths
+from zamba_lcli.cli._jsonargparse import ParserJsonschema, subclass_paths
 
 # others are known by nothing but their class_path: every network is a Module
 DESCRIBED = ("zamba_lcli.", "pytorch_lightning.", "lightning_fabric.", "torch.optim.", "torchvision.transforms.")
@@ -31,7 +28,7 @@ NAME = re.compile(r"[A-Za-z_]\w*")
 def _described_paths(class_type: Any) -> list[str]:
     """Returns the paths of the classes that may stand for ``class_type``, without Lightning's wrappers of optimizers."""
     wrappers = "pytorch_lightning.core.optimizer."
-    return [p for p in get_all_subclass_paths(class_type) if p.startswith(DESCRIBED) and not p.startswith(wrappers)]
+    return [p for p in subclass_paths(class_type) if p.startswith(DESCRIBED) and not p.startswith(wrappers)]
 
 
 class RecipeSchema(ParserJsonschema):  # type: ignore[misc]
@@ -79,16 +76,21 @@ class RecipeSchema(ParserJsonschema):  # type: ignore[misc]
         schema: dict[str, Any] = super().class_ref(class_type, action, subclass)
         if subclass or not class_type.__module__.startswith("zamba_lcli."):
             return schema
-        path = next(iter(get_all_subclass_paths(class_type)))
+        path = next(iter(subclass_paths(class_type)))
         by_path = self.class_path_schema(path, action)
         by_path["properties"]["class_path"] = {"enum": [path, path.rpartition(".")[2]]}
         return {"anyOf": [schema, by_path]}
 
 
-class _FirstLevel:
-    """Adds the arguments of the classes that an option takes to a shell's completion, and not theirs in turn."""
+class FirstLevel:
+    """Adds the arguments of the classes that an option takes to a shell's completion, and not theirs in turn.
+
+    Args:
+        add_all: jsonargparse's function, which adds theirs too.
+    """
 
     def __init__(self, add_all: Any) -> None:
+        """Keeps the argument."""
         self.add_all = add_all
         self.inside = False
 
@@ -102,14 +104,6 @@ class _FirstLevel:
             self.inside = False
         paths = _described_paths(typehint)
         return sorted({name for path in paths for name in (path, path.rpartition(".")[2])})
-
-
-def mend_completion() -> None:
-    """Lets ``--print_completion`` do what this module says."""
-    jsonargparse._completions_jsonschema.ParserJsonschema = RecipeSchema  # type: ignore[misc]
-    native = jsonargparse._completions.add_subactions_and_get_subclass_choices
-    if not isinstance(native, _FirstLevel):
-        jsonargparse._completions.add_subactions_and_get_subclass_choices = _FirstLevel(native)  # type: ignore[assignment]
 
 
 def _is_list(schema: Any) -> bool:

@@ -2,16 +2,14 @@
 
 import inspect
 import re
-from argparse import SUPPRESS
+from argparse import SUPPRESS, Action
 from collections import Counter
 from typing import Any, get_args
 
-from jsonargparse import DefaultHelpFormatter
-from jsonargparse._actions import _ActionHelpClassPath
-from jsonargparse._typehints import get_all_subclass_paths
-from jsonargparse._util import get_import_path
 from pytorch_lightning.cli import LightningArgumentParser
 from torch import Tensor
+
+from zamba_lcli.cli._jsonargparse import HelpFormatter, import_path, is_help_of_class, subclass_paths, typehint_of
 
 USAGE = "zamba {} [--config FILE]... [--KEY VALUE]..."
 CLASSES = (
@@ -83,14 +81,15 @@ SENTENCE = re.compile(r"(?<=[.])\s+(?=[A-Z])")
 DEFAULT = re.compile(r"\s*Default: ``(.+?)``\.?")
 
 
-class PlainHelpFormatter(DefaultHelpFormatter):
+class PlainHelpFormatter(HelpFormatter):
     """Shows texts without markup, and classes by the names that a YAML may use."""
 
-    def _get_help_string(self, action: Any) -> str:
-        text = ROLE.sub(r"\1", super()._get_help_string(action))
+    def help_of(self, action: Action, text: str) -> str:
+        """Returns the help of an argument, with the names of classes that may be given."""
+        text = ROLE.sub(r"\1", text)
         text, known, _ = text.partition(", known subclasses: ")
         if known:
-            names = short_names(action._typehint)
+            names = short_names(typehint_of(action))
             text += f"; one of {', '.join(names)})" if len(names) <= MOST_CLASSES else ")"
         told = DEFAULT.search(text)
         if told is not None and told[1] not in ("None", str(action.default)):
@@ -119,8 +118,8 @@ def short_names(typehint: Any) -> list[str]:
 
     What they are all made from, such as ``Callback``, is left out.
     """
-    bases = {get_import_path(base) for base in classes_in(typehint)}
-    paths = [path for path in get_all_subclass_paths(typehint) if not path.startswith("pytorch_lightning.core.")]
+    bases = {import_path(base) for base in classes_in(typehint)}
+    paths = [path for path in subclass_paths(typehint) if not path.startswith("pytorch_lightning.core.")]
     paths = [path for path in paths if path not in bases] or paths
     count = Counter(path.rpartition(".")[2] for path in paths)
     return [short if count[short := path.rpartition(".")[2]] == 1 else path for path in paths]
@@ -146,7 +145,7 @@ def arrange_help(parser: LightningArgumentParser, subcommand: str) -> None:
     parser._action_groups = [first, *own, *last]
     parser.description = f"{parser.description} {CLASSES}"
     for action in actions.values():
-        if isinstance(action, _ActionHelpClassPath):
+        if is_help_of_class(action):
             action.help = SUPPRESS  # as the description tells
         elif action.dest in TEXTS:
             action.help = TEXTS[action.dest]

@@ -10,16 +10,19 @@ import sys
 import sysconfig
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import ArgsType
 
-from zamba_lcli._lightning import let_profilers_be_refused
+from zamba_lcli.cli._jsonargparse import replaced
 from zamba_lcli.cli.checks import LIGHTNINGS
 from zamba_lcli.cli.cli import ZambaCLI
 from zamba_lcli.cli.messages import describe_lightning_error, find_input_error, print_once
+from zamba_lcli.data.video.deadline import NoAnswerError
 
 IGNORED_WARNINGS = (  # that no user of this program can act on
     r"Found \d+ module\(s\) in eval mode",  # frozen layers are meant to be
@@ -46,23 +49,37 @@ def main(args: ArgsType = None) -> None:
         SystemExit: With a message on stderr: with code 2 if something given is wrong, with 1 if the machine fails the run
             (memory, disk, a worker that is killed).
     """
-    for message in IGNORED_WARNINGS:
-        warnings.filterwarnings("ignore", message=message)
-    warnings.formatwarning = format_warning
     keep_freed_memory()
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where a user's own classes are; last, so that no file there hides a package
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_advertisement)
-    let_profilers_be_refused()
-    try:
-        ZambaCLI(args)
-    except (pydoc.ErrorDuringImport, *INPUT_ERRORS, *SYSTEM_ERRORS) as error:
-        described = describe(error)
-        if described is None:
-            raise
-        message, code = described
-        print_once(f"error: {message}", file=sys.stderr)
-        raise SystemExit(code) from error
+    with program_settings():
+        try:
+            ZambaCLI(args)
+        except (pydoc.ErrorDuringImport, *INPUT_ERRORS, *SYSTEM_ERRORS) as error:
+            described = describe(error)
+            if described is None:
+                raise
+            message, code = described
+            print_once(f"error: {message}", file=sys.stderr)
+            raise SystemExit(code) from error
+
+
+@contextmanager
+def program_settings() -> Iterator[None]:
+    """Sets what the program needs of warnings, logging and imports, and takes it back: others may run in the process too."""
+    advertising = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    folder = os.getcwd()
+    known = folder in sys.path
+    with warnings.catch_warnings(), replaced(warnings, formatwarning=format_warning):
+        for message in IGNORED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        advertising.addFilter(_is_no_advertisement)
+        if not known:
+            sys.path.append(folder)  # where a user's own classes are; last, so that no file there hides a package
+        try:
+            yield
+        finally:
+            advertising.removeFilter(_is_no_advertisement)
+            if not known:
+                sys.path.remove(folder)
 
 
 def describe(error: Exception) -> tuple[str, int] | None:
@@ -120,6 +137,8 @@ def describe_import_error(error: pydoc.ErrorDuringImport) -> str:
 def describe_system_error(error: BaseException) -> tuple[str, int] | None:
     """Returns message and exit code where machine or disk fail a run; None for any other error."""
     text = str(error)
+    if isinstance(error, NoAnswerError):  # a worker's has its traceback in front
+        return text.rpartition(f"{NoAnswerError.__name__}: ")[2].strip(), 1
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
         return (
             "out of memory. Make data.batch_size smaller, and trainer.accumulate_grad_batches larger by the same factor, "

@@ -12,7 +12,6 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-import jsonargparse._typehints
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
@@ -102,9 +101,6 @@ def raise_best_union_error(subtypes: Sequence[Any], val: Any, exceptions: list[E
         given = val if isinstance(val, str | int | float) else f"a {type(val).__name__}"
         message = f"{given} is not {' or '.join(wanted)}.{_of_yaml(val, subtypes)}"
     raise ValueError(message) from exceptions[0]
-
-
-jsonargparse._typehints.raise_union_unexpected_value = raise_best_union_error
 
 
 def _of_yaml(val: Any, subtypes: Iterable[Any]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
-from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 
 from zamba_lcli import __version__
 from zamba_lcli.cli.help import ABOUT, USAGE, PlainHelpFormatter, arrange_help
@@ -39,6 +39,21 @@ def parser_arguments(is_asked_for: dict[str, bool]) -> dict[str, Any]:
             for name, asked in is_asked_for.items()
         },
     }
+
+
+def asked_for(args: ArgsType, subcommands: list[str]) -> dict[str, bool]:
+    """Returns whether the command line may mean each of the subcommands: any, if it names none but options.
+
+    Args:
+        args: The command line; that of the process if None.
+        subcommands: The subcommands there are.
+    """
+    words = set(sys.argv[1:] if args is None else map(str, args))
+    if isinstance(args, dict | Namespace) or "--print_completion" in words:
+        return dict.fromkeys(subcommands, True)
+    options = any(word.startswith("-") for word in words - {"-h", "--help", "--version"})
+    named = words.intersection(subcommands)
+    return {name: name in named or (options and not named) for name in subcommands}
 
 
 class ZambaArgumentParser(LightningArgumentParser):
@@ -87,10 +102,6 @@ class ZambaArgumentParser(LightningArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parses the command line, and keeps its words for what is said of them."""
         self._words = list(sys.argv[1:] if args is None else args)
-        if "--print_completion" in self._words:
-            from zamba_lcli.cli.completion import mend_completion
-
-            mend_completion()
         return super().parse_args(self._words, *more, **kwargs)
 
     def dump(self, *args: Any, **kwargs: Any) -> str:

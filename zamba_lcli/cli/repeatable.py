@@ -7,19 +7,14 @@ from argparse import ArgumentError
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import register_type
 
 from zamba_lcli.errors import InputError
 
 UNWRITABLE = (
     "Unable to serialize instance"  # what is written in place of an object that cannot be, until its key is known
 )
-
-# a default of Lightning's StochasticWeightAveraging
-register_type(torch.device, str, torch.device, (ValueError, TypeError, RuntimeError))
 
 
 def without_objects(text: str) -> str:
