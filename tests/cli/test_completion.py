@@ -116,8 +116,6 @@ def test_help_is_short_and_begins_with_what_is_most_often_stated(capsys, monkeyp
         "Seconds that reading",
         "Clips in a batch",
         "in GB",
-        "Batches for one step",
-        "DD:HH:MM:SS",
     ):
         assert unit in " ".join(text.split())
 

@@ -6,6 +6,7 @@ may be deleted. Measured with jsonargparse 4.53.
 """
 
 import collections.abc
+import copy
 import inspect
 import os
 import re
@@ -217,22 +218,28 @@ def no_deprecation_warnings() -> Iterator[None]:
 
 
 class HelpFormatter(DefaultHelpFormatter):
-    """jsonargparse's formatter, with ``help_of`` to override.
+    """jsonargparse's formatter, with ``text_of`` and ``polished`` to override.
 
     argparse has no public hook for the help of one argument (bpo-13280). Delete when it has.
     """
 
-    def help_of(self, action: Action, text: str) -> str:
-        """Returns the help of an argument.
+    def text_of(self, action: Action) -> str | None:
+        """Returns what is said of an argument, to which jsonargparse adds type and default."""
+        return action.help
+
+    def polished(self, action: Action, text: str) -> str:
+        """Returns the help of an argument as it is shown.
 
         Args:
             action: The argument.
-            text: What jsonargparse says of it.
+            text: Its text with type and default.
         """
         return text
 
     def _get_help_string(self, action: Action) -> str:
-        return self.help_of(action, super()._get_help_string(action))
+        shown = copy.copy(action)
+        shown.help = self.text_of(action)
+        return self.polished(action, super()._get_help_string(shown))
 
 
 def is_help_of_class(action: Action) -> bool:

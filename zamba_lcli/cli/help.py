@@ -2,11 +2,12 @@
 
 import inspect
 import re
-from argparse import SUPPRESS, Action
+from argparse import Action
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from pytorch_lightning.cli import LightningArgumentParser
 from torch import Tensor
 
 from zamba_lcli.cli._jsonargparse import HelpFormatter, import_path, is_help_of_class, subclass_paths, typehint_of
@@ -24,23 +25,22 @@ ABOUT = {
     "export": "Write the model of a checkpoint as an ONNX file.",
 }
 FIRST = {  # subcommand -> what is stated most often, in this order
-    "predict": ("ckpt_path", "data.videos", "trainer.callbacks", "trainer.devices"),
-    "export": ("ckpt_path", "output"),
-    "check": ("data.labels", "data.data_dir", "report"),
+    "predict": ("config", "ckpt_path", "data.videos", "trainer.callbacks", "trainer.devices"),
+    "export": ("config", "ckpt_path", "output"),
+    "check": ("config", "data.labels", "data.data_dir", "report"),
 }
 FIRST_OF_OTHERS = (
-    "ckpt_path", "data.labels", "data.data_dir", "data.sampling", "data.height", "data.width", "data.batch_size", "model",
-    "optimizer", "lr_scheduler", "trainer.max_epochs", "trainer.precision", "trainer.devices",
+    "config", "ckpt_path", "data.labels", "data.data_dir", "data.sampling", "data.height", "data.width", "data.batch_size",
+    "model", "optimizer", "lr_scheduler", "trainer.max_epochs", "trainer.precision", "trainer.devices",
 )  # fmt: skip
-GROUPS = {  # key -> title, in the order of --help; what is not named comes where it was, before the trainer
+GROUPS = {  # key -> title, in the order of --help
     "data": "data: labels and clips, and how they are looked at",
     "model": "model: the network, its head and its loss (SlowFast, PytorchVideo, TimeDistributedEfficientNet, ...)",
     "optimizer": "optimizer: any of torch.optim",
     "lr_scheduler": "lr_scheduler: any of torch.optim.lr_scheduler",
     "trainer": "trainer: Lightning's, with callbacks and logger",
 }
-FIRST_OF_TRAINER = ("max_epochs", "callbacks", "logger", "precision", "accelerator", "devices", "num_nodes", "strategy")
-TEXTS = {  # where Lightning's are about calls from Python, have no unit, or take half a screen
+TEXTS = {  # in place of Lightning's, which are about calls from Python
     "seed_everything": "Seed of all that is random, from 0; true to draw one.",
     "ckpt_path": "Checkpoint to go on from (fit) or to use; for fit also 'last', the newest of the run folder.",
     "weights_only": "Lightning's. This program reads checkpoints of plain values only, whatever is said here.",
@@ -50,30 +50,8 @@ TEXTS = {  # where Lightning's are about calls from Python, have no unit, or tak
     "trainer.accelerator": "cpu, gpu, mps, tpu; auto for what the machine has.",
     "trainer.strategy": "How several processes train together, e.g. ddp; auto for what is usual.",
     "trainer.devices": "How many GPUs or processes (a number), or which (a list); auto or -1 for all.",
-    "trainer.num_nodes": "Number of machines.",
     "trainer.precision": "Numbers to compute in: 32-true (as if left out), bf16-mixed, 16-mixed, 64-true, ...",
     "trainer.max_epochs": "Epochs to train at most; -1 for no end. Without max_steps and max_time, 1000.",
-    "trainer.max_steps": "Steps of the optimizer to train at most; -1 for no limit.",
-    "trainer.max_time": "Time to train at most, DD:HH:MM:SS.",
-    "trainer.limit_train_batches": "Train batches of an epoch to use: a number (int), or a share from 0.0 to 1.0 (float).",
-    "trainer.limit_val_batches": "Val batches to use: a number (int), or a share from 0.0 to 1.0 (float).",
-    "trainer.limit_test_batches": "Test batches to use: a number (int), or a share from 0.0 to 1.0 (float).",
-    "trainer.limit_predict_batches": "Batches to predict: a number (int), or a share from 0.0 to 1.0 (float).",
-    "trainer.overfit_batches": "Batches to train and validate on alone: a number (int), or a share (float).",
-    "trainer.val_check_interval": "When to validate: after so many train batches (int), such a share of an epoch (float), or "
-    "a time (DD:HH:MM:SS).",
-    "trainer.check_val_every_n_epoch": "Epochs between validations; null to count the batches of val_check_interval across "
-    "epochs.",
-    "trainer.num_sanity_val_steps": "Val batches to try before the first train batch; -1 for all. Default: ``2``.",
-    "trainer.log_every_n_steps": "Batches between logged values. Default: ``50``.",
-    "trainer.accumulate_grad_batches": "Batches for one step of the optimizer.",
-    "trainer.gradient_clip_val": "Largest norm of the gradients (or value: gradient_clip_algorithm); null for no limit.",
-    "trainer.gradient_clip_algorithm": "norm, as if left out, or value.",
-    "trainer.fast_dev_run": "Tries all that a run does with one batch (true), or so many.",
-    "trainer.barebones": "Turns off all that costs time beside training itself, to measure that.",
-    "trainer.sync_batchnorm": "Whether BatchNorm averages over all processes.",
-    "trainer.enable_progress_bar": "Whether to show progress. Default: ``True``.",
-    "trainer.plugins": "Plugins of Lightning.",
 }
 MOST_CLASSES = 60  # that are listed; of torch's modules there are some hundreds
 ROLE = re.compile(r":\w+:`~?(?:[\w.]+\.)?(\w+)`")  # Sphinx
@@ -81,18 +59,81 @@ SENTENCE = re.compile(r"(?<=[.])\s+(?=[A-Z])")
 DEFAULT = re.compile(r"\s*Default: ``(.+?)``\.?")
 
 
-class PlainHelpFormatter(HelpFormatter):
-    """Shows texts without markup, and classes by the names that a YAML may use."""
+@dataclass
+class Section:
+    """A section of the help: its title, what is said below it, and its arguments."""
 
-    def help_of(self, action: Action, text: str) -> str:
-        """Returns the help of an argument, with the names of classes that may be given."""
-        text = ROLE.sub(r"\1", text)
-        text, known, _ = text.partition(", known subclasses: ")
+    title: str | None
+    text: Any = None
+    actions: list[Action] = field(default_factory=list)
+
+
+class PlainHelpFormatter(HelpFormatter):
+    """Shows texts without markup, classes by the names that a YAML may use, and first what is most often stated."""
+
+    def __init__(self, prog: str, **kwargs: Any) -> None:
+        """Takes the arguments of argparse's formatter; the program's name tells the subcommand."""
+        super().__init__(prog, **kwargs)  # type: ignore[no-untyped-call]
+        self.subcommand = next((word for word in prog.split() if word in ABOUT), None)
+        self.sections: list[Section] = []
+
+    def start_section(self, heading: str | None) -> None:
+        """Keeps a section until all of them are known."""
+        self.sections.append(Section(heading))
+
+    def add_text(self, text: Any) -> None:
+        """Adds the description of the program, or keeps that of a section."""
+        if self.sections and text:  # what comes last, the epilog, is empty
+            self.sections[-1].text = text
+        elif text:
+            super().add_text(f"{text} {CLASSES}" if self.subcommand else text)
+
+    def add_arguments(self, actions: Iterable[Action]) -> None:
+        """Keeps the arguments of a section; the help of a class is told of in the description."""
+        self.sections[-1].actions = [action for action in actions if not is_help_of_class(action)]
+
+    def end_section(self) -> None:
+        """Does nothing, as the sections are written in the end."""
+
+    def format_help(self) -> str:
+        """Returns the help: what is most often stated, the run's own options, data and model, and Lightning's trainer last."""
+        for section in self._arranged() if self.subcommand else self.sections:
+            super().start_section(section.title)
+            super().add_text(section.text)
+            super().add_arguments(section.actions)
+            super().end_section()
+        self.sections = []
+        return super().format_help()
+
+    def _arranged(self) -> list[Section]:
+        names = FIRST.get(str(self.subcommand), FIRST_OF_OTHERS)
+        actions = {action.dest: action for section in self.sections for action in section.actions}
+        first = Section("most often stated", actions=[actions[name] for name in names if name in actions])
+        for section in self.sections:
+            section.actions = [action for action in section.actions if action not in first.actions]
+        last = [section for title in GROUPS.values() for section in self.sections if section.title == title]
+        own = [section for section in self.sections if section not in last and section.title != "Linked arguments"]
+        return [first, *own, *last]
+
+    def text_of(self, action: Action) -> str | None:
+        """Returns what is said of an argument: of Lightning's trainer the first sentence, and what null stands for."""
+        if action.dest in ABOUT and not action.option_strings:
+            return ABOUT[action.dest]
+        if action.dest in TEXTS:
+            return TEXTS[action.dest]
+        if action.dest.startswith("trainer.") and action.help:
+            default = DEFAULT.search(action.help)
+            return SENTENCE.split(action.help, maxsplit=1)[0] + (default[0] if default else "")
+        return action.help
+
+    def polished(self, action: Action, text: str) -> str:
+        """Returns the help of an argument without markup, with the names of classes that may be given."""
+        text, known, _ = ROLE.sub(r"\1", text).partition(", known subclasses: ")
         if known:
             names = short_names(typehint_of(action))
             text += f"; one of {', '.join(names)})" if len(names) <= MOST_CLASSES else ")"
-        told = DEFAULT.search(text)
-        if told is not None and told[1] not in ("None", str(action.default)):
+        default = DEFAULT.search(text)
+        if default is not None and default[1] not in ("None", str(action.default)):
             text = text.replace(", default: %(default)s", "")  # null in the signature stands for what the text says
         else:
             text = DEFAULT.sub("", text)
@@ -123,36 +164,3 @@ def short_names(typehint: Any) -> list[str]:
     paths = [path for path in paths if path not in bases] or paths
     count = Counter(path.rpartition(".")[2] for path in paths)
     return [short if count[short := path.rpartition(".")[2]] == 1 else path for path in paths]
-
-
-def arrange_help(parser: LightningArgumentParser, subcommand: str) -> None:
-    """Puts first what is most often stated; then the run's own options, data and model, and Lightning's trainer last."""
-    groups = parser.groups
-    assert groups is not None
-    last = [groups[key] for key in GROUPS]
-    for key, title in GROUPS.items():
-        groups[key].title = title
-    own = [group for group in parser._action_groups if group not in last and group.title != "Linked arguments"]
-    own[-1].title = "of this subcommand"  # added last; its title is Lightning's docstring
-    first = parser.add_argument_group("most often stated")
-    actions = {action.dest: action for group in own + last for action in group._group_actions}
-    first._group_actions = [
-        actions[name] for name in ("config", *FIRST.get(subcommand, FIRST_OF_OTHERS)) if name in actions
-    ]
-    for group in own + last:
-        group._group_actions = [action for action in group._group_actions if action not in first._group_actions]
-    groups["trainer"]._group_actions.sort(key=lambda action: _rank(action.dest.removeprefix("trainer.")))
-    parser._action_groups = [first, *own, *last]
-    parser.description = f"{parser.description} {CLASSES}"
-    for action in actions.values():
-        if is_help_of_class(action):
-            action.help = SUPPRESS  # as the description tells
-        elif action.dest in TEXTS:
-            action.help = TEXTS[action.dest]
-        elif action.dest.startswith("trainer.") and action.help:
-            told = DEFAULT.search(action.help)
-            action.help = SENTENCE.split(action.help, maxsplit=1)[0] + (told[0] if told else "")
-
-
-def _rank(name: str) -> int:
-    return FIRST_OF_TRAINER.index(name) if name in FIRST_OF_TRAINER else len(FIRST_OF_TRAINER)

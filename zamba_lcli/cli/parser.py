@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser
 
 from zamba_lcli import __version__
-from zamba_lcli.cli.help import ABOUT, USAGE, PlainHelpFormatter, arrange_help
+from zamba_lcli.cli.help import ABOUT, GROUPS, USAGE, PlainHelpFormatter
 from zamba_lcli.cli.messages import describe_subcommand_error, plain_message
 from zamba_lcli.cli.repeatable import without_objects
 
@@ -94,9 +94,10 @@ class ZambaArgumentParser(LightningArgumentParser):
         """Adds the arguments of the subcommand, the last that there are."""
         if not self.is_asked_for:
             return []
-        added: list[str] = super().add_method_arguments(*args, **kwargs)
-        if self.command is not None:
-            arrange_help(self, self.command)
+        for key, title in GROUPS.items():
+            if self.groups and key in self.groups:
+                self.groups[key].title = title
+        added: list[str] = super().add_method_arguments(*args, as_group=False, **kwargs)
         return added
 
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
