@@ -14,7 +14,6 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
@@ -25,6 +24,7 @@ from zamba_lcli.data.dataset import ClipDataset, ClipDraw
 from zamba_lcli.errors import InputError
 from zamba_lcli.files import PARTIAL, file_identity, replacing
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.layers import batchnorms_of
 from zamba_lcli.run_folder import is_dry_run
 from zamba_lcli.seed import run_seed
 from zamba_lcli.types import Batch, Features
@@ -318,7 +318,7 @@ class FrozenFeatureCache(Callback):
             )
         if any(parameter.requires_grad for parameter in module.trunk.parameters()):
             raise InputError("model: a trunk that trains cannot be cached. Freeze it, or leave out FrozenFeatureCache.")
-        if any(isinstance(layer, _BatchNorm) and layer.training for layer in module.trunk.modules()):
+        if any(layer.training for layer in batchnorms_of(module.trunk)):
             raise InputError("model: BatchNorm of the trunk is in training mode. Leave out FrozenFeatureCache.")
 
     def _check_size(

@@ -67,7 +67,7 @@ class ZambaArgumentParser(LightningArgumentParser):
         kwargs: Lightning's.
     """
 
-    _dumping = False
+    dumping = False
 
     def __init__(
         self,
@@ -107,13 +107,13 @@ class ZambaArgumentParser(LightningArgumentParser):
 
     def dump(self, *args: Any, **kwargs: Any) -> str:
         """Returns the configuration as a text that can be read again; see ``without_objects``."""
-        if ZambaArgumentParser._dumping:
+        if ZambaArgumentParser.dumping:
             return str(super().dump(*args, **kwargs))  # a class in the configuration
-        ZambaArgumentParser._dumping = True
+        ZambaArgumentParser.dumping = True
         try:
             return without_objects(super().dump(*args, **kwargs))
         finally:
-            ZambaArgumentParser._dumping = False
+            ZambaArgumentParser.dumping = False
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Ends the program with the message in plain words."""

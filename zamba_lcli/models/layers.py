@@ -7,13 +7,13 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from zamba_lcli.errors import InputError
 
 KINETICS_MEAN = 0.45  # of pixels between 0 and 1, the same for the three channels
 KINETICS_STD = 0.225
+BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def write_in_place(network: nn.Module) -> None:
 
 def batchnorms_of(layers: nn.Module) -> nn.ModuleList:
     """Returns the BatchNorm layers among layers, at any depth."""
-    return nn.ModuleList(layer for layer in layers.modules() if isinstance(layer, _BatchNorm))
+    return nn.ModuleList(layer for layer in layers.modules() if isinstance(layer, BATCHNORMS))
 
 
 def lay_out_channels_last(network: nn.Module) -> None:
