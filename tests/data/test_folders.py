@@ -38,6 +38,15 @@ SYSTEM = [
     ".fseventsd/a.mp4",
     "FOUND.000/FILE0000.MP4",
     "lost+found/a.mp4",
+    "$RECYCLE.BIN /a.mp4",
+    "@SynoEAStream/a.mp4",
+    "@sharebin/a.mp4",
+    "@__thumb/a.mp4",
+    "files_trashbin/files/a.mp4.d1700000000/a.mp4",
+    "files_versions/a.mp4",
+    "Recycle Bin/a.mp4",
+    "~$open/a.mp4",
+    "~snapshot/a.mp4",
 ]
 
 
@@ -60,8 +69,37 @@ def test_what_systems_put_beside_clips_is_passed_over(folder, capsys):
     assert listing.system_folders == 2 * len(SYSTEM)
     assert listing.hidden_files == 1
     assert listing.endings == Counter({".jpg": 2, ".db": 1, ".part": 1, ".crdownload": 1, "": 1})
-    assert "32 folders of the system or hidden" in listing.passed_over()
+    assert f"{2 * len(SYSTEM)} folders of the system or hidden" in listing.passed_over()
     assert "6 files with other endings (2 .jpg, " in listing.passed_over()
+
+
+def test_a_folder_called_trash_is_of_the_system_if_it_looks_so(folder):
+    make(folder / "card", "Trash/info/a.trashinfo", "Trash/files/a.mp4", "class/trash/b.mp4", "~$c.mp4")
+    listing = list_clips(folder / "card")
+    assert (listing.names, listing.system_folders, listing.hidden_files) == (["class/trash/b.mp4"], 1, 1)
+
+
+def test_hard_links_are_listed_once(folder):
+    make(folder, "card/B/a.mp4", "card/B/b.mp4", "card/C/c.mp4", "elsewhere/d.mp4")
+    card = folder / "card"
+    (card / "A").mkdir()
+    for name, of in (
+        ("A/z.mp4", "B/a.mp4"),
+        ("C/a.mp4", "B/a.mp4"),
+        ("C/b.avi", "B/b.mp4"),
+        ("A/d.mp4", "../elsewhere/d.mp4"),
+    ):
+        os.link(card / of, card / name)
+    (card / "A/link.mp4").symlink_to("../C/a.mp4")
+    listing = list_clips(card)
+    assert listing.names == ["A/d.mp4", "A/z.mp4", "B/b.mp4", "C/c.mp4"]
+    assert "4 links to clips that are there anyway" in listing.passed_over()
+
+
+def test_files_that_only_share_a_number_are_not_one(folder, monkeypatch):
+    make(folder, "card/a.mp4", "card/b.mp4")
+    monkeypatch.setattr("zamba_lcli.data.folders._Inodes.repeated", lambda self: [[0, 1]])
+    assert list_clips(folder / "card").names == ["a.mp4", "b.mp4"]
 
 
 def test_a_hidden_folder_that_is_asked_for(folder):

@@ -20,7 +20,7 @@ from zamba_lcli.data.csv_tables import (
     records,
     shown,
 )
-from zamba_lcli.data.folders import VIDEO_SUFFIXES, has_video_ending, list_clips
+from zamba_lcli.data.folders import VIDEO_SUFFIXES, cut_name, has_video_ending, list_clips
 from zamba_lcli.data.labels.camtrap_package import DESCRIPTOR
 from zamba_lcli.data.table_files import KINDS, PACKED_ENDINGS, looks_like_table
 from zamba_lcli.errors import InputError
@@ -139,9 +139,10 @@ def _in_table(path: Path, folder: Path) -> Videos:
         name, site = value["filepath"], value.get("site", "")
         if not name:
             problems.add(place, "the filepath is empty", "Give every row a filepath, or delete the row.")
-        elif has_video_ending(site) and not has_video_ending(name):
+        elif (rest := cut_name(name, value.values())) is not None and not (folder / name).is_file():
+            column = next(column for column, cell in value.items() if cell == rest)
             remedy = "Put filepaths that contain the separator in double quotes."
-            problems.add(place, f"the site {shown(site)} is the name of a file", remedy)
+            problems.add(place, f"the {column} {shown(rest)} is the name of a file, and {shown(name)} is not", remedy)
         elif not check_formulas(place, value, ("filepath", "site"), problems):
             rows.append((place, name, site))
     found = _clips_of(rows, folder, problems, "site" in header)
