@@ -100,12 +100,52 @@ def test_a_package_of_predictions_alone_is_refused(package):
         ({"classificationMethod": "human", "classificationProbability": "0.5"}, False),
         ({"classificationProbability": "0.93"}, True),  # people leave it out
         ({"classificationMethod": "Machine"}, True),
+        ({"classificationProbability": "0,87", "classifiedBy": "SpeciesNet 4.0"}, True),
+        ({"classificationProbability": "87 %"}, True),
+        ({"classificationProbability": "87.5"}, True),
+        ({"classificationProbability": "9e-1"}, True),
+        ({"classificationProbability": "1,00"}, False),
+        ({"classificationProbability": "100%"}, False),
     ],
 )
 def test_who_classified_where_the_method_is_empty(package, said, is_machine):
     folder = package([clip("a"), clip("b")], [{**seen("a", "fox"), **said}, seen("b", "blank")], valid=False)
     expected = {"d1/b.mp4": ("blank",)} | ({} if is_machine else {"d1/a.mp4": ("fox",)})
     assert labels_of(folder) == expected
+
+
+@pytest.mark.parametrize("value", ["high", "-0.5", "870", "0.8.7", "1/2"])
+def test_a_probability_that_is_none(package, value):
+    rows = [{**seen("a", "fox"), "classificationProbability": value}, {**seen("b", "fox"), **HUMAN}]
+    message = error_of(package([clip("a"), clip("b")], rows, valid=False))
+    assert f"observations.csv, row 2: the classificationProbability {value!r} is no probability" in message
+    assert "Write a number from 0 to 1" in message
+
+
+def test_a_method_decides_whatever_the_probability_is(package):
+    rows = [{**seen("a", "fox"), **HUMAN, "classificationProbability": "high"}]
+    assert labels_of(package([clip("a")], rows, valid=False)) == {"d1/a.mp4": ("fox",)}
+
+
+def test_two_who_classified_and_nothing_says_who_is_a_person(package):
+    def by(who, *rows):
+        return [{**row, "classifiedBy": who} for row in rows]
+
+    clips = [clip("a"), clip("b"), clip("c", at="13:00:00Z")]
+    people = by("A. B.", seen("a", "fox"), seen("b", "deer"), event("blank", "13:00:00Z", "13:00:30Z"))
+    folder = package(clips, [*people, *by("SpeciesNet 4.0", seen("a", "fox"), seen("b", "boar"), seen("b", "deer"))])
+    (told,) = read_labels(folder, split_proportions={"train": 1}).warnings
+    assert told.what == (
+        "d1/b.mp4 gets the labels of all who classified it (A. B.: deer; SpeciesNet 4.0: boar, deer), and nothing says who is "
+        "a person"
+    )
+    assert "human or machine" in told.remedy
+
+
+def test_people_may_disagree(package):
+    rows = [{**seen("a", label), **HUMAN, "classifiedBy": who} for who, label in (("A. B.", "fox"), ("C. D.", "deer"))]
+    read = read_labels(package([clip("a")], rows), split_proportions={"train": 1})
+    assert (read.clips[0].labels, read.warnings) == (("deer", "fox"), ())
 
 
 def test_an_unknown_method(package):

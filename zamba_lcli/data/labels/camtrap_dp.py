@@ -14,6 +14,7 @@ from zamba_lcli.data.labels.camtrap_observations import (
     check_blank,
     find_videos,
     videos_in,
+    warn_of_disagreement,
 )
 from zamba_lcli.data.labels.camtrap_package import open_package
 from zamba_lcli.data.labels.label_origin import is_machine_observation, tell_machine_labels
@@ -96,6 +97,7 @@ def read_package(
             for place, labels in answers.labels
         ]
     if not problems.found:
+        warn_of_disagreement(videos.values(), problems)
         predicted = [video for video in videos.values() if video.lacks_people and video.machines.labels]
         labelled = sum(bool(video.people.labels) for video in videos.values())
         authors = passed_over

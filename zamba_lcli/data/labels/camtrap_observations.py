@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from zamba_lcli.data.csv_tables import Place, Problems, Record, parse_label
+from zamba_lcli.data.csv_tables import Place, Problems, Record, counted, parse_label
 from zamba_lcli.data.labels.camtrap_package import URL
 from zamba_lcli.data.labels.camtrap_terms import read_time
 
@@ -20,6 +20,9 @@ class Answers:
     of_events: list[tuple[Place, list[str]]] = field(default_factory=list)  # labels of event-level observations
     unknown: bool = False  # whether someone looked and could not tell
     classifiers: set[str] = field(default_factory=set)
+    unstated: dict[str, tuple[Place, set[str]]] = field(
+        default_factory=dict
+    )  # labels by who gave them, a person or not
 
     @property
     def labels(self) -> list[tuple[Place, list[str]]]:
@@ -174,6 +177,22 @@ def check_blank(video: Video, answers: Answers, problems: Problems) -> None:
             problems.add(place, what, "Keep the observations that are right.")
 
 
+def warn_of_disagreement(videos: Iterable[Video], problems: Problems) -> None:
+    """Warns of clips that get other labels from one who classified than from another, of whom nothing says who is a person."""
+    apart = []
+    for video in videos:
+        (place, labels), *others = video.people.unstated.values() or [(video.place, set())]
+        if any(theirs != labels for _, theirs in others):
+            apart.append((place, video))
+    if apart:
+        place, video = apart[0]
+        said = "; ".join(f"{who}: {', '.join(sorted(labels))}" for who, (_, labels) in video.people.unstated.items())
+        rest = f", and {counted(len(apart) - 1, 'other clip')} likewise" if len(apart) > 1 else ""
+        told = f"{video.filepath} gets the labels of all who classified it ({said}){rest}, and nothing says who is a person"
+        remedy = "Write human or machine in the column classificationMethod: a machine's answers are predictions."
+        problems.warn(place, told, remedy)
+
+
 def find_videos(
     observations: Iterable[Record],
     videos: Mapping[str, Video],
@@ -213,3 +232,5 @@ def add_labels(
         if labels:
             (answer.own if is_own else answer.of_events).append((place, labels))
             answer.classifiers.add(record["classifiedBy"])
+            if record["classifiedBy"] and not record["classificationMethod"]:
+                answer.unstated.setdefault(record["classifiedBy"], (place, set()))[1].update(labels)

@@ -1,5 +1,6 @@
 """Who gave a label: people, or a machine, whose answers are predictions."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,32 +8,36 @@ from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_info
 
+from zamba_lcli.columns import OF_RESULT
 from zamba_lcli.data.csv_tables import LabelRow, Place, Problems, counted
 from zamba_lcli.errors import InputError, Problem
 
 KEY = "data.machine_labels"
 HUMAN, MACHINE = "human", "machine"
 MAX_AUTHORS = 5  # named in a message
-OWN_COLUMNS = {"top_class", "status", "error"}  # of the tables of predictions that this program writes
 PREDICTIONS = re.compile(r"top_class|(?:predictions?|predicted|preds?|ai)(?:_.*)?", re.IGNORECASE)  # columns
 # columns of other programs' tables that say whose a label is, as they are called without _ and in small letters
 VERIFIED = ("isverified", "humanverified")  # AddaxAI: true or false
+YES, NO = frozenset(["true", "1", "1.0", "yes", "y", "t"]), frozenset(["false", "0", "0.0", "no", "n", "f"])
 METHOD = "classificationmethod"  # AddaxAI, Camtrap DP: human or machine
+PROBABILITY = "classificationprobability"  # Camtrap DP: people leave it out
 AUTHOR = ("identifiedby", "classifiedby")  # Wildlife Insights, Camtrap DP: a name
 CONFIDENCE = "cvconfidence"  # Wildlife Insights: empty for people
 COMPUTER_VISION = "computer vision"  # the author of a machine's labels in Wildlife Insights
+NUMBER = re.compile(r"(\d*[.,]?\d+|\d+[.,])(e[+-]?\d{1,3})?\s?(%?)", re.IGNORECASE | re.ASCII)
 
 
 def is_machine_observation(record: Mapping[str, str], place: Place, problems: Problems) -> bool:
     """Returns whether an observation in Camtrap DP is a machine's.
 
     ``classificationMethod`` decides. The standard lets it be empty, and older exports leave it so: such an observation is
-    taken for a person's, unless its ``classificationProbability`` is below 1, which people leave out.
+    taken for a person's, unless its ``classificationProbability`` is below 1 (or 100 %), which people leave out.
 
     Args:
         record: The observation.
         place: Where it is.
-        problems: Gets a method that is none; the observation then counts as a machine's.
+        problems: Gets a method that is none, or where it is empty a probability that is none; the observation then counts as
+            a machine's.
     """
     method = record["classificationMethod"]
     if method.casefold() in (HUMAN, MACHINE):
@@ -41,10 +46,23 @@ def is_machine_observation(record: Mapping[str, str], place: Place, problems: Pr
         remedy = f"Write {HUMAN} or {MACHINE} in the column classificationMethod, or leave it empty for people."
         problems.add(place, f"unknown classificationMethod {method!r}", remedy)
         return True
-    try:
-        return float(record["classificationProbability"]) < 1
-    except ValueError:
+    if not (text := record["classificationProbability"]):
         return False
+    probability = _probability(text)
+    if probability is None:
+        remedy = "Write a number from 0 to 1 in the column classificationProbability, or leave it empty for people."
+        problems.add(place, f"the classificationProbability {text!r} is no probability", remedy)
+    return probability is None or probability < 1
+
+
+def _probability(text: str) -> float | None:
+    """Returns the number from 0 to 1 that a text gives, with a decimal point or comma or in per cent, or ``None``."""
+    number = NUMBER.fullmatch(text)
+    if number is None:
+        return None
+    value = float(number[1].replace(",", ".") + (number[2] or ""))
+    value = value / 100 if number[3] or value > 1 else value
+    return value if value <= 1 else None
 
 
 def tell_machine_labels(
@@ -102,7 +120,7 @@ def check_label_column(header: Sequence[str], label_column: str, where: Path, *,
     Raises:
         InputError: Names the table and the column.
     """
-    is_own = OWN_COLUMNS.issubset(header)
+    is_own = set(OF_RESULT).issubset(header)
     if is_own and label_column not in header:
         labels = "; its column labels has them, set data.label_column to it" if "labels" in header else ""
         raise InputError(
@@ -135,11 +153,16 @@ class RowOrigin:
     def is_machine(self, record: Mapping[str, str]) -> bool:
         """Returns whether the label of a row is a machine's that nobody has confirmed."""
         verified = {self._value(record, name).casefold() for name in VERIFIED}
-        method, author = self._value(record, METHOD).casefold(), self._value(record, "identifiedby").casefold()
-        if verified & {"true", "1"} or method == HUMAN or author not in ("", COMPUTER_VISION):
+        method = self._value(record, METHOD).casefold()
+        identified, classified = (" ".join(self._value(record, name).casefold().split()) for name in AUTHOR)
+        author = COMPUTER_VISION if classified == COMPUTER_VISION else identified
+        if verified & YES or method == HUMAN or author not in ("", COMPUTER_VISION):
             return False
         confident = not author and bool(self._value(record, CONFIDENCE))
-        return bool(verified & {"false", "0"}) or method == MACHINE or author == COMPUTER_VISION or confident
+        if not method and METHOD in self._columns:
+            probability = _probability(self._value(record, PROBABILITY))
+            confident |= probability is not None and probability < 1
+        return bool(verified & NO) or method == MACHINE or author == COMPUTER_VISION or confident
 
     def _value(self, record: Mapping[str, str], name: str) -> str:
         return record.get(self._columns.get(name, ""), "")
@@ -159,11 +182,16 @@ def add_predictions(
     Raises:
         InputError: If they do not, and there are no others.
     """
-    labelled = {row.filepath for row in rows}
-    lacking = [(row, author) for row, author in predicted if row.filepath not in labelled]
+    labelled = {_clip(row) for row in rows}
+    lacking = [(row, author) for row, author in predicted if _clip(row) not in labelled]
     told = lacking if machine_labels else predicted
     authors = Counter(author for _, author in told)
-    clips = {row.filepath for row, _ in lacking}
+    clips = {_clip(row) for row, _ in lacking}
     tell_machine_labels(problems, "row", authors, len(clips), len(labelled), counts=machine_labels)
     counting = [*rows, *(row for row, _ in lacking)] if machine_labels else list(rows)
     return sorted(counting, key=lambda row: row.place)
+
+
+def _clip(row: LabelRow) -> str:
+    """Returns what is the same for the ways in which a path may be written."""
+    return os.path.normpath(row.filepath.replace("\\", "/"))

@@ -1,0 +1,27 @@
+"""Columns of the tables of predictions beside those of the classes, whose names no class can have."""
+
+from collections.abc import Iterable
+
+OF_PART = ("part", "start", "end")  # in the table of timelines
+OF_RESULT = ("top_class", "status", "error")
+REMEDY = "Give the class another name: a table of predictions would have two columns of that name."
+
+
+def of_test(class_names: Iterable[str]) -> list[str]:
+    """Returns the columns of the table of predictions that a test writes."""
+    return ["filepath", "site", "labels", *class_names, "top_class", "correct", "status", "error"]
+
+
+RESERVED = frozenset([*of_test([]), *OF_PART, *OF_RESULT])
+
+
+def has_column(class_name: str) -> str:
+    """Returns the column that tells whether a clip has a class."""
+    return f"has_{class_name}"
+
+
+def called_like_columns(class_names: Iterable[str]) -> list[str]:
+    """Returns the classes that are called like a column, also that of another class, such as ``has_fox`` beside ``fox``."""
+    class_names = list(class_names)
+    taken = RESERVED.union(map(has_column, class_names))
+    return [name for name in class_names if name in taken]
