@@ -152,6 +152,20 @@ MISSING = [
     "#NV",
     "-",
     " NA ",
+    "NAN",
+    "<NaN>",
+    "NA_integer_",
+    "pd.NA",
+    "undefined",
+    "N/D",
+    "Inf",
+    "\u2014",
+    "...",
+    "#\u041d/\u0414",
+    "#YOK",
+    "#HI\xc1NYZIK",
+    "#NEN\xcd_K_DISPOZICI",
+    "\uff2e\uff21",
 ]
 
 
@@ -175,12 +189,39 @@ def test_missing_values_are_empty(folder, value):
         read_labels("t.csv")
 
 
+@pytest.mark.parametrize("value", ["na", "k.A.", "Na"])
+def test_what_may_be_a_class_is_warned_of_and_no_site(folder, value):
+    (told,) = warnings_of(folder, f"a.mp4,{value},train,S1", "b.mp4,fox,val,S2")
+    assert told == f"the label {value!r} often stands for a missing value, and is taken for a class"
+    (folder / "t.csv").write_text(f"filepath,label,split,site\na.mp4,fox,train,{value}\nb.mp4,fox,val,S2\n")
+    assert read_labels("t.csv").clips[0].site is None
+    assert find_videos("t.csv").sites == ["", "S2"]
+
+
+@pytest.mark.parametrize("value", ["unknown", "None ", "Nan", "Unbekannt"])
+def test_an_unknown_site_that_counts_as_a_place_is_warned_of(folder, value):
+    told = warnings_of(folder, f"a.mp4,fox,train,{value}", "b.mp4,fox,val,S2")
+    assert value.strip() == "None" or any(
+        f"the site {value!r} often stands for an unknown one" in what for what in told
+    )
+
+
+def test_names_that_only_look_like_missing_values(folder):
+    names = ["Inferno", "Nanny", "#1", "#A", "NAT", "n", "NA-1", "NA_1", "Nd1"]
+    (folder / "t.csv").write_text(
+        "filepath,label,split\n" + "".join(f"{i}.mp4,{name},train\n" for i, name in enumerate(names))
+    )
+    assert read_labels("t.csv").class_names == tuple(sorted(names))
+
+
 def test_splits_that_are_all_missing_are_drawn(folder):
     (folder / "t.csv").write_text("filepath,label,split\n" + "".join(f"{i}.mp4,fox,NA\n" for i in range(10)))
     assert Counter(clip.split for clip in read_labels("t.csv").clips) == {"train": 6, "val": 2, "holdout": 2}
 
 
-@pytest.mark.parametrize("value", ["#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#BEZUG!", "########"])
+@pytest.mark.parametrize(
+    "value", ["#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#BEZUG!", "########", "#\xa1VALOR!", "Err:502"]
+)
 def test_errors_of_formulas_are_no_sites(folder, value):
     (folder / "t.csv").write_text(text_of().replace("S2", value))
     assert all(f"row 3: the site is {value!r}" in message for message in refusals(folder / "t.csv"))
@@ -195,11 +236,33 @@ def test_more_values_than_columns(folder):
     (folder / "t.csv").write_text("filepath,site\na,b.mp4\nc.mp4,S1\n")
     with pytest.raises(InputError, match=r"row 2: the site 'b\.mp4' is the name of a file"):
         find_videos("t.csv")
+    for header, row, cell in (
+        ("filepath,note", "a,b.mp4", "note 'b.mp4'"),
+        ("site,filepath,note,more", "S1,north, 3.MOV,x", "note '3.MOV'"),
+        ("filepath,note,more", "a,b,c.mp4", "more 'c.mp4'"),
+    ):
+        (folder / "t.csv").write_text(f"{header}\n{row}\n")
+        with pytest.raises(
+            InputError, match=rf"row 2: the {cell} is the name of a file, and '\w+' is not\nPut filepaths"
+        ):
+            find_videos("t.csv")
+    (folder / "a").write_bytes(b"x")  # a clip without an ending
+    (folder / "t.csv").write_text("filepath,preview\na,b.mp4\n")
+    assert find_videos("t.csv").filepaths == ["a"]
     (folder / "t.csv").write_text("filepath,label,note\na,b.mp4,fox\nc.mp4,fox,\n")
     with pytest.raises(InputError, match=r"row 2: the label 'b\.mp4' is the name of a file"):
         read_labels("t.csv")
     (folder / "t.csv").write_text('"filepath","label"\n"1","a.mp4","fox"\n"2","b.mp4","fox"\n')
     with pytest.raises(InputError, match=r"row 3: 3 values for 2 columns\n.*row\.names = FALSE"):
+        read_labels("t.csv")
+
+
+def test_tables_of_many_columns(folder):
+    names = [f"gene{i}" for i in range(40_000)]
+    (folder / "t.csv").write_text(",".join(["filepath", "label", "split", *names]) + "\na.mp4,fox,train\n")
+    assert read_labels("t.csv").class_names == ("fox",)
+    (folder / "t.csv").write_text(",".join(["filepath", *names]) + "\na.mp4\n")
+    with pytest.raises(InputError, match=r"there is no column 'label'\. Its columns are 'filepath'"):
         read_labels("t.csv")
 
 
@@ -227,6 +290,12 @@ SAME = [
     ("1", "01"),
     ("1,0", "1"),
     ("CT007", "CT7"),
+    ("12", "+12"),
+    ("12", "1.2e1"),
+    ("0007", "7."),
+    ("1.5", "1,5"),
+    ("0.5", ".5"),
+    ("0", "-0.0"),
 ]
 OTHER = [("1", "10"), ("1.05", "1.5"), ("1.10", "1.1"), ("S1", "S2"), ("10", "100")]
 
@@ -244,6 +313,23 @@ def test_one_name_in_two_spellings_is_refused(folder, column, first, second):
     assert f"row 3: the {column} " in str(caught.value)
     assert "(row 2)" in str(caught.value)
     assert f"Spell each {column} in one way" in str(caught.value)
+
+
+@pytest.mark.parametrize(("first", "second"), [("1.5", "1.50"), ("1.10", "1.1"), ("2,5", "2,500")])
+@pytest.mark.parametrize("column", ["label", "site"])
+def test_numbers_that_may_be_two_plots_are_warned_of(folder, column, first, second):
+    header = ";".join(["filepath", column, "site" if column == "label" else "label"])
+    (folder / "t.csv").write_text(f"{header}\na.mp4;{first};x\nb.mp4;{second};x\n")
+    told = [problem.what for problem in read_labels("t.csv", split_proportions={"train": 1}).warnings]
+    assert f"the {column} {second!r} differs from {first!r} (row 2) in zeros at its end only" in told
+
+
+def test_long_numbers_are_not_rounded(folder):
+    numbers = ["1" * 40 + end for end in ("1", "2", "10")]
+    (folder / "t.csv").write_text(
+        "filepath,label,split\n" + "".join(f"{number}.mp4,{number},train\n" for number in numbers)
+    )
+    assert read_labels("t.csv").class_names == tuple(sorted(numbers))
 
 
 def warnings_of(folder, *rows, header="filepath,label,split,site"):

@@ -4,11 +4,13 @@ import csv
 import difflib
 import io
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from zamba_lcli.data.missing_values import FORMULA_ERROR, is_missing, may_be_missing
 from zamba_lcli.data.table_files import KINDS
 from zamba_lcli.data.table_files import read_text as read_text
 from zamba_lcli.errors import InputError, Problem
@@ -24,17 +26,6 @@ OTHER_NAMES = {  # what people call the columns that are needed
     "filepath": ("file", "filename", "file_name", "file_path", "path", "video", "clip"),
     "label": ("labels", "species", "class", "category", "taxon", "scientific_name"),
 }
-# how programs write that there is no value: R, pandas, Excel in several languages, SQL, and people
-MISSING_VALUES = frozenset(
-    [
-        *("NA", "N/A", "n/a", "N.A.", "n.a.", "#N/A", "#NA", "#N/A N/A", "<NA>", "NA_character_", "NaT"),
-        *("NaN", "nan", "-NaN", "-nan", "1.#QNAN", "-1.#QNAN", "1.#IND", "-1.#IND"),
-        *("None", "NONE", "NULL", "Null", "null", "(null)", "<null>", "<NULL>", "NIL", "nil", "\\N"),
-        *("#NV", "#N/D", "#N/B", "#I/T", "#SAKNAS!", "#N/D!"),
-        *(".", "-", "--", "---", "\u2013", "\u2014", "?"),
-    ]
-)
-FORMULA_ERROR = re.compile(r"#(?:DIV/0!|[^\W\d_][\w/]*[!?]|#+)")
 
 
 class Place(NamedTuple):
@@ -193,21 +184,24 @@ def check_columns(
     """
     known = dict.fromkeys([*needed, *optional])
     written = {name.lower(): name for name in known}
+    there = Counter(names)
+    in_any_case = {name.lower() for name in names}
     # `Split` must not be passed over as an unknown column: the clips would be split anew
-    miswritten = [n for n in names if n not in known and written.get(n.lower(), n) not in names]
+    miswritten = [n for n in names if n not in known and written.get(n.lower(), n) not in there]
     wrong = [f"the column {n!r} must be written {written[n.lower()]!r}" for n in miswritten]
-    wrong += [f"there are {names.count(name)} columns {name!r}" for name in known if names.count(name) > 1]
+    wrong += [f"there are {there[name]} columns {name!r}" for name in known if there[name] > 1]
     for name in needed:
-        if name.lower() not in [n.lower() for n in names]:
+        if name.lower() not in in_any_case:
             others = (name.lower(), *other_names.get(name, ()))
-            close = [n for n in names if difflib.get_close_matches(n.lower(), others, n=1, cutoff=0.8)]
-            wrong.append(f"there is no column {name!r}" + (f" (is it {close[0]!r}?)" if close else ""))
+            alike = (n for n in names if difflib.get_close_matches(n.lower(), others, n=1, cutoff=0.8))
+            close = next(alike, None)
+            wrong.append(f"there is no column {name!r}" + (f" (is it {close!r}?)" if close else ""))
     if wrong:
         choice = "" if label_column in (None, *names) else ", or name the column with the labels in data.label_column"
         may_have = f", and may have {_enumeration(optional)}" if optional else ""
-        there = ", ".join(map(shown, names[:MAX_LISTED])) + (", ..." if len(names) > MAX_LISTED else "")
+        listed = ", ".join(map(shown, names[:MAX_LISTED])) + (", ..." if len(names) > MAX_LISTED else "")
         raise InputError(
-            f"{key}: {where}: {'; '.join(wrong)}. Its columns are {there}. "
+            f"{key}: {where}: {'; '.join(wrong)}. Its columns are {listed}. "
             f"It needs {_enumeration(needed)}{may_have}: correct the first row{choice}."
         )
 
@@ -221,7 +215,7 @@ def records(
     first: int = 2,
     as_written: Collection[str] = (),
 ) -> Iterator[Record]:
-    """Yields the rows by the names of their columns; ``MISSING_VALUES`` are empty.
+    """Yields the rows by the names of their columns; what stands for a missing value is empty.
 
     Blank rows, as Excel leaves them, are passed over.
 
@@ -249,7 +243,7 @@ def records(
             yield (
                 place,
                 {
-                    name: "" if value in MISSING_VALUES and name not in as_written else value
+                    name: value if name in as_written or not (is_missing(value) or may_be_missing(value)) else ""
                     for name, value in zip(names, values, strict=False)
                 },
             )
@@ -271,7 +265,7 @@ def parse_label(text: str, place: Place, problems: Problems) -> list[str]:
         problems.add(place, f"the label {shown(text)} looks like a list", remedy)
         return []
     labels = [label.strip() for label in text.split(";")]
-    missing = [label for label in labels if not label or label in MISSING_VALUES]
+    missing = [label for label in labels if not label or is_missing(label) or label.casefold() == "nan"]
     if missing:
         remedy = "Give every row a label: clips without animals need one too, such as blank."
         if not text:

@@ -1,7 +1,7 @@
 """From rows of a table to clips: what several rows say of one file."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from zamba_lcli.data.clip_files import ClipFile, locate
 from zamba_lcli.data.csv_tables import LabelRow, Problems, counted
@@ -60,11 +60,11 @@ def _warn_of_other_name(rows: Sequence[LabelRow], file_of: dict[str, ClipFile], 
 
 def _check_other_names(rows: Sequence[LabelRow], problems: Problems) -> None:
     """Refuses a clip that rows name in two ways and give different labels; warns of one where they agree."""
-    by_name: dict[PurePath, list[LabelRow]] = {}
+    by_name: dict[str, list[LabelRow]] = {}
     for row in rows:
-        by_name.setdefault(PurePath(row.filepath), []).append(row)
+        by_name.setdefault(row.filepath, []).append(row)
     (first, *_), *others = by_name.values()
-    labels = _labels(by_name[PurePath(first.filepath)])
+    labels = _labels(by_name[first.filepath])
     for own in others:
         same = f"{own[0].filepath} is the same file as {first.filepath} ({first.place})"
         if (theirs := _labels(own)) == labels:

@@ -3,8 +3,11 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from decimal import Context, Decimal
 
+from zamba_lcli.columns import REMEDY, called_like_columns
 from zamba_lcli.data.csv_tables import Place, Problems
+from zamba_lcli.data.missing_values import UNKNOWN_SITES, may_be_missing
 
 BLANK = ("blank", "empty", "nothing", "no animal", "no animals", "false trigger", "false positive", "misfire")
 SAME_THING = {  # what it is -> its names, as ``spelling`` returns them
@@ -13,7 +16,7 @@ SAME_THING = {  # what it is -> its names, as ``spelling`` returns them
     "vehicles": ("vehicle", "vehicles", "motor vehicle", "motor vehicles", "motorised vehicle", "motorized vehicle"),
     "animals of an unknown kind": ("unknown", "unidentified", "unknown animal", "unknown species", "indeterminate"),
 }
-NUMBER = re.compile(r"[+-]?\d+[.,]0+")  # as spreadsheets and R write a whole number in a column with gaps
+NUMBER = re.compile(r"([+-]?)(?=[.,]?\d)(\d*)(?:[.,](\d*))?(?:e([+-]?\d{1,4}))?")  # in small letters
 LEADING_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")
 
 
@@ -25,11 +28,22 @@ def spelling(text: str) -> str:
 
 
 def number_spelling(text: str) -> str:
-    """Returns what besides is the same for 1, 01 and 1.0, and for S1 and S01."""
+    """Returns what besides is the same for 1, 01, +1, 1.0 and 1e0, for 1.5, 1,5 and 1.50, and for S1 and S01."""
     text = spelling(text)
-    if NUMBER.fullmatch(text):
-        text = re.split("[.,]", text)[0]
-    return LEADING_ZEROS.sub("", text)
+    number = NUMBER.fullmatch(text)
+    if number is None:
+        return LEADING_ZEROS.sub("", text)
+    sign, whole, decimals, exponent = number.groups(default="")
+    value = Decimal(f"{sign}{whole}.{decimals}e{exponent or 0}")
+    return str(value.normalize(Context(prec=len(text)))) if value else "0"
+
+
+def _zeros_apart(one: str, other: str) -> bool:
+    """Returns whether numbers have decimals, and zeros at the end of one are all they differ in."""
+    one, other = spelling(one), spelling(other)
+    number = NUMBER.fullmatch(one)
+    has_decimals = number is not None and number[4] is None and bool((number[3] or "").strip("0"))
+    return has_decimals and one != other and one.rstrip("0") == other.rstrip("0")
 
 
 def look(text: str) -> str:
@@ -44,6 +58,7 @@ def check_spellings(what: str, names: Mapping[str, Place], problems: Problems) -
     """Refuses names that differ in case, blanks or zeros only; warns of those that differ in accents or punctuation only.
 
     Such labels would silently become classes of their own; of a site with two names, clips would come into several splits.
+    Of numbers with decimals that differ in zeros at their end, such as 1.1 and 1.10, is only warned: they may be two plots.
 
     Args:
         what: What is named: label or site.
@@ -54,6 +69,10 @@ def check_spellings(what: str, names: Mapping[str, Place], problems: Problems) -
     alike: dict[str, str] = {}
     for name, place in names.items():
         before = first.setdefault(number_spelling(name), name)
+        if before != name and _zeros_apart(before, name):
+            told = f"the {what} {name!r} differs from {before!r} ({names[before]}) in zeros at its end only"
+            problems.warn(place, told, f"If it is the same {what}, write it in one way.")
+            continue
         if before != name:
             how = "case or blanks" if spelling(before) == spelling(name) else "how its number is written"
             problem = f"the {what} {name!r} differs from {before!r} ({names[before]}) in {how} only"
@@ -79,6 +98,33 @@ def warn_of_synonyms(labels: Mapping[str, Place], problems: Problems) -> None:
         for label in found[1:]:
             told = f"the labels {label!r} and {found[0]!r} ({labels[found[0]]}) both mean {thing}"
             problems.warn(labels[label], told, "If they are one class, give them one name.")
+
+
+def check_not_columns(labels: Mapping[str, Place], problems: Problems) -> None:
+    """Refuses labels that are called like a column of the tables of predictions.
+
+    Args:
+        labels: Where each label stands first, in the order of the rows.
+        problems: Gets what was found.
+    """
+    for label in called_like_columns(labels):
+        problems.add(labels[label], f"the label {label!r} has the name of a column of predictions", REMEDY)
+
+
+def warn_of_missing(labels: Mapping[str, Place], sites: Mapping[str, Place], problems: Problems) -> None:
+    """Warns of labels and sites that may be meant to say that nothing is known.
+
+    Args:
+        labels: Where each label stands first, in the order of the rows.
+        sites: Where each site stands first.
+        problems: Gets what was found.
+    """
+    for label in filter(may_be_missing, labels):
+        told = f"the label {label!r} often stands for a missing value, and is taken for a class"
+        problems.warn(labels[label], told, "If it is none, give the clip its label, or delete the row.")
+    for site in (site for site in sites if spelling(site) in UNKNOWN_SITES):
+        told = f"the site {site!r} often stands for an unknown one, and is taken for one place"
+        problems.warn(sites[site], told, "Leave the cell empty where the site is not known.")
 
 
 def is_blank(label: str) -> bool:

@@ -31,7 +31,13 @@ from zamba_lcli.data.labels.camtrap_package import find_package
 from zamba_lcli.data.labels.label_origin import HUMAN, MACHINE, RowOrigin, add_predictions, check_label_column
 from zamba_lcli.data.labels.leaks import time_column, warn_of_leaks
 from zamba_lcli.data.labels.merging import check_blank, merge_rows
-from zamba_lcli.data.labels.spellings import check_spellings, first_places, warn_of_synonyms
+from zamba_lcli.data.labels.spellings import (
+    check_not_columns,
+    check_spellings,
+    first_places,
+    warn_of_missing,
+    warn_of_synonyms,
+)
 from zamba_lcli.data.labels.split_record import SplitRecord
 from zamba_lcli.data.labels.splits import DEFAULT_PROPORTIONS, SPLITS, draw_splits, shares_of
 from zamba_lcli.data.table_files import KINDS
@@ -123,8 +129,11 @@ def read_labels(
         _check_all_have_split(rows, problems)
     labels = first_places((label, row.place) for row in rows for label in row.labels)
     check_spellings("label", labels, problems)
-    check_spellings("site", first_places((row.site, row.place) for row in rows), problems)
+    sites = first_places((row.site, row.place) for row in rows)
+    check_spellings("site", sites, problems)
     warn_of_synonyms(labels, problems)
+    warn_of_missing(labels, sites, problems)
+    check_not_columns(labels, problems)
     drafts = merge_rows(rows, source.parent if data_dir is None else Path(data_dir), problems)
     if multiclass:
         _check_one_label_each(drafts.values(), problems)

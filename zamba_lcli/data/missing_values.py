@@ -1,0 +1,48 @@
+"""How programs and people write that there is no value: R, pandas, NumPy, SQL, JavaScript, and Excel in any language."""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+EXACT = frozenset(["NA", "#NA", "NaT", "NaN", "nan", "NAN", "None", "NONE", "NIL", "nil", "\\N"])  # others may be names
+IN_ANY_CASE = frozenset(
+    [
+        *("n/a", "n.a.", "#n/a n/a", "n/d", "n.d.", "n/b", "s/d", "undefined", "<undefined>"),
+        *("<na>", "<nan>", "<none>", "null", "(null)", "<null>", "[null]"),
+        *("pd.na", "pd.nat", "np.nan", "numpy.nan", "math.nan", "float('nan')", "-nan", "+nan", ".nan"),
+        *("inf", "+inf", "-inf", ".inf", "-.inf", "infinity", "+infinity", "-infinity"),
+        *("1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind", "1.#inf", "-1.#inf"),
+        *("#saknas!", "#n/d!", "#puuttuu!", "#puudub!"),
+    ]
+)
+OF_R = re.compile(r"NA_\w+_")  # NA_character_
+OF_EXCEL = re.compile(r"#[^\W\d_][^\W\d]*(?:[/ ][^\W\d]+)*")  # #N/A in its languages, in capitals
+MARKS = re.compile(r"[-.?_*\u2026\u2010-\u2015\u2212/\\]+")
+MAY_BE_NAMES = frozenset(
+    ["na", "n a", "k.a.", "k. a.", "k.a", "nd", "sd", "n.v.t.", "nvt", "missing", "no data", "nodata"]
+)
+UNKNOWN_SITES = frozenset(
+    ["nan", "none", "unknown", "unknown site", "not known", "unbekannt", "inconnu", "desconocido"]
+)
+FORMULA_ERROR = re.compile(  # as Excel, LibreOffice and Google Sheets show it
+    r"#(?:[\xa1\xbf]?[^\W\d_][\w/]*[!?]|#+)|#DIV/0|(?:Err|Fehler|Erreur|Error):\s?\d{3}|Loading\.\.\."
+)
+LONGEST = 24  # characters
+
+
+@lru_cache(maxsize=1024)  # labels and sites come again and again
+def is_missing(text: str) -> bool:
+    """Returns whether a value stands for none, in whatever column; ``""`` does not stand for anything."""
+    if len(text) > LONGEST or not text:
+        return False
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    if text in EXACT or text.casefold() in IN_ANY_CASE or OF_R.fullmatch(text) or MARKS.fullmatch(text):
+        return True
+    return text[0] == "#" and len(text) > 2 and text == text.upper() and OF_EXCEL.fullmatch(text) is not None
+
+
+@lru_cache(maxsize=1024)
+def may_be_missing(text: str) -> bool:
+    """Returns whether a value that may be the name of something mostly stands for none, such as ``na``."""
+    return len(text) <= LONGEST and text.casefold() in MAY_BE_NAMES
