@@ -18,6 +18,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from zamba_lcli._lightning import gather
+from zamba_lcli.columns import of_test
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.csv_tables import counted
 from zamba_lcli.data.previews import read_previews
@@ -319,11 +320,7 @@ class Evaluation(Callback):
             ["from", "to", "predictions", "confidence", "accuracy"],
             ([i / bins, (i + 1) / bins, found.count[i], found.confidence[i], found.accuracy[i]] for i in range(bins)),
         )
-        _write(
-            folder / "predictions.csv",
-            ["filepath", "site", "labels", *names, "top_class", "correct", "status", "error"],
-            _prediction_rows(holdout),
-        )
+        _write(folder / "predictions.csv", of_test(names), _prediction_rows(holdout))
 
     def _operating_rows(self, holdout: Answers) -> Iterable[list[Any]]:
         for i, name in enumerate(holdout.class_names):

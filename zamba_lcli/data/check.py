@@ -43,6 +43,7 @@ def find_problems(data: ZambaVideoDataModule) -> list[Problem]:
     except InputError as error:
         return _problems_in(error, str(data.labels or "data"))
     checks: list[Callable[[], None]] = [
+        data.check_classes,
         lambda: require_split(table, "train"),
         lambda: require_split(table, "val"),
         lambda: check_classes_in_train(table),

@@ -25,6 +25,7 @@ from zamba_lcli.data.cache import FrameCache
 from zamba_lcli.data.csv_tables import counted, listing
 from zamba_lcli.data.dataset import ClipDataset, ClipDraw, ClipItem
 from zamba_lcli.data.demo import DemoClips
+from zamba_lcli.data.labels.class_names import check_classes, check_names
 from zamba_lcli.data.labels.split_record import SplitRecord, copies_apart, file_identities
 from zamba_lcli.data.labels.splits import SPLITS
 from zamba_lcli.data.labels.table import (
@@ -188,6 +189,7 @@ class ZambaVideoDataModule(LightningDataModule):
                 "data.demo makes its own labels and clips: leave out data.labels, data.data_dir and data.label_column, or "
                 "data.demo."
             )
+        check_names(class_names or [])
         self.labels = labels
         self.data_dir = data_dir
         self.label_column = label_column
@@ -216,6 +218,7 @@ class ZambaVideoDataModule(LightningDataModule):
         self._of_this_run: dict[str, Any] | None = None
         self.known_in_holdout: list[str] = []  # clips that the checkpoint's model has learned from: left out, or kept
         self._class_names = class_names
+        self._class_names_of_checkpoint: list[str] | None = None
         self._datasets: dict[str, ClipDataset] = {}
         self.sites: list[str] | None = None  # of the clips of ``videos``, if a table tells them
         self._leave_out: Callable[[], NDArray[np.bool_]] | None = None
@@ -267,6 +270,7 @@ class ZambaVideoDataModule(LightningDataModule):
         Args:
             checkpoint: As loaded; one that does not tell its splits changes nothing.
         """
+        self._class_names_of_checkpoint = checkpoint.get("hyper_parameters", {}).get("class_names")
         state = checkpoint.get(type(self).__qualname__, {}).get(SPLITS_KEY)
         if state is not None:
             self._record = SplitRecord.from_state(state)
@@ -343,14 +347,17 @@ class ZambaVideoDataModule(LightningDataModule):
         counts = self._targets(clips).sum(axis=0)
         return {name: int(count) for name, count in zip(self.class_names, counts, strict=True)}, len(clips)
 
+    def check_classes(self) -> None:
+        """Refuses labels that the model has no class for, and classes that no table of predictions can have.
+
+        Raises:
+            InputError: Names them.
+        """
+        check_classes(self.table, self.class_names, of_checkpoint=self.class_names == self._class_names_of_checkpoint)
+
     def _check_labels(self) -> None:
         """Refuses labels that the checkpoint's model does not know, empty splits and classes, and sites in several splits."""
-        unknown = sorted(set(self.table.class_names) - set(self.class_names))
-        if unknown:
-            raise InputError(
-                f"{self.table.source}: the model has no class for the labels {unknown}. It knows {self.class_names}. "
-                "Correct the labels, or train without that checkpoint."
-            )
+        self.check_classes()
         if not self.allow_sites_across_splits:
             check_sites_apart(self.table)
         self._check_not_learned_from()

@@ -9,12 +9,14 @@ import json
 import os
 import random
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
+from zamba_lcli.columns import OF_PART, OF_RESULT, has_column
 from zamba_lcli.data.previews import read_previews
 from zamba_lcli.data.video.reading import TIME_LIMIT
 from zamba_lcli.errors import InputError
@@ -124,6 +126,7 @@ class CSVPredictions(PredictionFormat):
     def check(self, run: PredictionRun) -> None:
         """Refuses thresholds that do not fit the classes, and classes that are called like a column."""
         _check_columns(self.filename, self.threshold, run)
+        _check_names(self.filename, [self._text(name) for name in _columns(self.threshold, run)])
 
     def write(self, path: Path, clips: Iterable[PredictedClip], run: PredictionRun) -> None:
         """Writes the table."""
@@ -138,9 +141,10 @@ class CSVPredictions(PredictionFormat):
     def _written(self, cell: str | float | int | None) -> str | int | None:
         if isinstance(cell, float):
             return f"{cell:.6g}"
-        if self.for_excel and isinstance(cell, str) and cell.startswith(FORMULA_STARTS):
-            return f"'{cell}"
-        return cell
+        return self._text(cell) if isinstance(cell, str) else cell
+
+    def _text(self, text: str) -> str:
+        return f"'{text}" if self.for_excel and text.startswith(FORMULA_STARTS) else text
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,7 @@ class ClipTimelines(PredictionFormat):
     @staticmethod
     def _columns(run: PredictionRun) -> list[str]:
         site = ["site"] if run.has_sites else []
-        return ["filepath", *site, "part", "start", "end", *run.class_names, "top_class", "status", "error"]
+        return ["filepath", *site, *OF_PART, *run.class_names, *OF_RESULT]
 
 
 @dataclass(frozen=True)
@@ -388,7 +392,7 @@ def _check_columns(filename: str, threshold: float | dict[str, float] | None, ru
 
 
 def _check_names(filename: str, columns: Sequence[str]) -> None:
-    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+    if twice := sorted(name for name, times in Counter(columns).items() if times > 1):
         raise InputError(f"{filename}: the classes {twice} have the names of other columns. Use another format.")
 
 
@@ -422,11 +426,11 @@ def check_thresholds(threshold: float | dict[str, float] | None, run: Prediction
 def _columns(threshold: float | dict[str, float] | None, run: PredictionRun) -> list[str]:
     has = [] if threshold is None else _has_columns(run)
     site = ["site"] if run.has_sites else []
-    return ["filepath", *site, *run.class_names, *has, "top_class", "status", "error"]
+    return ["filepath", *site, *run.class_names, *has, *OF_RESULT]
 
 
 def _has_columns(run: PredictionRun) -> list[str]:
-    return [f"has_{name}" for name in run.class_names]
+    return [has_column(name) for name in run.class_names]
 
 
 def _cells(
