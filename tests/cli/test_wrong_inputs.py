@@ -357,6 +357,16 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         MORE,
         ["data.class_names", "quotes", '"no"'],
     ),
+    "a class with decimals": (
+        write("wrong.yaml", "data: {class_names: [1.5, a]}\n"),
+        MORE,
+        ["data.class_names: item 1, 1.5, is a number and not a text: put it in quotes"],
+    ),
+    "a list in place of a width": (
+        None,
+        [*FIT, "--model.init_args.head_hidden_layer_sizes", "[8, a]"],
+        ["head_hidden_layer_sizes: item 2, a, is a text and not a whole number."],
+    ),
     "a class called null": (write("wrong.yaml", "data: {class_names: [null, a]}\n"), MORE, ["quotes", '"null"']),
     "a class called by a number": (write("wrong.yaml", "data: {class_names: [7, a]}\n"), MORE, ["quotes", '"7"']),
     "a name that is a switch": (

@@ -58,6 +58,18 @@ WORDS: dict[Any, str] = {
     Callable: "a function by its path",
     dict: "keys and values",
 }
+LISTS = (list, tuple, set, Sequence, Iterable)
+ITEMS: dict[Any, str] = {  # what those of lists are
+    bool: ", {}, is true or false",
+    int | float: ", {}, is a number",
+    date: ", {}, is a date",
+    str: ", {}, is a text",
+    type(None): " is empty",
+    list: " is a list",
+    dict: " has keys and values",
+    object: ", {}, is something else",
+}
+MOST_SHOWN = 60  # characters of a value
 MOST_NAMES = 25  # that are listed in a message
 NOT_A_CLASS = re.compile(r"Expected a dot import path string: (.+)|Import path (\S+) does not correspond to a subclass")
 NO_SUCH_MODULE = re.compile(r"No module named '(\S+)'$")
@@ -94,6 +106,8 @@ def raise_best_union_error(subtypes: Sequence[Any], val: Any, exceptions: list[E
         message = missing[0] if missing else _no_such_class(val, classes)
     elif classes:
         message = next(iter(classes.values()))
+    elif isinstance(val, list) and (of_item := _of_items(val, subtypes)):
+        message = of_item
     else:
         choices = [str(choice) for t in subtypes if get_origin(t) is Literal for choice in get_args(t)]
         wanted = [f"one of {', '.join(dict.fromkeys(choices))}"] if choices else []
@@ -101,6 +115,33 @@ def raise_best_union_error(subtypes: Sequence[Any], val: Any, exceptions: list[E
         given = val if isinstance(val, str | int | float) else f"a {type(val).__name__}"
         message = f"{given} is not {' or '.join(wanted)}.{_of_yaml(val, subtypes)}"
     raise ValueError(message) from exceptions[0]
+
+
+def _of_items(val: Sequence[Any], subtypes: Iterable[Any]) -> str:
+    """Returns which item of a list is not of the type of its items, and how to write it; empty where no list is wanted."""
+    of_lists = [get_args(t)[0] for t in subtypes if get_origin(t) in LISTS and get_args(t)]
+    wanted = list(dict.fromkeys(kind for of_list in of_lists for kind in get_args(of_list) or (of_list,)))
+    if any(kind not in WORDS for kind in wanted):
+        return ""
+    for number, item in enumerate(val, start=1):
+        if wanted and type(item) not in wanted and not (type(item) is int and float in wanted):
+            is_what = next(word for kind, word in ITEMS.items() if isinstance(item, kind))
+            told = f"item {number}{is_what.format(_shortened(item))} and not {' or '.join(map(_word, wanted))}"
+            return f"{told}{_in_quotes(item) if str in wanted else '.'}"
+    return ""
+
+
+def _in_quotes(item: Any) -> str:
+    """Returns how to write an item of a list where a text is meant."""
+    if isinstance(item, list | dict):
+        return "."
+    more = _of_yaml(item, [str])
+    return f": put it in quotes.{more}"
+
+
+def _shortened(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "..."
 
 
 def _of_yaml(val: Any, subtypes: Iterable[Any]) -> str:
@@ -182,7 +223,8 @@ def _plain_leaf(line: str) -> str:
         type_name, choices, value = wrong.groups()
         words = {kind.__name__: word for kind, word in WORDS.items()}
         wanted = f"one of {choices}" if choices else words.get(type_name.rpartition(".")[2], type_name)
-        return f"{value} is not {wanted}."
+        is_text = wanted == WORDS[str]
+        return f"{value} is not {wanted}." + ' Put it in quotes, such as "7".' * is_text
     if (missing := NO_SUCH_MODULE.match(line)) is not None:
         other = " Lightning's classes are those of pytorch_lightning here, such as pytorch_lightning.callbacks.ModelCheckpoint."
         return (
