@@ -20,6 +20,7 @@ from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 @pytest.fixture(scope="session", autouse=True)
 def _quiet():
     torch.set_num_threads(1)  # as many tests as cores run at a time
+    gc.freeze()  # what is imported stays: not to be gone through again and again
     os.environ["TORCH_HOME"] = "/nonexistent"  # no test may find downloaded weights by chance
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
@@ -118,6 +119,16 @@ def zamba_in(zamba, tmp_path_factory):
 def fitted(zamba_in):
     """The run folder of a fit with the tiny configuration. Not to be changed."""
     return zamba_in("fitted", "fit") / "runs" / "tiny" / "version_0"
+
+
+@pytest.fixture
+def small_mvit(monkeypatch):
+    """MViT for 4 frames of 64 x 64, which pytorchvideo builds for any size, once and for all; ``32x3`` for 8 frames."""
+    from pytorchvideo.models.hub import vision_transformers as hub
+
+    for config, frames in ((hub.mvit_video_base_config, 4), (hub.mvit_video_base_32x3_config, 8)):
+        monkeypatch.setitem(config, "spatial_size", 64)
+        monkeypatch.setitem(config, "temporal_size", frames)
 
 
 @pytest.fixture

@@ -90,26 +90,31 @@ CE, BCE = "torch.nn.CrossEntropyLoss", "torch.nn.BCEWithLogitsLoss"
             "balanced",
             lambda x, t: F.cross_entropy(x, t.argmax(1), BALANCED["multiclass"], reduction="none").mean(),
         ),
-        ("multiclass", cls("SoftmaxFocalLoss", gamma=1.5), None, lambda x, t: focal_softmax(x, t, 1.5)),
-        ("multilabel", cls(BCE), None, F.binary_cross_entropy_with_logits),
         (
             "multilabel",
             None,
             "balanced",
             lambda x, t: F.binary_cross_entropy_with_logits(x, t, pos_weight=BALANCED["multilabel"]),
         ),
-        (
-            "multilabel",
-            cls("SmoothedBCEWithLogitsLoss", label_smoothing=0.2),
-            None,
-            lambda x, t: F.binary_cross_entropy_with_logits(x, 0.8 * t + 0.1),
-        ),
-        ("multilabel", cls("SigmoidFocalLoss", alpha=0.25), None, lambda x, t: focal_sigmoid(x, t, 2.0, 0.25)),
-        (
-            "multilabel",
-            cls("SigmoidFocalLoss", gamma=1.0, label_smoothing=0.1),
-            None,
-            lambda x, t: focal_sigmoid(x, t, 1.0, None, 0.1),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("multiclass", cls("SoftmaxFocalLoss", gamma=1.5), None, lambda x, t: focal_softmax(x, t, 1.5)),
+                ("multilabel", cls(BCE), None, F.binary_cross_entropy_with_logits),
+                (
+                    "multilabel",
+                    cls("SmoothedBCEWithLogitsLoss", label_smoothing=0.2),
+                    None,
+                    lambda x, t: F.binary_cross_entropy_with_logits(x, 0.8 * t + 0.1),
+                ),
+                ("multilabel", cls("SigmoidFocalLoss", alpha=0.25), None, lambda x, t: focal_sigmoid(x, t, 2.0, 0.25)),
+                (
+                    "multilabel",
+                    cls("SigmoidFocalLoss", gamma=1.0, label_smoothing=0.1),
+                    None,
+                    lambda x, t: focal_sigmoid(x, t, 1.0, None, 0.1),
+                ),
+            )
         ),
     ],
 )
@@ -156,6 +161,7 @@ def test_class_weights_of_mixed_clips_are_torchs():
     assert gradient.tolist() == [[pytest.approx(-2.4), pytest.approx(2.4)]]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_predicts_resumes_and_tells_no_difference_that_is_none(zamba, rare, folder, capfd):
     more = {"loss": cls("SoftmaxFocalLoss", gamma=1.0), "class_weights": "balanced"}
     fit(zamba, rare, "multiclass", **more)

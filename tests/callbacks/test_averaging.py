@@ -62,7 +62,7 @@ def val_loss_of(zamba, folder, checkpoint):
     "averaging",
     [
         pytest.param(EMA, id="moving"),
-        pytest.param(LATE, id="late"),
+        pytest.param(LATE, id="late", marks=pytest.mark.slow),
         pytest.param(MEAN, id="mean", marks=pytest.mark.slow),
         pytest.param(ROUNDING, id="rounding", marks=pytest.mark.slow),
     ],
@@ -90,7 +90,7 @@ def test_a_checkpoint_of_weights_only_has_the_average(zamba, folder, averaging):
         assert again == pytest.approx(scalars(run)["val_loss"][epoch][1], rel=1e-6)
 
 
-@pytest.mark.parametrize("averaging", [MEAN, LATE], ids=["mean", "late"])
+@pytest.mark.parametrize("averaging", [pytest.param(MEAN, marks=pytest.mark.slow), LATE], ids=["mean", "late"])
 @pytest.mark.parametrize("name", some_slow(["step=1", "step=2", "epoch=0"], quick=["step=2"]))
 def test_a_resumed_average_is_the_same(zamba, folder, averaging, name):
     whole = fit(zamba, folder, averaging, callbacks=[EACH_STEP])
@@ -102,6 +102,7 @@ def test_a_resumed_average_is_the_same(zamba, folder, averaging, name):
         assert torch.equal(ours["current_model_state"][key], value)
 
 
+@pytest.mark.slow
 def test_the_mean_is_that_of_all_steps(zamba, folder):
     run = fit(zamba, folder, MEAN, callbacks=[EACH_STEP])
     found = [load(run / f"checkpoints/step={n}.ckpt") for n in range(1, 7)]

@@ -39,14 +39,18 @@ def named(names):
     return {int(step): float(loss) for step, loss in re.findall(r"step=(\d+)-val_loss=([\d.]+)\.ckpt", " ".join(names))}
 
 
-@pytest.mark.parametrize("monitor", ["val_loss", None], ids=["monitored", "named"])
+@pytest.mark.parametrize(
+    "monitor", ["val_loss", pytest.param(None, marks=pytest.mark.slow)], ids=["monitored", "named"]
+)
 @pytest.mark.parametrize(
     ("every", "trainer", "steps"),
     [
         (2, {"val_check_interval": 2}, [2, 4, 6, 8, 10, 12]),
-        (1, {"val_check_interval": 3, "check_val_every_n_epoch": None}, [3, 6, 9, 12]),
+        pytest.param(
+            1, {"val_check_interval": 3, "check_val_every_n_epoch": None}, [3, 6, 9, 12], marks=pytest.mark.slow
+        ),
         (3, {}, [4, 8, 12]),  # at the first validation after the third step, the sixth and so on
-        (5, {"check_val_every_n_epoch": 2, "max_epochs": 4}, [8, 16]),
+        pytest.param(5, {"check_val_every_n_epoch": 2, "max_epochs": 4}, [8, 16], marks=pytest.mark.slow),
     ],
 )
 def test_steps_are_filed_when_they_are_validated(zamba, folder, every, trainer, steps, monitor):
@@ -63,6 +67,7 @@ def test_steps_are_filed_when_they_are_validated(zamba, folder, every, trainer, 
     assert "last.ckpt" in names
 
 
+@pytest.mark.slow
 def test_by_time(zamba, folder):
     stated = {
         "class_path": "ModelCheckpoint",
@@ -73,6 +78,7 @@ def test_by_time(zamba, folder):
     assert all(loss == pytest.approx(losses[step], abs=1e-6) for step, loss in named(names).items())
 
 
+@pytest.mark.slow
 def test_an_epoch_that_is_not_validated(zamba, folder):
     """At its end the weights have no score; and those after the last of max_steps get none."""
     each_epoch = cls(
@@ -98,6 +104,7 @@ def test_the_best_is_the_best(zamba, folder):
     assert [name for name in names if name.startswith("all")] == ["all-step=10.ckpt", "all-step=5.ckpt"]
 
 
+@pytest.mark.slow
 def test_values_of_an_epoch_of_training(zamba, folder):
     checkpoint = cls(
         "ModelCheckpoint", monitor="train_macro_f1", mode="max", every_n_train_steps=3, save_top_k=-1,

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from helpers.marks import some_slow
 from helpers.paths import TESTS, TINY
 from helpers.runs import EACH_STEP, cls, largest_difference, scalars, state
 from helpers.video_files import damage
@@ -38,7 +39,7 @@ def recipe(folder, name, cache=None, dropout=0.5, more=(), unfreeze=2, model=Non
         "data": data,
     }
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
-    return ["--config", f"{name}.yaml"]
+    return ["--config", folder / f"{name}.yaml"]
 
 
 @pytest.fixture
@@ -80,6 +81,7 @@ def test_the_same_experiment(zamba, folder, counted):
     close(folder, "again", "plain")
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near(zamba, folder):
     zamba("fit", *recipe(folder, "plain"))
     zamba("fit", *recipe(folder, "half", {"dtype": "bfloat16"}))
@@ -90,10 +92,11 @@ def test_bfloat16_is_near(zamba, folder):
     assert [v for _, v in a] == pytest.approx([v for _, v in b], abs=0.01)
 
 
-def test_a_resumed_run_uses_it(zamba, folder, counted):
+@pytest.mark.parametrize("steps", some_slow([[3], [2, 4, 5, 7]], [[3]]))
+def test_a_resumed_run_uses_it(zamba, folder, counted, steps):
     config = recipe(folder, "whole", {}, more=[EACH_STEP])
     zamba("fit", *config)
-    for step in (2, 3, 4, 5, 7):
+    for step in steps:
         checkpoint = folder / f"runs/whole/version_0/checkpoints/step={step}.ckpt"
         zamba("fit", *config, "--trainer.logger.name", f"resumed{step}", "--ckpt_path", checkpoint)
         resumed = state(folder / f"runs/resumed{step}/version_0")
@@ -101,31 +104,39 @@ def test_a_resumed_run_uses_it(zamba, folder, counted):
     assert counted["read"] == 12
 
 
+@pytest.fixture(scope="module")
+def cached(zamba_in, tmp_path_factory):
+    """The cache of a run. Not to be changed."""
+    config = recipe(tmp_path_factory.mktemp("recipe"), "cached", {})
+    return zamba_in("cached", "fit", *config, "--trainer.max_epochs=1") / "feature_cache"
+
+
+OPTIONS = {  # how many clips are computed again
+    "--optimizer.lr=0.2": 0,
+    "--model.init_args.post_backbone_dropout=0.1": 0,
+    "--model.init_args.loss=SoftmaxFocalLoss": 0,
+    "--model.init_args.class_weights=balanced": 0,
+    "--data.clip_weights=ClassBalanced": 0,
+    "--model.init_args.temperature=2": 0,
+    "--data.num_crops=1": 12,
+    "--seed_everything=2": 12,  # other random weights
+    "--data.height=40": 12,
+    "--data.sampling.init_args.num_frames=4": 12,
+    "--data.crop_bottom_pixels=1": 12,
+    "--trainer.precision=bf16-mixed": 12,
+}
+
+
 @pytest.mark.parametrize(
-    ("option", "recomputed"),
-    [
-        ("--optimizer.lr=0.2", 0),
-        ("--model.init_args.post_backbone_dropout=0.1", 0),
-        ("--model.init_args.loss=SoftmaxFocalLoss", 0),
-        ("--model.init_args.class_weights=balanced", 0),
-        ("--data.clip_weights=ClassBalanced", 0),
-        ("--model.init_args.temperature=2", 0),
-        ("--data.num_crops=1", 12),
-        ("--seed_everything=2", 12),  # other random weights
-        ("--data.height=40", 12),
-        ("--data.sampling.init_args.num_frames=4", 12),
-        ("--data.crop_bottom_pixels=1", 12),
-        ("--trainer.precision=bf16-mixed", 12),
-    ],
+    "option", some_slow(OPTIONS, ["--optimizer.lr=0.2", "--seed_everything=2", "--data.height=40"])
 )
-def test_only_what_changed_is_computed_again(zamba, folder, counted, option, recomputed):
-    config = recipe(folder, "cached", {})
-    zamba("fit", *config, "--trainer.max_epochs=1")
-    counted.update(read=0)
-    zamba("fit", *config, option, "--trainer.max_epochs=1")
-    assert counted["read"] == recomputed
+def test_only_what_changed_is_computed_again(zamba, folder, cached, counted, option):
+    shutil.copytree(cached, "feature_cache")
+    zamba("fit", *recipe(folder, "cached", {}), option, "--trainer.max_epochs=1")
+    assert counted["read"] == OPTIONS[option]
 
 
+@pytest.mark.slow
 def test_damaged_deleted_and_changed_are_computed_again(zamba, folder, clips, counted):
     shutil.copytree(clips, folder / "clips")
     config, labels = recipe(folder, "cached", {}), folder / "clips/labels.csv"
@@ -144,6 +155,7 @@ def test_damaged_deleted_and_changed_are_computed_again(zamba, folder, clips, co
     close(folder, "mended", "cached")
 
 
+@pytest.mark.slow
 def test_clips_that_cannot_be_read_are_treated_as_elsewhere(zamba, folder, clips):
     shutil.copytree(clips, folder / "clips")
     labels = folder / "clips/labels.csv"
@@ -166,6 +178,7 @@ def test_augmentation_is_refused_or_cached_in_views(zamba, folder, refused, coun
     assert [v for _, v in ours][:4] == pytest.approx([v for _, v in theirs], rel=1e-5)  # the views of epochs 0 and 1
 
 
+@pytest.mark.slow
 def test_views_are_those_of_the_seed_and_of_the_transforms_arguments(zamba, folder, counted, fitted, monkeypatch):
     (folder / "own_transforms.py").write_text(
         "from torch import nn\n\nclass Darken(nn.Module):\n    def __init__(self, factor: float):\n"
@@ -212,7 +225,7 @@ def test_frames_that_no_layer_has_seen_are_kept_as_they_are(folder):
     assert torch.equal(kept, frames)
 
 
-@pytest.mark.parametrize("cache", [{}, {"dtype": "bfloat16"}])
+@pytest.mark.parametrize("cache", some_slow([{}, {"dtype": "bfloat16"}], [{}]))
 def test_the_frozen_backbone_runs_once_a_clip(zamba, folder, monkeypatch, cache):
     clips, forward = [], SlowFast.forward_backbone
 
@@ -225,6 +238,7 @@ def test_the_frozen_backbone_runs_once_a_clip(zamba, folder, monkeypatch, cache)
     assert sum(clips) == 12
 
 
+@pytest.mark.slow
 def test_double_precision(zamba, folder):
     for name, cache in (("plain", None), ("cached", {})):
         zamba("fit", *recipe(folder, name, cache), "--trainer.precision=64-true")
@@ -294,7 +308,15 @@ def test_an_interrupted_pass_goes_on(zamba, folder, monkeypatch, counted):
 @pytest.mark.slow
 def test_a_killed_pass_goes_on(zamba, folder, clips, counted):
     config = recipe(folder, "cached", {})
-    args = ["fit", "--config", str(TINY), "--data.labels", str(clips / "labels.csv"), *config, "--data.batch_size=1"]
+    args = [
+        "fit",
+        "--config",
+        str(TINY),
+        "--data.labels",
+        str(clips / "labels.csv"),
+        *map(str, config),
+        "--data.batch_size=1",
+    ]
     script = (
         f"import os, sys, time; sys.path.insert(0, {str(TESTS)!r}); from helpers import kill_driver\n"
         f"from pathlib import Path; child = kill_driver.run({args!r}); there = Path('feature_cache')\n"
@@ -312,6 +334,7 @@ def test_a_killed_pass_goes_on(zamba, folder, clips, counted):
     close(folder, "cached", "plain")
 
 
+@pytest.mark.slow
 def test_runs_that_begin_together_share_the_work(zamba, folder, monkeypatch, counted):
     """Another run has claimed half of the clips: it finishes four of these and is killed before the other two."""
     zamba("fit", *recipe(folder, "other", {}), "--trainer.max_epochs=1")
@@ -347,6 +370,7 @@ def test_runs_that_begin_together_share_the_work(zamba, folder, monkeypatch, cou
     assert not old.exists()
 
 
+@pytest.mark.slow
 def test_validation_sees_the_average_of_a_backbone_that_trained(zamba, folder):
     """It trains in the third epoch; the run is resumed with it frozen again, its average being another one."""
     settings = {"dropout": None, "more": [cls("EMAWeightAveraging", decay=0.5)]}
@@ -357,6 +381,7 @@ def test_validation_sees_the_average_of_a_backbone_that_trained(zamba, folder):
     close(folder, "cached", "plain")
 
 
+@pytest.mark.slow
 def test_features_lie_in_memory_as_they_lay(zamba, folder, monkeypatch):
     """Else convolutions run other kernels, which round otherwise: frames' features, channels last, were laid out anew."""
     layouts, forward = set(), TimeDistributedTimm.forward_backbone
@@ -391,7 +416,7 @@ def test_two_processes_share_the_pass_and_the_cache(zamba, folder, clips, counte
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", sorted((TINY.parent / "models").glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_same_experiment_with_every_model(zamba, folder, config):
+def test_the_same_experiment_with_every_model(zamba, folder, config, small_mvit):
     for name, cache in (("plain", None), ("cached", {})):
         more = ["--config", config, *recipe(folder, name, cache, dropout=None), "--trainer.max_epochs=3"]
         zamba("fit", *more)

@@ -62,7 +62,7 @@ def test_unfrozen_from_the_first_epoch_on(zamba, folder):
     assert backbone[0] == pytest.approx(0.01 * head[0])
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", some_slow(SCHEDULERS, QUICK))
 def test_every_scheduler_drives_the_head_and_the_backbone_follows(zamba, folder, name):
     stated, build = SCHEDULERS[name]
     head, backbone = fit(zamba, folder, stated)
@@ -72,7 +72,7 @@ def test_every_scheduler_drives_the_head_and_the_backbone_follows(zamba, folder,
     assert backbone == pytest.approx([r * lr for r, lr in zip(ratios, expected, strict=True)], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", some_slow(SCHEDULERS, QUICK))
+@pytest.mark.parametrize("name", some_slow(SCHEDULERS, ["LambdaLR", "OneCycleLR"]))
 def test_every_scheduler_can_count_the_other_thing(zamba, folder, name):
     stated, build = SCHEDULERS[name]
     per_batch = name not in ("OneCycleLR", "CyclicLR")
@@ -87,12 +87,14 @@ def test_every_scheduler_can_count_the_other_thing(zamba, folder, name):
     assert backbone == pytest.approx([r * lr for r, lr in zip(ratios, expected, strict=True)], rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_torchs_own_reduce_on_plateau_watches_val_loss(zamba, folder):
     stated = cls("torch.optim.lr_scheduler.ReduceLROnPlateau", factor=0.5, patience=0, threshold=0.9)
     head, _ = fit(zamba, folder, stated)
     assert head[::BATCHES] == pytest.approx([LR, *(LR * 0.5**epoch for epoch in range(EPOCHS - 1))])
 
 
+@pytest.mark.slow
 def test_reduce_on_plateau_can_count_batches(zamba, folder):
     plateau = "pytorch_lightning.cli.ReduceLROnPlateau"
     stated = cls(plateau, monitor="train_loss", factor=0.5, patience=0)
@@ -110,14 +112,17 @@ def test_reduce_on_plateau_can_count_batches(zamba, folder):
 @pytest.mark.parametrize(
     ("monitor", "options", "looks"),
     [
-        ("val_loss", ["--trainer.check_val_every_n_epoch=1"], [0, 1, 2, 3, 4]),
+        pytest.param("val_loss", ["--trainer.check_val_every_n_epoch=1"], [0, 1, 2, 3, 4], marks=pytest.mark.slow),
         ("val_loss", ["--trainer.check_val_every_n_epoch=3", "--trainer.max_epochs=8"], [2, 5]),
-        ("train_loss_epoch", ["--trainer.check_val_every_n_epoch=2"], [0, 1, 2, 3, 4]),
+        pytest.param(
+            "train_loss_epoch", ["--trainer.check_val_every_n_epoch=2"], [0, 1, 2, 3, 4], marks=pytest.mark.slow
+        ),
         # validated in epochs 1 and 3; the value that there is is looked at in each epoch
-        (
+        pytest.param(
             "val_loss",
             ["--trainer.check_val_every_n_epoch=null", f"--trainer.val_check_interval={2 * BATCHES}"],
             [1, 2, 3, 4],
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -137,7 +142,13 @@ def test_epochs_after_which_reduce_on_plateau_looks(zamba, folder, monitor, opti
     assert head[::BATCHES] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("option", ["--lr_scheduler=CosineAnnealingLR", f"--lr_scheduler={TORCH}CosineAnnealingLR"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--lr_scheduler=CosineAnnealingLR",
+        pytest.param(f"--lr_scheduler={TORCH}CosineAnnealingLR", marks=pytest.mark.slow),
+    ],
+)
 def test_the_command_line_can_leave_out_the_length_too(zamba, folder, option):
     zamba("fit", option, "--lr_scheduler.eta_min=0.01", "--trainer.max_epochs=3")
     head = [rate for _, rate in scalars(folder / "runs/tiny/version_0")["lr-SGD/head"]][::BATCHES]
@@ -145,6 +156,7 @@ def test_the_command_line_can_leave_out_the_length_too(zamba, folder, option):
     assert head == pytest.approx(by_hand, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_schedule_of_two_leaves_the_rest_of_the_run_to_the_second(zamba, folder):
     first, second = cls("ConstantLR", factor=0.5, total_iters=2), cls("CosineAnnealingLR")
     (folder / "more.yaml").write_text(
@@ -156,6 +168,7 @@ def test_a_schedule_of_two_leaves_the_rest_of_the_run_to_the_second(zamba, folde
     assert head == pytest.approx([0.5 * LR, 0.5 * LR, *cosine], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_warm_up_of_no_length_is_none(zamba, folder):
     parts = [cls("LinearLR", start_factor=0.1), cls("ExponentialLR", gamma=0.5), cls("CosineAnnealingLR")]
     stated = cls("SequentialLR", schedulers=parts, milestones=[0, 2])
@@ -172,6 +185,7 @@ def test_a_warm_up_of_no_length_is_none(zamba, folder):
     assert head == pytest.approx([LR, 0.5 * LR], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_schedulers_that_never_begin_are_told(zamba, folder):
     inner = cls("SequentialLR", schedulers=[cls("LinearLR"), cls("StepLR", step_size=1)], milestones=[2])
     (folder / "more.yaml").write_text(yaml.safe_dump({"lr_scheduler": cls("ChainedScheduler", schedulers=[inner])}))
@@ -202,6 +216,7 @@ def test_schedulers_of_schedulers_can_be_nested(zamba, folder):
         by_hand.step()
 
 
+@pytest.mark.slow
 def test_a_length_is_filled_in_at_any_depth(zamba, folder):
     def stated(**length):
         cosine = [cls("LinearLR", start_factor=0.1, total_iters=2), cls("CosineAnnealingLR", **length)]
@@ -219,7 +234,7 @@ def test_a_length_is_filled_in_at_any_depth(zamba, folder):
     assert rates["left out"] == rates["given"]
 
 
-@pytest.mark.parametrize("decay", [True, False])
+@pytest.mark.parametrize("decay", some_slow([True, False], [False]))
 def test_norm_and_bias_can_be_left_out_of_weight_decay(zamba, folder, decay):
     more = ["--model.init_args.decay_norm_and_bias", str(decay).lower(), "--optimizer.weight_decay=0.1"]
     zamba("fit", *more, "--trainer.max_epochs=2")
@@ -242,7 +257,7 @@ def test_norm_and_bias_can_be_left_out_of_weight_decay(zamba, folder, decay):
     assert groups["backbone_undecayed"]["lr"] == groups["backbone"]["lr"] > 0
 
 
-@pytest.mark.parametrize("scheduler", [None, cls("OneCycleLR", max_lr=0.2)])
+@pytest.mark.parametrize("scheduler", some_slow([None, cls("OneCycleLR", max_lr=0.2)], [None]))
 def test_layers_of_the_backbone_have_learning_rates_of_their_own(zamba, folder, scheduler):
     options = ["--model.init_args.backbone_lr_decay=0.5", "--model.init_args.backbone_blocks=4"]
     head, backbone = fit(zamba, folder, scheduler, *options, finetuning={"backbone_initial_ratio_lr": 0.1})
@@ -262,6 +277,7 @@ def test_layers_of_the_backbone_have_learning_rates_of_their_own(zamba, folder, 
     assert backbone == [value for _, value in logged["lr-SGD/backbone"]]
 
 
+@pytest.mark.slow
 def test_layers_of_the_backbone_and_what_is_not_decayed(zamba, folder, refused):
     options = ["--model.init_args.backbone_lr_decay=0.5", "--model.init_args.decay_norm_and_bias=false"]
     options += ["--model.init_args.backbone_blocks=3", "--optimizer.weight_decay=0.1", "--lr_scheduler=null"]
@@ -295,11 +311,12 @@ def test_both_learning_rates_are_logged_if_that_is_stated(zamba, folder, caplog)
     assert len(told) == EPOCHS
 
 
-@pytest.mark.parametrize("decay", [-0.5, 0.0, 1.5])
+@pytest.mark.parametrize("decay", some_slow([-0.5, 0.0, 1.5], [1.5]))
 def test_a_decay_that_is_none_is_refused(zamba, refused, decay):
     refused(lambda: zamba("fit", "--model.init_args.backbone_lr_decay", decay), "backbone_lr_decay", decay)
 
 
+@pytest.mark.slow
 def test_a_decay_of_one_leaves_all_layers_the_same_rate(zamba, folder):
     options = ["--model.init_args.backbone_lr_decay=1.0", "--model.init_args.backbone_blocks=4"]
     fit(zamba, folder, None, *options, finetuning={"backbone_initial_ratio_lr": 0.1})
@@ -308,7 +325,7 @@ def test_a_decay_of_one_leaves_all_layers_the_same_rate(zamba, folder):
     assert all(values == rates["lr-SGD/backbone"] for values in rates.values())
 
 
-@pytest.mark.parametrize("min_lr", [0.0, [0.02, 0.01]])
+@pytest.mark.parametrize("min_lr", some_slow([0.0, [0.02, 0.01]], [[0.02, 0.01]]))
 def test_reduce_on_plateau_sees_the_metric_of_its_epoch(zamba, folder, min_lr):
     stated = cls("pytorch_lightning.cli.ReduceLROnPlateau", monitor="val_loss", factor=0.5, patience=0, min_lr=min_lr)
     head, backbone = fit(zamba, folder, stated)
@@ -335,11 +352,16 @@ def test_without_a_scheduler_it_is_what_lightning_documents(zamba, folder):
     ("arguments", "expected"),
     [
         ({"lambda_func": "helpers.schedules.slowly"}, [0.01, 0.01 * 0.94, 0.01 * 0.94 * 0.95]),
-        ({"lambda_func": cls("zamba_lcli.callbacks.ConstantFactor", factor=1.5)}, [0.01, 0.015, 0.0225]),
-        ({"lambda_func": cls("helpers.schedules.Scaled", factor=2.0)}, [0.01, 0.08, 0.8]),
         ({"backbone_initial_ratio_lr": 0.5}, [0.5, 1.0, 1.0]),
-        ({"backbone_initial_ratio_lr": 0.5, "should_align": False}, [0.5, 1.0, 2.0]),
-        ({"backbone_initial_lr": 0.02}, [0.2, 0.4, 0.8]),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ({"lambda_func": cls("zamba_lcli.callbacks.ConstantFactor", factor=1.5)}, [0.01, 0.015, 0.0225]),
+                ({"lambda_func": cls("helpers.schedules.Scaled", factor=2.0)}, [0.01, 0.08, 0.8]),
+                ({"backbone_initial_ratio_lr": 0.5, "should_align": False}, [0.5, 1.0, 2.0]),
+                ({"backbone_initial_lr": 0.02}, [0.2, 0.4, 0.8]),
+            )
+        ),
     ],
 )
 def test_arguments_of_the_callback(zamba, folder, arguments, expected):
@@ -381,7 +403,10 @@ class Watch(Callback):
 
 
 @pytest.mark.parametrize("train_bn", [True, False])
-@pytest.mark.parametrize("path", ["BackboneFinetuning", "pytorch_lightning.callbacks.BackboneFinetuning"])
+@pytest.mark.parametrize(
+    "path",
+    some_slow(["BackboneFinetuning", "pytorch_lightning.callbacks.BackboneFinetuning"], ["BackboneFinetuning"]),
+)
 def test_frozen_is_frozen(zamba, folder, monkeypatch, train_bn, path):
     watch = Watch()
     monkeypatch.setattr("helpers.schedules.watch", lambda: watch, raising=False)

@@ -18,7 +18,7 @@ def fit(zamba, folder, scheduler, *args):
     callbacks = [
         cls("LearningRateMonitor", logging_interval="step"),
         cls("BackboneFinetuning", unfreeze_backbone_at_epoch=1, backbone_initial_ratio_lr=0.01),
-        cls("LearningRateFinder", min_lr=1e-4, max_lr=1.0, num_training_steps=30, early_stop_threshold=None),
+        cls("LearningRateFinder", min_lr=1e-4, max_lr=1.0, num_training_steps=16, early_stop_threshold=None),
         cls("ModelCheckpoint", save_last=True, enable_version_counter=False),
     ]
     (folder / "more.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}, "lr_scheduler": scheduler}))
@@ -30,7 +30,7 @@ def rates(run):
     return [[value for _, value in logged[f"lr-SGD/{group}"]] for group in ("head", "backbone")]
 
 
-@pytest.mark.parametrize("name", [None, *some_slow(SCHEDULERS, ["SequentialLR"])])
+@pytest.mark.parametrize("name", some_slow([None, *SCHEDULERS], ["SequentialLR"]))
 def test_found_learning_rate_survives_the_scheduler(zamba, folder, name):
     stated = None if name is None else SCHEDULERS[name][0]
     fit(zamba, folder, stated)
@@ -52,6 +52,7 @@ def test_found_learning_rate_survives_the_scheduler(zamba, folder, name):
     assert ratios == [0, 0, 0.01, 0.01, 0.02, 0.02, 0.04, 0.04]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_learning_rate(zamba, folder):
     fit(zamba, folder, None, "--trainer.max_epochs=2")
     run = folder / "runs/tiny/version_0"
@@ -72,8 +73,9 @@ class OwnSchedule(SlowFast):
         return [optimizer], [SequentialLR(optimizer, in_turn, [2])]
 
 
+@pytest.mark.slow
 def test_a_model_with_a_schedule_of_its_own(zamba, folder):
-    finder = cls("LearningRateFinder", min_lr=1e-4, num_training_steps=20, early_stop_threshold=None)
+    finder = cls("LearningRateFinder", min_lr=1e-4, num_training_steps=16, early_stop_threshold=None)
     monitor = cls("LearningRateMonitor", logging_interval="step")
     small = {"task": "multiclass", "weights": None, "model_depth": 18, "stem_dim_outs": [8, 2]}
     own = cls(f"{__name__}.OwnSchedule", **small)
@@ -91,7 +93,7 @@ def test_a_model_with_a_schedule_of_its_own(zamba, folder):
 
 def test_it_finds_after_a_batch_size_was_found(zamba, folder, caplog):
     sizes = cls("BatchSizeFinder", max_trials=1, init_val=2, steps_per_trial=1)
-    finder = cls("LearningRateFinder", min_lr=1e-4, num_training_steps=20, early_stop_threshold=None)
+    finder = cls("LearningRateFinder", min_lr=1e-4, num_training_steps=16, early_stop_threshold=None)
     monitor = cls("LearningRateMonitor", logging_interval="step")
     (folder / "more.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [sizes, finder, monitor]}}))
     with caplog.at_level("INFO"):

@@ -86,7 +86,7 @@ def interrupted(fitted, videos, output="out"):
     """Leaves what a run leaves that was killed after some clips."""
     child = [sys.executable, str(DRIVER), output, "1", "1", "0", *arguments(fitted, videos, output)]
     script = (
-        f"import sys; sys.path.insert(0, {str(TESTS)!r}); from helpers import predict_driver as d, time\n"
+        f"import sys; sys.path.insert(0, {str(TESTS)!r}); from helpers import predict_driver as d; import time\n"
         f"from pathlib import Path; out = Path({output!r}); run = d.start(1, {child[6:]!r})\n"
         "while d.rows_in(out) < 5: time.sleep(0.01)\n"
         "d.end(run, 9)"
@@ -116,6 +116,7 @@ def test_another_checkpoint_does_not_go_on_with_the_first_ones_rows(fitted, many
     assert Path("out/predictions.csv").read_bytes() == Path("alone/predictions.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_rows_of_other_clips_or_crops_are_not_taken(fitted, many, folder, refused):
     interrupted(fitted, many)
     shutil.copytree(many, "others", symlinks=True)
@@ -254,9 +255,10 @@ def test_the_clock_comes_last():
     assert isinstance(callbacks[-1], Speed)  # what the others do after a batch is work, not waiting for clips
 
 
+@pytest.mark.slow
 def test_terminated_it_keeps_what_is_done(fitted, many, folder):
     script = (
-        f"import sys; sys.path.insert(0, {str(TESTS)!r}); from helpers import predict_driver as d, time\n"
+        f"import sys; sys.path.insert(0, {str(TESTS)!r}); from helpers import predict_driver as d; import time\n"
         f"from pathlib import Path; run = d.start(1, {arguments(fitted, many, 'out')!r})\n"
         "while d.rows_in(Path('out')) < 5: time.sleep(0.01)\n"
         f"print(d.end(run, {int(signal.SIGTERM)}))"

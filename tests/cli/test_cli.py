@@ -25,7 +25,7 @@ from zamba_lcli.data import DemoClips
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 
-TRIED_WITH_ALL = ("demo", "slowfast_finetune")  # recipes with each command; the others with fit, unless slow tests run
+TRIED_WITH_ALL = ("demo", "slowfast_finetune")  # the recipes of the default run
 
 
 # ---- the way of a run ------------------------------------------------------------------------------------------------
@@ -147,6 +147,7 @@ def test_predict_has_a_row_for_every_input_in_order(fitted, clips, folder, predi
     assert {path.name for path in (folder / "out").iterdir()} == {"predictions.csv", "report.html"}
 
 
+@pytest.mark.slow
 def test_bfloat16_in_fit_test_and_predict(zamba, clips, folder, predict):
     zamba("fit", "--trainer.precision=bf16-mixed", "--data.sampling.init_args.num_frames=12")
     run = folder / "runs/tiny/version_0"
@@ -183,12 +184,14 @@ def test_bfloat16_is_refused_where_the_cpu_computes_wrong_gradients(zamba, refus
     refused(lambda: zamba(*run), "trainer.precision", "wrong gradients", "num_frames")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", ["--trainer.max_epochs=1", "--data.sampling.init_args.num_frames=4"])
 def test_bfloat16_is_not_refused_where_the_run_ends_before_the_unfreeze_or_a_pathway_has_one_frame(zamba, folder, more):
     zamba("fit", "--trainer.precision=bf16-mixed", more)
     assert (folder / "runs/tiny/version_0/checkpoints/last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_print_config_gives_the_same_run_twice(zamba, clips, folder, capsys):
     with pytest.raises(SystemExit) as exit_info:
         zamba("fit", "--print_config")
@@ -240,9 +243,7 @@ def test_what_is_stated_wins_over_the_checkpoint_and_is_told(fitted, clips, fold
 @pytest.mark.parametrize(
     ("command", "recipe"),
     [
-        pytest.param(
-            command, recipe, marks=() if command == "fit" or recipe.stem in TRIED_WITH_ALL else pytest.mark.slow
-        )
+        pytest.param(command, recipe, marks=() if recipe.stem in TRIED_WITH_ALL else pytest.mark.slow)
         for command in ("fit", "validate", "test", "predict")
         for recipe in sorted(CONFIGS.rglob("*.yaml"))
     ],

@@ -78,6 +78,7 @@ def test_the_schema_has_classes_and_arguments_with_help(validator):
     assert validator.is_valid(other)  # what is not installed where the schema was made
 
 
+@pytest.mark.slow
 def test_the_shell_completes(capsys, folder):
     Path("zamba.bash").write_text(printed(capsys, "--print_completion", "shtab-bash"))
     ask = """source zamba.bash; COMP_WORDS=(zamba fi); COMP_CWORD=1; COMP_LINE='zamba fi'; COMP_POINT=8

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from helpers.marks import some_slow
 from helpers.paths import TINY
 from helpers.runs import cls, write_yaml
 from zamba_lcli.cli import main
@@ -33,6 +34,9 @@ SCHEDULERS = (
 )
 
 
+WHERE = some_slow(["the command line", "a file", "a file that a file names", "a text"], ["the command line", "a file"])
+
+
 def set_at(key, value):
     for part in reversed(key.split(".")):
         value = {part: value}
@@ -45,8 +49,8 @@ def at(config, key):
     return config
 
 
-@pytest.mark.parametrize("where", ["the command line", "a file", "a file that a file names", "a text"])
-@pytest.mark.parametrize("key", LISTS)
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("key", some_slow(LISTS, ["trainer.callbacks"]))
 def test_a_list_that_is_given_again_replaces_the_one_before(printed, key, where):
     before, after = LISTS[key]
     write_yaml("before.yaml", set_at(key, before))

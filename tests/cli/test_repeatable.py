@@ -124,6 +124,7 @@ def test_a_run_is_repeated_with_its_config(zamba, folder):
     assert "degrees: 10\n" in text
 
 
+@pytest.mark.slow
 def test_times_are_stated_of_a_run_that_goes_on(zamba, folder, capfd):
     stated = [
         cls("ModelCheckpoint", train_time_interval="0:10:00", save_last=True),

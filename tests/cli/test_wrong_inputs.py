@@ -756,6 +756,7 @@ def test_no_space_for_the_checkpoint(clips, folder):
     assert list(folder.rglob("*.ckpt")) == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed(clips, folder):
     """As the system does to the largest process when memory is short."""
     (folder / "killed.py").write_text(

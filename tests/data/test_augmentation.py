@@ -9,6 +9,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
+from helpers.marks import some_slow
 from helpers.runs import cls, scalars
 from zamba_lcli.cli import cli
 from zamba_lcli.data import EvenlySpaced, ZambaVideoDataModule
@@ -132,7 +133,7 @@ class Watch(Callback):
         self.val.append(batch["target"].clone())
 
 
-@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("task", some_slow(["multiclass", "multilabel"], ["multilabel"]))
 def test_a_run_with_mixed_clips(zamba, folder, monkeypatch, task):
     """Train targets are mixed, the loss is that of soft targets, val is as it was; labels of at least half are counted."""
     watch = Watch()

@@ -5,6 +5,7 @@ import torch
 import yaml
 from pytorch_lightning.callbacks import Callback
 
+from helpers.marks import some_slow
 from helpers.runs import cls, scalars
 from helpers.tables import read_csv
 from zamba_lcli.cli import cli, main
@@ -67,7 +68,7 @@ class Watch(Callback):
         self.val |= zip(batch["filepath"], parts, strict=True)
 
 
-@pytest.mark.parametrize("augmentation", [[], [cls(V2 + "RandomCrop", size=[32, 32])]])
+@pytest.mark.parametrize("augmentation", some_slow([[], [cls(V2 + "RandomCrop", size=[32, 32])]], [[]]))
 def test_a_run_with_crops(zamba, clips, folder, monkeypatch, augmentation):
     watch = Watch()
     monkeypatch.setattr(cli, "SaveOnInterrupt", lambda: watch)
@@ -96,6 +97,7 @@ def test_a_run_with_crops(zamba, clips, folder, monkeypatch, augmentation):
     assert [float(row[name]) for name in DemoClips.class_names] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_cache_of_features_keeps_all_crops(zamba, folder):
     logged = []
     for name, callbacks in (("plain", []), ("cached", [cls("FrozenFeatureCache")])):
@@ -108,6 +110,7 @@ def test_the_cache_of_features_keeps_all_crops(zamba, folder):
         assert [v for _, v in logged[0][tag]] == pytest.approx([v for _, v in logged[1][tag]], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_crops_that_cannot_be_are_refused(zamba, folder, refused):
     refused(lambda: zamba("fit", "--data.num_crops=0"), "data.num_crops", "0")
     refused(lambda: zamba("fit", "--data.num_crops=3"), "data.num_crops", "32 x 32")

@@ -220,6 +220,7 @@ def test_subfolders_are_searched_in_order(folder):
     assert found.paths[1:3] == [Path("clips/a/c/d.MOV"), Path("clips/a.mp4")]
 
 
+@pytest.mark.slow
 def test_a_clip_takes_little_more_memory_than_its_name(folder):
     number = 20_000
     (folder / "list.csv").write_text("filepath\n" + "".join(f"site/100EK113/{i:08d}.mp4\n" for i in range(number)))

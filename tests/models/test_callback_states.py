@@ -8,13 +8,14 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
 from torch.optim import lr_scheduler as torch_schedulers
 
+from helpers.marks import some_slow
 from helpers.small_fits import BATCHES, SGD, Worsening, fit, forget
 from zamba_lcli.callbacks import ConstantFactor, ZambaBackboneFinetuning, ZambaEMAWeightAveraging
 
 VALUES = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]  # worse each epoch
 
 
-@pytest.mark.parametrize("record", [True, False])
+@pytest.mark.parametrize("record", some_slow([True, False], [True]))
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 3), (3, 4), (5, 6), (50, 8)])
 def test_early_stopping_counts_on_with_the_patience_stated(folder, capfd, patience, epochs, record):
     stopping = EarlyStopping("watched", patience=2)
@@ -120,7 +121,7 @@ def from_the_start(folder, arguments, scheduler=None, interval=None, optimizer=S
 FIRST = {"unfreeze_backbone_at_epoch": 1, "backbone_initial_ratio_lr": 0.01}
 
 
-@pytest.mark.parametrize("scheduler", [None, STEP])
+@pytest.mark.parametrize("scheduler", some_slow([None, STEP], [STEP]))
 @pytest.mark.parametrize(
     ("first", "others"),
     [

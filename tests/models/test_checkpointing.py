@@ -82,13 +82,13 @@ def is_close(ours, expected):
 
 @pytest.mark.parametrize(
     ("interval", "ckpt"),
-    [("epoch", "end=6"), ("step", "step=8")]
-    + [
-        pytest.param(i, c, marks=pytest.mark.slow)
-        for i, c in (("epoch", "step=6"), ("epoch", "step=8"), ("step", "end=6"))
-    ],
+    some_slow(
+        [("epoch", "end=6"), ("step", "step=8"), ("epoch", "step=6"), ("epoch", "step=8"), ("step", "end=6")],
+        [("epoch", "end=6")],
+        several=True,
+    ),
 )
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", some_slow(SCHEDULERS, QUICK))
 def test_other_arguments_of_the_scheduler(folder, capfd, name, interval, ckpt):
     before, now = SCHEDULERS[name]
     seen = resume(folder, (SGD, before), (SGD, now), [interval] * 2, ckpt)
@@ -99,7 +99,7 @@ def test_other_arguments_of_the_scheduler(folder, capfd, name, interval, ckpt):
     assert lines[0].startswith("lr_scheduler.init_args.")
 
 
-@pytest.mark.parametrize("name", some_slow(SCHEDULERS, QUICK))
+@pytest.mark.parametrize("name", some_slow(SCHEDULERS, QUICK[-2:]))
 def test_nothing_stated_otherwise_changes_nothing(folder, capfd, name):
     """Also with functions of which nothing is known, whose schedule is told by its state."""
     for scheduler in (SCHEDULERS[name][0], lambda optimizer: SCHEDULERS[name][0](optimizer)):
@@ -113,8 +113,10 @@ def test_nothing_stated_otherwise_changes_nothing(folder, capfd, name):
     assert "as you state" not in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("interval", ["epoch", "step"])
-@pytest.mark.parametrize("name", ["StepLR", "CyclicLR", "OneCycleLR", "SequentialLR", "MultiplicativeLR"])
+@pytest.mark.parametrize("interval", some_slow(["epoch", "step"], ["step"]))
+@pytest.mark.parametrize(
+    "name", some_slow(["StepLR", "CyclicLR", "OneCycleLR", "SequentialLR", "MultiplicativeLR"], QUICK[-2:])
+)
 def test_a_scheduler_added_left_out_and_in_place_of_another(folder, capfd, name, interval):
     scheduler, other = SCHEDULERS[name][0], SCHEDULERS["ExponentialLR"][0]
     for i, (before, now) in enumerate([(None, scheduler), (scheduler, None), (scheduler, other), (other, scheduler)]):
@@ -135,7 +137,7 @@ def test_another_interval(folder, capfd, interval):
     )
 
 
-@pytest.mark.parametrize("name", [None, *some_slow(SCHEDULERS, QUICK)])
+@pytest.mark.parametrize("name", some_slow([None, *SCHEDULERS], [None, *QUICK[-2:]]))
 def test_another_learning_rate(folder, name):
     scheduler, other = None if name is None else SCHEDULERS[name][0], partial(torch.optim.SGD, lr=0.03, momentum=0.9)
     seen = resume(folder, (SGD, scheduler), (other, scheduler), ["epoch"] * 2, "end=6")
@@ -238,7 +240,7 @@ def plateau_by_hand(arguments, values, state=None, lr=0.1, begin=0):
 VALUES = [1.0, 2.0, 3.0, 4.0, 0.5, 5.0, 6.0, 7.0]
 
 
-@pytest.mark.parametrize("ckpt", ["step=9", "end=9", "end=6"])
+@pytest.mark.parametrize("ckpt", some_slow(["step=9", "end=9", "end=6"], ["end=9"]))
 @pytest.mark.parametrize(
     "others",
     [
@@ -292,7 +294,7 @@ def test_a_plateau_left_out_and_replaced(folder, now):
 # ---- checkpoints of earlier versions -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [None, "plateau", *some_slow(SCHEDULERS, QUICK)])
+@pytest.mark.parametrize("name", some_slow([None, "plateau", *SCHEDULERS], ["plateau", "StepLR"]))
 def test_without_the_record_nothing_stated_otherwise_changes_nothing(folder, capfd, name):
     scheduler = None if name is None else plateau() if name == "plateau" else SCHEDULERS[name][0]
     watched = [Worsening(VALUES)]
@@ -304,7 +306,7 @@ def test_without_the_record_nothing_stated_otherwise_changes_nothing(folder, cap
 
 
 @pytest.mark.parametrize(
-    "name", some_slow([name for name in SCHEDULERS if "lr_lambda" not in SCHEDULERS[name][0].keywords], QUICK)
+    "name", some_slow([name for name in SCHEDULERS if "lr_lambda" not in SCHEDULERS[name][0].keywords], QUICK[-1:])
 )
 def test_without_the_record_other_arguments_and_numbers_are_seen(folder, capfd, name):
     before, now = SCHEDULERS[name]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from pytorchvideo.models import hub
-from pytorchvideo.models.hub.vision_transformers import mvit_video_base_config
 from torch import nn
 
+from helpers.marks import some_slow
 from helpers.model_checks import check_commands, check_parts, check_training
 from zamba_lcli.errors import InputError
 from zamba_lcli.models import PytorchVideo
@@ -28,18 +28,11 @@ def published(name):
     return network.eval(), head.proj
 
 
-@pytest.fixture
-def small_mvit(monkeypatch):
-    """MViT for 4 frames of 64 x 64: pytorchvideo builds it for any size, once and for all."""
-    monkeypatch.setitem(mvit_video_base_config, "spatial_size", 64)
-    monkeypatch.setitem(mvit_video_base_config, "temporal_size", 4)
-
-
 @pytest.mark.parametrize(
     ("name", "frames", "size", "file"),
     [
         ("x3d_xs", 4, 160, "X3D_XS.pyth"),
-        ("slow_r50", 8, 224, "SLOW_8x8_R50.pyth"),
+        pytest.param("slow_r50", 8, 224, "SLOW_8x8_R50.pyth", marks=pytest.mark.slow),
         ("mvit_base_16x4", 4, 64, "MVIT_B_16x4.pyth"),
     ],
 )
@@ -75,7 +68,10 @@ def _no_network(monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", refuse)
 
 
-@pytest.mark.parametrize("name", ["slow_r50", "x3d_s", "x3d_m", "x3d_l", "r2plus1d_r50", "csn_r101", "mvit_base_32x3"])
+@pytest.mark.parametrize(
+    "name",
+    some_slow(["slow_r50", "x3d_s", "x3d_m", "x3d_l", "r2plus1d_r50", "csn_r101", "mvit_base_32x3"], ["x3d_s"]),
+)
 def test_parts(name):
     model = PytorchVideo(["a", "b"], name=name, weights=None).to("meta")  # where nothing is computed
     check_parts(model)
@@ -133,5 +129,5 @@ def test_wrong_numbers_of_blocks_are_refused(backbone_blocks):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["x3d", "slow", "r2plus1d", "csn", "mvit"])
-def test_fit_resume_test_and_predict(name, clips, folder):
+def test_fit_resume_test_and_predict(name, clips, folder, small_mvit):
     check_commands(name, clips, folder)

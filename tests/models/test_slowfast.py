@@ -7,6 +7,7 @@ import torch
 from pytorchvideo.models.hub.slowfast import slowfast_r50, slowfast_r101
 from torch import nn
 
+from helpers.marks import some_slow
 from helpers.model_checks import check_commands, check_parts, check_training
 from zamba_lcli.errors import InputError
 from zamba_lcli.models import SlowFast
@@ -32,7 +33,7 @@ def checkpoint(published, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("size", [(224, 224), (240, 256)])
+@pytest.mark.parametrize("size", some_slow([(224, 224), (240, 256)], [(224, 224)]))
 def test_features_are_those_of_the_published_network(published, checkpoint, size):
     model = SlowFast(["a", "b"], weights=str(checkpoint)).eval()
     video = torch.randint(0, 256, (1, 3, 32, *size), dtype=torch.uint8)

@@ -174,10 +174,12 @@ def test_what_does_not_fit_is_refused(folder, wrong, texts):
     ("network", "size", "takes"),
     [
         ("test_vit", (40, 50), "160 x 160"),  # patches of 16
-        ("coatnet_pico_rw_224", (64, 96), "224 x 224"),  # a table of relative positions
-        ("maxvit_pico_rw_256", (256, 500), "256 x 256"),  # windows
-        ("hrnet_w18_small", (50, 50), "224 x 224"),  # run as a whole
-        ("efficientformerv2_s0", (64, 64), "224 x 224"),  # its trunk would take them
+        # a table of relative positions
+        pytest.param("coatnet_pico_rw_224", (64, 96), "224 x 224", marks=pytest.mark.slow),
+        pytest.param("maxvit_pico_rw_256", (256, 500), "256 x 256", marks=pytest.mark.slow),  # windows
+        pytest.param("hrnet_w18_small", (50, 50), "224 x 224", marks=pytest.mark.slow),  # run as a whole
+        # its trunk would take them
+        pytest.param("efficientformerv2_s0", (64, 64), "224 x 224", marks=pytest.mark.slow),
     ],
 )
 def test_sizes_that_the_network_cannot_take_are_refused(network, size, takes):
@@ -223,7 +225,7 @@ WHOLE = {  # network, height and width: what comes before and after the cut
     "pit_ti_224": 224,  # no groups
 }
 UNGROUPED = ("pit_ti_224",) if Version(timm.__version__) >= Version("1.0.31") else ("pit_ti_224", "levit_128s")
-QUICK_WHOLE = ("rexnet_100", "levit_128s", "eva02_tiny_patch14_224", "pit_ti_224")
+QUICK_WHOLE = ("rexnet_100", "levit_128s")
 
 
 @pytest.mark.parametrize("network", some_slow(WHOLE, QUICK_WHOLE))
@@ -314,7 +316,9 @@ def zambas():
     return network, {"state_dict": network.state_dict(), "hyper_parameters": hyper_parameters}
 
 
-@pytest.mark.parametrize("class_names", [["c", "a", "b"], ["a", "b", "c"], ["a", "b", "d"]])
+@pytest.mark.parametrize(
+    "class_names", some_slow([["c", "a", "b"], ["a", "b", "c"], ["a", "b", "d"]], [["a", "b", "d"]])
+)
 def test_zambas_checkpoint_gives_zambas_logits(zambas, folder, class_names):
     network, checkpoint = zambas
     torch.save(checkpoint, "zamba_time_distributed.ckpt")

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import yaml
 from helpers.paths import TINY
 from helpers.runs import EACH_STEP, close, cls, largest_difference, scalars, state
 from helpers.tables import read_csv
+from zamba_lcli.cli import main
 
 MORE = {
     "model": {"init_args": {"loss": cls("SoftmaxFocalLoss"), "class_weights": "balanced"}},
@@ -133,8 +135,8 @@ def test_two_nodes_predict_each_clip_once(fitted, clips, folder):
     checkpoint = ["--ckpt_path", str(fitted / "checkpoints/last.ckpt")]
     data = ["--data.videos=list.csv", f"--data.data_dir={clips}", "--data.num_workers=0", "--trainer.accelerator=cpu"]
     tables = []
-    for launch in (run_on_two_nodes, lambda *args: run(sys.executable, *args)):
-        launch("-m", "zamba_lcli", "predict", *checkpoint, *data)
+    for launch in (lambda *args: run_on_two_nodes("-m", "zamba_lcli", *args), lambda *args: main(list(args))):
+        launch("predict", *checkpoint, *data)
         tables.append(read_csv(folder / "list_predictions/predictions.csv"))
         shutil.rmtree(folder / "list_predictions")
     two, one = tables
@@ -158,9 +160,10 @@ def test_predictions_and_metrics_count_each_clip_once(fitted, clips, folder):
         "--data.num_workers=0",
     ]
     tables = []
-    for processes in (1, 2):
+    two_processes = partial(run, sys.executable, "-m", "zamba_lcli")
+    for processes, launch in ((1, lambda *args: main(list(args))), (2, two_processes)):
         more = ["--trainer.devices", str(processes), "--trainer.accelerator=cpu", "--trainer.strategy=auto"]
-        run(sys.executable, "-m", "zamba_lcli", "predict", *checkpoint, *more)
+        launch("predict", *checkpoint, *more)
         tables.append(read_csv(folder / "videos_predictions/predictions.csv"))
         shutil.rmtree(folder / "videos_predictions")
     one, two = tables
@@ -169,6 +172,7 @@ def test_predictions_and_metrics_count_each_clip_once(fitted, clips, folder):
     assert torch.allclose(*(torch.tensor([float(r["walker"] or 0) for r in t]) for t in tables), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_wrong_input_is_told_once(folder):
     (folder / "labels.csv").write_text("filepath,label,split\na.mp4,x,train\nb.mp4,y,train\nc.mp4,y,val\n")
     (folder / "more.yaml").write_text("{}")

@@ -1,8 +1,8 @@
 """What stock LightningCLI gets wrong, row by row, and this program does not.
 
-`pytest tests/runs/test_facts.py --stock` runs the same commands with stock LightningCLI and Lightning's own callbacks; there
-every test must fail, but for those that our classes make right with any command line. Row 20 (many processes) is in
-test_distributed.py, row 25 (signals) in test_interruption.py.
+`pytest -m 'slow or not slow' tests/runs/test_facts.py --stock` runs the same commands with stock LightningCLI and Lightning's
+own callbacks; there every test must fail, but for those that our classes make right with any command line. Row 20 (many
+processes) is in test_distributed.py, row 25 (signals) in test_interruption.py.
 """
 
 import shutil
@@ -55,6 +55,7 @@ def test_01_the_heads_learning_rate_stays_at_the_unfreeze(fit):
     assert [group["lr"] for group in groups(run)] == [0.1, pytest.approx(0.002)]
 
 
+@pytest.mark.slow
 def test_02_parameters_are_told_apart_by_what_they_are(fit):
     run = fit(None, "--trainer.max_epochs=2", callbacks=[finetuning(train_bn=True)])
     keys = state(run)["state_dict"]
@@ -69,6 +70,7 @@ def test_03_frozen_batchnorm_stays_as_it_is(fit):
     assert changed(short, run)
 
 
+@pytest.mark.slow
 @pytest.mark.in_our_classes
 def test_04_statistics_of_the_trunk_stay_as_they_are(fit):
     short = fit(None, "--trainer.max_epochs=1", name="short", callbacks=[finetuning()])
@@ -76,6 +78,7 @@ def test_04_statistics_of_the_trunk_stay_as_they_are(fit):
     assert not [key for key in changed(short, run) if int(key.split(".")[2]) < 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stated",
     [
@@ -90,11 +93,13 @@ def test_05_schedulers_go_on_after_the_unfreeze(fit, stated):
     assert len(groups(fit(stated, "--trainer.max_epochs=3", callbacks=[finetuning()]))) == 2
 
 
+@pytest.mark.slow
 def test_06_one_cycle_goes_on_after_the_unfreeze(fit):
     run = fit(scheduler("OneCycleLR", max_lr=0.1, total_steps=6), "--trainer.max_epochs=3", callbacks=[finetuning()])
     assert [group["name"] for group in groups(run)] == ["head", "backbone"]
 
 
+@pytest.mark.slow
 def test_07_plateau_with_a_minimum_for_each_group(fit):
     plateau = cls("pytorch_lightning.cli.ReduceLROnPlateau", monitor="val_loss", min_lr=[0.01, 0.001], patience=0)
     fit({"lr_scheduler": plateau}, "--trainer.max_epochs=3", callbacks=[finetuning()])
@@ -110,11 +115,13 @@ def test_08_the_backbone_follows_the_schedule(fit):
     assert backbone["lr"] == pytest.approx(0.1 * 0.25 * 0.2 * 0.5)  # that of epoch 2, and the scheduler's step after it
 
 
+@pytest.mark.slow
 def test_09_one_cycle_is_stepped_per_batch(fit):
     run = fit(scheduler("OneCycleLR", max_lr=0.1, total_steps=4), "--trainer.max_epochs=2")
     assert state(run)["lr_schedulers"][0]["_step_count"] == 5  # once when built, and for each of four batches
 
 
+@pytest.mark.slow
 @pytest.mark.in_our_classes
 def test_10_schedulers_made_of_schedulers(fit):
     inner = [
@@ -145,6 +152,7 @@ def test_12_a_run_resumed_after_the_unfreeze_trains_the_backbone(fit):
     }
 
 
+@pytest.mark.slow
 def test_13_the_callback_can_be_taken_out(fit, caplog):
     first = fit(None, "--trainer.max_epochs=2", name="first", callbacks=[finetuning(1)])
     said = "without BackboneFinetuning it is frozen"
@@ -158,6 +166,7 @@ def test_13_the_callback_can_be_taken_out(fit, caplog):
     assert len(groups(resumed)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.in_our_classes
 def test_14_a_run_resumed_in_the_middle_of_an_epoch_is_the_same_run(fit):
     dropout = {"model": {"init_args": {"post_backbone_dropout": 0.5}}}
@@ -166,6 +175,7 @@ def test_14_a_run_resumed_in_the_middle_of_an_epoch_is_the_same_run(fit):
     assert largest_difference(state(run), state(resumed)) == 0
 
 
+@pytest.mark.slow
 def test_15_a_run_goes_on_in_its_folder(fit):
     fit(None, "--trainer.max_epochs=1")
     more = ["--trainer.max_epochs=2", "--trainer.logger.init_args.version=0"]
@@ -189,7 +199,7 @@ def test_17_last_without_a_checkpoint_is_refused(fit):
         fit(None, "--ckpt_path=last")
 
 
-def finder(steps=30):
+def finder(steps=16):
     return cls("pytorch_lightning.callbacks.LearningRateFinder", num_training_steps=steps, early_stop_threshold=None)
 
 
@@ -199,6 +209,7 @@ def test_18_a_learning_rate_is_found_and_kept_by_the_scheduler(fit):
     assert head["lr"] == head["initial_lr"] == backbone["initial_lr"] != 0.1
 
 
+@pytest.mark.slow
 def test_19_a_resumed_run_does_not_start_over_to_find_one(fit):
     first = fit(None, "--trainer.max_epochs=2", name="first")
     more = ["--trainer.max_epochs=3", "--ckpt_path", first / "checkpoints/last.ckpt"]
@@ -240,6 +251,7 @@ def test_21b_arguments_of_one_class_do_not_leak_into_another(command_line, folde
         assert (init_args["lr"], init_args["weight_decay"]) == (0.5, 0)
 
 
+@pytest.mark.slow
 def test_22_a_seed_is_drawn_and_recorded(fit):
     seeds = set()
     for name in ("a", "b"):
@@ -256,6 +268,7 @@ def test_23_a_checkpoint_knows_its_classes(fit, command_line, clips, folder):
     assert (folder / "clips_predictions/predictions.csv").exists()
 
 
+@pytest.mark.slow
 def test_23b_classes_in_another_order_are_matched_by_name(fit, clips, capsys):
     first = fit(None, "--trainer.max_epochs=1", name="first")
     other = ["--data.class_names=[walker, pacer, hopper, blank]", "--ckpt_path", first / "checkpoints/last.ckpt"]

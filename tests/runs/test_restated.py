@@ -7,13 +7,14 @@ import torch
 import yaml
 from torch.optim import lr_scheduler as torch_schedulers
 
+from helpers.marks import some_slow
 from helpers.runs import cls, largest_difference, scalars, state
 
 BATCHES, LR = 2, 0.1
 FIRST = "runs/tiny/version_0/checkpoints/last.ckpt"
 CYCLE = ["--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.2"]
 COSINE = ["--lr_scheduler=CosineAnnealingLR"]
-FINDER = cls("LearningRateFinder", min_lr=1e-4, max_lr=1.0, num_training_steps=20, early_stop_threshold=None)
+FINDER = cls("LearningRateFinder", min_lr=1e-4, max_lr=1.0, num_training_steps=16, early_stop_threshold=None)
 
 
 def rates(version, group="head"):
@@ -70,13 +71,14 @@ def test_other_numbers_and_another_schedule(zamba, folder, capfd):
     assert "as you state" not in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("epochs", [3, 6])
+@pytest.mark.parametrize("epochs", some_slow([3, 6], [3]))
 def test_a_cycle_of_a_longer_run(zamba, epochs):
     zamba("fit", *CYCLE)
     zamba("fit", *CYCLE, "--trainer.max_epochs", epochs, "--ckpt_path", FIRST)
     assert list(rates(1).values()) == pytest.approx(cycle(epochs * BATCHES)[4:], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_cycle_that_is_over_before_the_run_is_refused(zamba, refused, folder):
     short = [*CYCLE, "--lr_scheduler.total_steps=3"]
     refused(lambda: zamba("fit", *short), "lr_scheduler", "3 steps", "4 times", "at least 4")
@@ -109,6 +111,7 @@ def with_time(used):
     return ["--ckpt_path", "used.ckpt", "--trainer.max_epochs=3"]
 
 
+@pytest.mark.slow
 def test_a_time_that_is_used_up_is_refused(zamba, refused, folder):
     zamba("fit", "--trainer.max_time=00:01:00:00")
     used_up = with_time(3600.0)
@@ -124,6 +127,7 @@ def test_a_time_that_is_used_up_is_refused(zamba, refused, folder):
     assert 3600 < state(run)["callbacks"]["Timer"]["time_elapsed"]["train"] < 7200
 
 
+@pytest.mark.slow
 def test_a_cosine_of_a_longer_and_of_a_shorter_run(zamba, capfd):
     zamba("fit", *COSINE, "--trainer.max_epochs=3")
     zamba("fit", *COSINE, "--trainer.max_epochs=6", "--ckpt_path", FIRST)
@@ -134,6 +138,7 @@ def test_a_cosine_of_a_longer_and_of_a_shorter_run(zamba, capfd):
     assert list(rates(2).values())[::BATCHES] == pytest.approx(cosine(8)[6:7], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_longer_run_changes_no_schedule_that_does_not_go_by_its_length(zamba, folder, capfd):
     parts = [cls("ConstantLR", factor=0.5, total_iters=1), cls("StepLR", step_size=1, gamma=0.5)]
     options = more(folder, lr_scheduler=cls("SequentialLR", schedulers=parts, milestones=[1]))
@@ -143,6 +148,7 @@ def test_a_longer_run_changes_no_schedule_that_does_not_go_by_its_length(zamba, 
     assert "the checkpoint has" not in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_cosine_inside_goes_by_the_length_of_the_run(zamba, folder, capfd):
     parts = [cls("ConstantLR", factor=0.5, total_iters=1), cls("CosineAnnealingLR")]
     options = more(folder, lr_scheduler=cls("SequentialLR", schedulers=parts, milestones=[1]))
@@ -152,6 +158,7 @@ def test_a_cosine_inside_goes_by_the_length_of_the_run(zamba, folder, capfd):
     assert "lr_scheduler.init_args.length: 5, the length of the run; the checkpoint has 2." in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_chain_that_comes_first_begins_with_its_first_rate(zamba, folder, capfd):
     chain = cls("ChainedScheduler", schedulers=[cls("StepLR", step_size=1, gamma=0.5), cls("CosineAnnealingLR")])
     options = more(
@@ -164,6 +171,7 @@ def test_a_chain_that_comes_first_begins_with_its_first_rate(zamba, folder, capf
     assert "as you state" not in capfd.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [4, 3])
 def test_the_length_is_what_ends_first(zamba, steps):
     """Of three epochs of two steps each, or of 1.5 of them, which are two."""
@@ -177,9 +185,9 @@ def test_the_length_is_what_ends_first(zamba, steps):
     ("options", "steps"),
     [
         (["--trainer.limit_train_batches=1"], 3),
-        (["--data.batch_size=3"], 9),
-        (["--data.batch_size=1", "--trainer.accumulate_grad_batches=3"], 9),
-        (["--trainer.overfit_batches=1"], 3),
+        pytest.param(["--data.batch_size=3"], 9, marks=pytest.mark.slow),
+        pytest.param(["--data.batch_size=1", "--trainer.accumulate_grad_batches=3"], 9, marks=pytest.mark.slow),
+        pytest.param(["--trainer.overfit_batches=1"], 3, marks=pytest.mark.slow),
         (["--trainer.max_steps=5"], 5),
     ],
 )
@@ -190,6 +198,7 @@ def test_a_cycle_has_the_length_of_the_run(zamba, options, steps):
     assert list(rates(0).values())[-1] == pytest.approx(8e-7)
 
 
+@pytest.mark.slow
 def test_a_cycle_where_the_accumulation_changes(zamba, folder):
     callbacks = [cls("GradientAccumulationScheduler", scheduling={0: 1, 1: 2, 2: 3})]
     options = [*more(folder, trainer={"callbacks+": callbacks}), *CYCLE, "--data.batch_size=2"]
@@ -200,6 +209,7 @@ def test_a_cycle_where_the_accumulation_changes(zamba, folder):
     assert list(rates(1).values())[-1] == pytest.approx(cycle(10)[-1])
 
 
+@pytest.mark.slow
 def test_a_cycle_where_the_batch_size_is_found(zamba, folder):
     finder = cls("BatchSizeFinder", max_trials=2, init_val=2, steps_per_trial=1)
     zamba("fit", *more(folder, trainer={"callbacks+": [finder]}), *CYCLE, "--data.batch_size=1")
@@ -213,6 +223,7 @@ def test_a_cycle_where_the_batch_size_is_found(zamba, folder):
     assert list(rates(2)) == [4, 5, 6, 7]
 
 
+@pytest.mark.slow
 def test_a_learning_rate_and_a_batch_size_are_found(zamba, folder):
     batches = cls("BatchSizeFinder", max_trials=1, init_val=2, steps_per_trial=1)
     zamba("fit", *more(folder, trainer={"callbacks+": [batches, FINDER]}), *CYCLE)
@@ -221,6 +232,7 @@ def test_a_learning_rate_and_a_batch_size_are_found(zamba, folder):
     assert run["stated"]["found_lr"] == pytest.approx(max(rates(0).values()), rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 3])
 def test_a_cycle_with_other_batches_from_a_resume_on(zamba, folder, step):
     saved = cls("ModelCheckpoint", filename="{step}", every_n_train_steps=1, save_top_k=-1)
@@ -231,6 +243,7 @@ def test_a_cycle_with_other_batches_from_a_resume_on(zamba, folder, step):
     assert run["global_step"] == run["lr_schedulers"][0]["total_steps"] == {2: 2 + 16, 3: 3 + 4 + 8}[step]
 
 
+@pytest.mark.slow
 def test_a_cycle_goes_on_with_the_right_clips(zamba, folder):
     """Its length is asked for before the position in the data is restored."""
     saved = cls("ModelCheckpoint", filename="{step}", every_n_train_steps=1, save_top_k=-1)
@@ -240,6 +253,7 @@ def test_a_cycle_goes_on_with_the_right_clips(zamba, folder):
     assert largest_difference(*(state(folder / f"runs/tiny/version_{n}") for n in (0, 1))) == 0
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_was_found_is_kept_until_another_one_is_stated(zamba, folder, capfd):
     callbacks = {"callbacks+": [FINDER]}
     options = more(folder, trainer=callbacks)

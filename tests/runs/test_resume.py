@@ -10,6 +10,7 @@ import torch
 import yaml
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
+from helpers.marks import some_slow
 from helpers.paths import CONFIGS, TINY
 from helpers.runs import EACH_STEP, cls, largest_difference, scalars, state
 from zamba_lcli import data
@@ -94,12 +95,16 @@ def uninterrupted(clips, tmp_path_factory):
 # epoch; the others: in an epoch's middle
 @pytest.mark.parametrize(
     ("step", "workers"),
-    [
-        *[(s, 0) for s in ("step=2", "step=3", "end-step=3", "step=4", "end-step=6", "step=11")],
-        *[(s, 0) for s in ("val-step=3", "val-step=6", "val-batch=0-step=3", "val-batch=1-step=6")],
-        ("step=4", 2),
-        ("end-step=6", 2),
-    ],
+    some_slow(
+        [
+            *[(s, 0) for s in ("step=2", "step=3", "end-step=3", "step=4", "end-step=6", "step=11")],
+            *[(s, 0) for s in ("val-step=3", "val-step=6", "val-batch=0-step=3", "val-batch=1-step=6")],
+            ("step=4", 2),
+            ("end-step=6", 2),
+        ],
+        [("end-step=3", 0), ("step=4", 2), ("val-batch=1-step=6", 0)],
+        several=True,
+    ),
 )
 def test_interrupted_and_resumed_is_bit_identical(uninterrupted, folder, step, workers):
     run, args = uninterrupted
@@ -128,14 +133,19 @@ def test_interrupted_and_resumed_is_bit_identical(uninterrupted, folder, step, w
 @pytest.mark.parametrize(
     ("option", "checkpoints"),
     [
-        ("check_val_every_n_epoch=2", {"step=3": (2, 3), "step=8": (8, 8), "end-step=9": (9, 9)}),
-        (
-            "val_check_interval=2",
-            {"step=2": (2, 1), "val-batch=1-step=2": (2, 1), "val-step=2": (2, 2), "step=3": (2, 3)},
-        ),
         ("limit_val_batches=0", {"step=3": (2, 3)}),
-        ("max_steps=9", {"step=3": (2, 2), "end-step=3": (3, 3), "step=4": (4, 4)}),
-        ("limit_train_batches=2", {"step=3": (3, 3), "step=4": (3, 3)}),
+        *(
+            pytest.param(*more, marks=pytest.mark.slow)
+            for more in (
+                ("check_val_every_n_epoch=2", {"step=3": (2, 3), "step=8": (8, 8), "end-step=9": (9, 9)}),
+                (
+                    "val_check_interval=2",
+                    {"step=2": (2, 1), "val-batch=1-step=2": (2, 1), "val-step=2": (2, 2), "step=3": (2, 3)},
+                ),
+                ("max_steps=9", {"step=3": (2, 2), "end-step=3": (3, 3), "step=4": (4, 4)}),
+                ("limit_train_batches=2", {"step=3": (3, 3), "step=4": (3, 3)}),
+            )
+        ),
     ],
 )
 def test_resumed_with_other_options_of_the_trainer(uninterrupted, folder, option, checkpoints):
@@ -167,6 +177,7 @@ def test_resumed_with_other_options_of_the_trainer(uninterrupted, folder, option
             assert after.get(tag, []) == [v for v in before[tag] if v[0] >= first], (name, tag)
 
 
+@pytest.mark.slow
 def test_two_steps_in_a_copied_run_folder(clips, folder):
     small = [
         "--model.init_args.weights=null",
@@ -218,12 +229,13 @@ def finetuned(epoch):
 @pytest.mark.parametrize(
     ("first", "then", "backbone"),
     [
-        (None, 0, [1, 2]),  # added, its epoch is past: unfrozen at once
+        pytest.param(None, 0, [1, 2], marks=pytest.mark.slow),  # added, its epoch is past: unfrozen at once
         (None, 3, [0, 1]),  # added
         (1, None, None),  # removed
-        (1, 3, [0, 1]),  # moved
-        (1, 1, [2, 4]),  # as it was
-        (1, 0, [2, 4]),  # moved to before it was unfrozen: what is done is done
+        pytest.param(1, 3, [0, 1], marks=pytest.mark.slow),  # moved
+        pytest.param(1, 1, [2, 4], marks=pytest.mark.slow),  # as it was
+        # moved to before it was unfrozen: what is done is done
+        pytest.param(1, 0, [2, 4], marks=pytest.mark.slow),
     ],
 )
 def test_the_callback_can_be_added_removed_and_moved(zamba, folder, capfd, first, then, backbone):
@@ -264,8 +276,8 @@ def test_skipped_batches_are_not_decoded(uninterrupted, folder, monkeypatch):
     assert len(read) == 8 - 3  # the epoch's first batch of 3 is done
 
 
-@pytest.mark.parametrize("step", ["step=3", "end-step=3", "step=4"])
-@pytest.mark.parametrize("batch_size", [2, 8])
+@pytest.mark.parametrize("step", some_slow(["step=3", "end-step=3", "step=4"], ["step=4"]))
+@pytest.mark.parametrize("batch_size", some_slow([2, 8], [2]))
 def test_another_batch_size_on_resume(uninterrupted, folder, step, batch_size):
     run, args = uninterrupted
     more = ["--trainer.logger.save_dir", str(folder), "--data.batch_size", str(batch_size), "--trainer.max_epochs=3"]
@@ -281,6 +293,7 @@ def test_another_batch_size_on_resume(uninterrupted, folder, step, batch_size):
     assert len(after["val_loss"]) == (3 if step == "step=3" else 2)
 
 
+@pytest.mark.slow
 def test_the_seed_travels_in_the_checkpoint(zamba, folder, capfd):
     """A drawn seed is drawn once: the order of an epoch that is gone on with is the one it began with."""
     zamba("fit", "--seed_everything=true", "--trainer.max_epochs=1")
@@ -299,9 +312,13 @@ def test_the_seed_travels_in_the_checkpoint(zamba, folder, capfd):
     assert largest_difference(state(whole), state(folder / "runs/tiny/version_3")) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer",
-    [partial(torch.optim.SGD, lr=0.1, momentum=0.9), partial(torch.optim.Adam, lr=0.001)],  # Adam counts its steps, too
+    [
+        partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+        pytest.param(partial(torch.optim.Adam, lr=0.001), marks=pytest.mark.slow),  # counts its steps, too
+    ],
     ids=["SGD", "Adam"],
 )
 def test_classes_in_another_order_are_matched_by_name_from_python_too(clips, folder, optimizer):

@@ -11,6 +11,7 @@ import yaml
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from helpers.marks import some_slow
 from helpers.runs import EACH_STEP, cls, scalars, state
 from helpers.tables import read_csv
 from zamba_lcli.cli import main
@@ -102,7 +103,8 @@ EVERYTHING = [
 
 
 @pytest.mark.parametrize(
-    "logger", [cls("TensorBoardLogger", save_dir="runs"), cls("CSVLogger", save_dir="runs"), False]
+    "logger",
+    some_slow([cls("TensorBoardLogger", save_dir="runs"), cls("CSVLogger", save_dir="runs"), False], [False]),
 )
 def test_a_dry_fit_writes_nothing(zamba, folder, logger):
     profiler = cls("SimpleProfiler", dirpath="profile", filename="times")
@@ -113,7 +115,7 @@ def test_a_dry_fit_writes_nothing(zamba, folder, logger):
     assert [path.name for path in Path().iterdir()] == ["more.yaml"]  # nor any folder
 
 
-@pytest.mark.parametrize("how", ["error", "SIGINT"])
+@pytest.mark.parametrize("how", some_slow(["error", "SIGINT"], ["SIGINT"]))
 def test_a_dry_fit_that_breaks_writes_nothing(zamba, folder, how, capfd):
     more = with_trainer(callbacks=[*EVERYTHING, cls("test_run_folders.Breaks", how=how)])
     before = contents()
@@ -124,6 +126,7 @@ def test_a_dry_fit_that_breaks_writes_nothing(zamba, folder, how, capfd):
         assert info.value.code == 130
 
 
+@pytest.mark.slow
 def test_a_dry_run_leaves_a_real_one_as_it_is(zamba, folder, fitted):
     shutil.copytree(fitted, RUN)
     shutil.copytree(fitted / "checkpoints", "ckpts")
@@ -135,8 +138,8 @@ def test_a_dry_run_leaves_a_real_one_as_it_is(zamba, folder, fitted):
     assert contents() == before
 
 
-@pytest.mark.parametrize("command", ["validate", "test", "predict"])
-@pytest.mark.parametrize("logger", [cls("CSVLogger", save_dir="runs", version=0), False])
+@pytest.mark.parametrize("command", some_slow(["validate", "test", "predict"], ["test", "predict"]))
+@pytest.mark.parametrize("logger", some_slow([cls("CSVLogger", save_dir="runs", version=0), False], [False]))
 def test_a_dry_run_without_training_writes_nothing(zamba, clips, folder, fitted, capsys, command, logger):
     more = with_trainer(callbacks=[cls("OnExceptionCheckpoint", dirpath="."), LAST], logger=logger)
     shutil.copytree(clips, "clips")
@@ -161,7 +164,7 @@ def test_a_fit_in_the_folder_of_another_is_refused(zamba, folder, fitted, refuse
         assert contents() == before
 
 
-@pytest.mark.parametrize("counter", [False, True])
+@pytest.mark.parametrize("counter", some_slow([False, True], [False]))
 def test_a_folder_of_checkpoints_is_of_one_run(zamba, folder, refused, counter):
     saved = cls("ModelCheckpoint", dirpath="ckpts", filename="{epoch}", save_last=True, enable_version_counter=counter)
     more = [*with_trainer(callbacks=[FINETUNING, saved]), "--trainer.limit_val_batches=0"]
@@ -176,6 +179,7 @@ def test_a_folder_of_checkpoints_is_of_one_run(zamba, folder, refused, counter):
     assert Path("ckpts/other.ckpt").read_bytes() == b"of something else"
 
 
+@pytest.mark.slow
 def test_without_a_logger_too(zamba, folder, refused):
     more = [*with_trainer(callbacks=[FINETUNING, LAST]), "--trainer.logger=false", "--trainer.limit_val_batches=0"]
     zamba("fit", *more, "--trainer.max_epochs=1")
@@ -193,6 +197,7 @@ def test_the_folder_of_a_test_or_of_a_run_without_checkpoints_is_not_that_of_a_f
     assert contents() == before
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(zamba, folder):
     zamba("fit", *STATED, "--trainer.max_epochs=1")
     shutil.rmtree(RUN / "checkpoints")
@@ -237,6 +242,7 @@ def test_a_test_deletes_no_checkpoint_of_a_fit(zamba, folder, fitted):
     assert not kept(before)
 
 
+@pytest.mark.slow
 def test_without_a_logger_a_second_test_has_a_folder_of_its_own(zamba, folder, fitted):
     for _ in range(2):
         zamba("test", "--trainer.logger=false", "--ckpt_path", fitted / "checkpoints/last.ckpt")
@@ -244,6 +250,7 @@ def test_without_a_logger_a_second_test_has_a_folder_of_its_own(zamba, folder, f
     assert Path("test_1/metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_another_table_on_resume_keeps_the_splits_of_before(zamba, clips, folder):
     zamba("fit", *STATED, "--trainer.max_epochs=1")
     before = (RUN / "splits.csv").read_bytes()
@@ -277,8 +284,9 @@ LOGGERS = {
 }
 
 
-@pytest.mark.parametrize(("logger", "where"), LOGGERS.values(), ids=LOGGERS.keys())
-def test_one_run_folder_whatever_the_logger(zamba, clips, folder, refused, logger, where):
+@pytest.mark.parametrize("name", some_slow(LOGGERS, ["several"]))
+def test_one_run_folder_whatever_the_logger(zamba, clips, folder, refused, name):
+    logger, where = LOGGERS[name]
     shutil.copytree(clips, "clips")
     train = [row["filepath"] for row in read_csv("clips/labels.csv") if row["split"] == "train"]
     Path("clips", train[0]).write_bytes(b"no video")
@@ -301,6 +309,7 @@ def test_one_run_folder_whatever_the_logger(zamba, clips, folder, refused, logge
     assert len(names) == 1  # the callback goes on, too
 
 
+@pytest.mark.slow
 def test_runs_that_draw_their_names_have_folders_of_their_own(zamba, folder, fitted, refused):
     more = with_trainer(callbacks=[FINETUNING, LAST], logger=cls("test_run_folders.ByName"))
     for n in range(2):
@@ -324,7 +333,7 @@ def test_runs_that_begin_together_have_folders_of_their_own(folder, logger):
     assert all(len(list(Path(one.log_dir).iterdir())) == 1 + (logger is TensorBoardLogger) for one in together)
 
 
-@pytest.mark.parametrize("name", ["TensorBoardLogger", "CSVLogger"])
+@pytest.mark.parametrize("name", some_slow(["TensorBoardLogger", "CSVLogger"], ["CSVLogger"]))
 def test_a_variable_in_save_dir_is_what_it_stands_for(zamba, folder, monkeypatch, name):
     monkeypatch.setenv("SCRATCH", "scratch")
     more = with_trainer(callbacks=[FINETUNING, LAST], logger=cls(name, save_dir="$SCRATCH/runs", name="t"))
@@ -337,6 +346,7 @@ def test_a_variable_in_save_dir_is_what_it_stands_for(zamba, folder, monkeypatch
 # ---- what last stands for --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_last_is_what_a_fit_can_go_on_from(zamba, folder):
     weights = cls("ModelCheckpoint", filename="w-{step}", save_weights_only=True, every_n_epochs=1, save_last=False)
     plain = cls("ModelCheckpoint", filename="{epoch}", every_n_epochs=1, save_top_k=-1, monitor="epoch")
@@ -376,6 +386,7 @@ def with_csv(**init_args):
     )
 
 
+@pytest.mark.slow
 def test_metrics_csv_goes_on(zamba, folder):
     whole, more = with_csv(name="whole"), with_csv()
     zamba("fit", *whole, "--trainer.max_epochs=3")
@@ -407,6 +418,7 @@ def test_other_commands_append_to_metrics_csv(zamba, folder):
     assert (CSV / "hparams.yaml").read_bytes() == hparams
 
 
+@pytest.mark.slow
 def test_a_line_that_was_torn_is_left_out(zamba, folder):
     more = with_csv()
     zamba("fit", *more, "--trainer.max_epochs=1")
@@ -417,6 +429,7 @@ def test_a_line_that_was_torn_is_left_out(zamba, folder):
     assert expected.items() <= logged(LOGGED).items()
 
 
+@pytest.mark.slow
 def test_a_fit_that_begins_again_keeps_what_was_logged(zamba, folder):
     more = with_csv()
     zamba("fit", *more, "--trainer.max_epochs=1")
@@ -430,8 +443,8 @@ def test_a_fit_that_begins_again_keeps_what_was_logged(zamba, folder):
 # ---- a copied run folder ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("counter", [False, True])
-@pytest.mark.parametrize("logger", ["TensorBoardLogger", "CSVLogger"])
+@pytest.mark.parametrize("counter", some_slow([False, True], [False]))
+@pytest.mark.parametrize("logger", some_slow(["TensorBoardLogger", "CSVLogger"], ["TensorBoardLogger"]))
 def test_a_run_goes_on_in_a_copy_of_its_folder(zamba, folder, logger, counter):
     """Train the head, copy the run folder, go on there with the backbone: the first folder stays, the second has it all."""
     saved = cls("ModelCheckpoint", save_top_k=-1, monitor="epoch", save_last=counter, enable_version_counter=counter)

@@ -10,6 +10,7 @@ import yaml
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
+from helpers.marks import some_slow
 from helpers.paths import TINY
 from helpers.runs import EACH_STEP, close, cls, largest_difference, scalars, state
 from zamba_lcli.callbacks import SaveOnInterrupt
@@ -38,10 +39,10 @@ def by_step(run, tag):
 @pytest.mark.parametrize(
     ("joint", "small", "batches"),
     [
-        (4, 2, 2),  # 2 + 2, 2 + 2
-        (4, 1, 4),  # a clip at a time
+        pytest.param(4, 2, 2, marks=pytest.mark.slow),  # 2 + 2, 2 + 2
+        pytest.param(4, 1, 4, marks=pytest.mark.slow),  # a clip at a time
         (6, 2, 3),  # 2 + 2 + 2, 2: an epoch ends before three are together
-        (5, 1, 5),  # five clips, then three
+        pytest.param(5, 1, 5, marks=pytest.mark.slow),  # five clips, then three
     ],
 )
 def test_accumulated_gradients_equal_the_larger_batch(zamba, folder, joint, small, batches):
@@ -72,7 +73,8 @@ class Interrupt(SaveOnInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize("validate", [1.0, 1], ids=["each epoch", "each batch"])
+@pytest.mark.slow
+@pytest.mark.parametrize("validate", [1.0, pytest.param(1, marks=pytest.mark.slow)], ids=["each epoch", "each batch"])
 def test_an_interruption_waits_for_what_is_accumulated(zamba, folder, monkeypatch, validate):
     options = ["--data.batch_size=2", "--trainer.accumulate_grad_batches=2", f"--trainer.val_check_interval={validate}"]
     whole = fit(zamba, folder, "whole", *options)
@@ -91,7 +93,7 @@ def test_losses_that_are_no_numbers_are_logged_as_such(zamba, folder):
     assert math.isnan(scalars(run)["val_loss"][-1][1])
 
 
-@pytest.mark.parametrize("algorithm", ["norm", "value", None])
+@pytest.mark.parametrize("algorithm", some_slow(["norm", "value", None], ["norm"]))
 def test_gradients_are_clipped(zamba, folder, algorithm):
     trainer = {} if algorithm is None else {"gradient_clip_val": 0.003, "gradient_clip_algorithm": algorithm}
     plain = ["--optimizer.momentum=0.0", "--lr_scheduler=null"]
@@ -173,7 +175,7 @@ def test_validation_is_that_of_the_average(whole, zamba, folder):
     assert again == pytest.approx(scalars(whole)["val_loss"][-1][1], rel=1e-6)
 
 
-@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("step", some_slow([1, 2, 3], [3]))
 def test_a_resumed_average_is_the_same(whole, zamba, folder, step):
     checkpoint = ["--ckpt_path", whole / f"checkpoints/step={step}.ckpt"]
     resumed = averaged(zamba, folder, "resumed", *checkpoint)
@@ -190,6 +192,7 @@ class InterruptValidation(SaveOnInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_interrupted_while_the_average_is_in_use(whole, zamba, folder, monkeypatch):
     monkeypatch.setattr(cli, "SaveOnInterrupt", InterruptValidation)
     with pytest.raises(SystemExit):
@@ -201,6 +204,7 @@ def test_interrupted_while_the_average_is_in_use(whole, zamba, folder, monkeypat
     assert all_differences(state(whole), state(resumed)) == 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_the_end_alone_has_both(whole, zamba, folder):
     rare = cls("ModelCheckpoint", save_last=True, every_n_epochs=99)
     callbacks = [FINETUNING, EMA, rare]
@@ -219,6 +223,7 @@ def test_averages_of_classes_in_another_order(whole):
             assert torch.equal(after[part][key], before[part][key].flip(0))
 
 
+@pytest.mark.slow
 def test_the_average_goes_by_the_optimizers_steps_and_with_cached_features(whole, zamba, folder):
     cached = averaged(zamba, folder, "cached", callbacks=[cls("FrozenFeatureCache")])
     assert close(state(cached)["state_dict"], state(whole)["state_dict"]) < 1e-5

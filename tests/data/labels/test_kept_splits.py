@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.marks import some_slow
 from helpers.paths import TINY
 from helpers.tables import read_csv, write_csv
 from zamba_lcli.cli import main
@@ -57,7 +58,8 @@ def looked_at(folder):
 
 
 @pytest.mark.parametrize(
-    "more", [[], ["--data.split_seed=6"], ["--data.split_proportions={train: 1, val: 1, holdout: 1}"]]
+    "more",
+    some_slow([[], ["--data.split_seed=6"], ["--data.split_proportions={train: 1, val: 1, holdout: 1}"]], [[]]),
 )
 def test_rows_added_after_the_fit(zamba, many, fitted_on_many, folder, more, capfd):
     checkpoint = ["--ckpt_path", fitted_on_many / "checkpoints/last.ckpt"]
@@ -72,6 +74,7 @@ def test_rows_added_after_the_fit(zamba, many, fitted_on_many, folder, more, cap
     assert len(new) == 1
 
 
+@pytest.mark.slow
 def test_by_the_checkpoint_alone(many, fitted_on_many, folder):
     main(
         [
@@ -151,6 +154,7 @@ def test_a_site_that_was_trained_on_is_no_new_site(zamba, many, fitted_on_many, 
     zamba("test", *more, "--data.allow_sites_across_splits=true", labels="new.csv")
 
 
+@pytest.mark.slow
 def test_a_new_fit_from_the_weights_with_a_grown_table(zamba, many, fitted_on_many, folder):
     checkpoint = fitted_on_many / "checkpoints/last.ckpt"
     weights = ["--model.init_args.weights", checkpoint, "--model.init_args.keep_matching_classes=true"]
@@ -189,6 +193,7 @@ def test_a_checkpoint_that_does_not_tell_is_told_of(zamba, many, fitted_on_many,
     assert any("does not say which clips it was trained on" in str(warning.message) for warning in recwarn)
 
 
+@pytest.mark.slow
 def test_copies_in_several_splits_are_told_of_and_no_resume_is_refused(zamba, many, folder, recwarn, refused, capsys):
     shutil.copytree(many, "clips")
     rows = [{**row, "site": "", "split": "train"} for row in read_csv(many / "all.csv")]
@@ -221,6 +226,7 @@ def test_copies_in_several_splits_are_told_of_and_no_resume_is_refused(zamba, ma
     assert doubt.startswith("Scored though the model knows them")
 
 
+@pytest.mark.slow
 def test_the_report_tells_that_clips_of_one_event_may_be_apart(zamba, many, fitted_on_many, folder):
     rows = [{**row, "site": "", "split": "holdout"} for row in read_csv(many / "all.csv") if int(row["site"][-1]) >= 7]
     for row in rows[::2]:

@@ -338,6 +338,7 @@ def test_seed_draws_other_splits_and_data_dir_does_not(table):
     assert splits_of(read_labels(path, seed=1)) != first
 
 
+@pytest.mark.slow
 def test_order_of_rows_does_not_round_the_other_way(table):
     """Sums of fractions depend on their order in the last digit, which decides between splits that are as good."""
     for seed in range(150):

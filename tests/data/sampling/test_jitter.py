@@ -88,6 +88,7 @@ def test_another_way_in_each_epoch_and_the_same_with_workers(zamba, folder, monk
     assert jittered.train != other.train
 
 
+@pytest.mark.slow
 def test_caches(zamba, folder, refused):
     jitter = {"data": {"temporal_jitter": cls("TemporalJitter", shift=0.4)}}
     (folder / "jitter.yaml").write_text(yaml.safe_dump(jitter))

@@ -277,11 +277,11 @@ def test_wrong_arguments_are_refused(make, what):
 @pytest.mark.parametrize(
     ("name", "init_args"),
     [
-        ("FixedRate", {"fps": 4, "num_frames": 8}),
+        pytest.param("FixedRate", {"fps": 4, "num_frames": 8}, marks=pytest.mark.slow),
         ("SeveralClips", {"num_clips": 2, "num_frames": 4, "fps": 4}),
-        ("GivenFrames", {"indices": [0, 1, 2, 3]}),
-        ("MostMotion", {"num_frames": 8}),
-        ("HighestScores", {"num_frames": 8, "scorer": "test_sampling.brightness"}),
+        pytest.param("GivenFrames", {"indices": [0, 1, 2, 3]}, marks=pytest.mark.slow),
+        pytest.param("MostMotion", {"num_frames": 8}, marks=pytest.mark.slow),
+        pytest.param("HighestScores", {"num_frames": 8, "scorer": "test_sampling.brightness"}, marks=pytest.mark.slow),
         (
             "HighestScores",
             {"num_frames": 8, "scorer": {"class_path": "test_sampling.Darkness", "init_args": {"sign": 1.0}}},
