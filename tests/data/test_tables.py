@@ -166,6 +166,15 @@ MISSING = [
     "#HI\xc1NYZIK",
     "#NEN\xcd_K_DISPOZICI",
     "\uff2e\uff21",
+    "(NA)",
+    "'NA'",
+    "__na__",
+    "=NA()",
+    "None.",
+    "n.a",
+    "N\u2215A",
+    "#n/a",
+    "\u2205",
 ]
 
 
@@ -189,7 +198,7 @@ def test_missing_values_are_empty(folder, value):
         read_labels("t.csv")
 
 
-@pytest.mark.parametrize("value", ["na", "k.A.", "Na"])
+@pytest.mark.parametrize("value", ["na", "k.A.", "Na", "TBD", "-9999", "no data"])
 def test_what_may_be_a_class_is_warned_of_and_no_site(folder, value):
     (told,) = warnings_of(folder, f"a.mp4,{value},train,S1", "b.mp4,fox,val,S2")
     assert told == f"the label {value!r} often stands for a missing value, and is taken for a class"
@@ -207,7 +216,7 @@ def test_an_unknown_site_that_counts_as_a_place_is_warned_of(folder, value):
 
 
 def test_names_that_only_look_like_missing_values(folder):
-    names = ["Inferno", "Nanny", "#1", "#A", "NAT", "n", "NA-1", "NA_1", "Nd1"]
+    names = ["Inferno", "Nanny", "#1", "#A", "NAT", "n", "NA-1", "NA_1", "Nd1", "SD", "Nil", "9999"]
     (folder / "t.csv").write_text(
         "filepath,label,split\n" + "".join(f"{i}.mp4,{name},train\n" for i, name in enumerate(names))
     )
