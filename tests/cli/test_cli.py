@@ -428,7 +428,11 @@ def test_the_command_itself(folder):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have another OpenMP")
 @pytest.mark.parametrize(
     ("stated", "spins"),
-    [({}, "10000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+    [
+        ({}, "10000"),
+        pytest.param({"GOMP_SPINCOUNT": "77"}, "77", marks=pytest.mark.slow),
+        pytest.param({"OMP_WAIT_POLICY": "passive"}, "0", marks=pytest.mark.slow),
+    ],
     ids=["nothing", "spins", "policy"],
 )
 def test_threads_that_wait_for_others_soon_leave_their_core_to_reading(stated, spins):

@@ -1,6 +1,8 @@
 """What editors and shells complete, and what --help shows."""
 
+import contextlib
 import inspect
+import io
 import json
 import re
 import shutil
@@ -30,14 +32,10 @@ def printed(capsys, *words):
 
 
 @pytest.fixture(scope="module")
-def validator(tmp_path_factory):
-    done = subprocess.run(
-        [sys.executable, "-m", "zamba_lcli", "--print_completion", "jsonschema"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    schema = json.loads(done.stdout)
+def validator():
+    with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit):
+        main(["--print_completion", "jsonschema"])
+    schema = json.loads(out.getvalue())
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 

@@ -85,9 +85,9 @@ REST = {
 @pytest.mark.parametrize(
     ("key", "stated"),
     [
-        ("data.augmentation", TRANSFORMS),
+        pytest.param("data.augmentation", TRANSFORMS, marks=pytest.mark.slow),
         ("trainer.callbacks", CALLBACKS),
-        *((f"trainer.{k}", v) for k, v in REST.items()),
+        *(pytest.param(f"trainer.{k}", v, marks=[] if k == "logger" else pytest.mark.slow) for k, v in REST.items()),
     ],
     ids=["transforms", "callbacks", *REST],
 )

@@ -282,7 +282,7 @@ def test_augmentation_treats_all_frames_alike_and_leaves_val_clips_alone(zamba, 
     ("name", "init_args"),
     [
         ("RandomResizedCrop", {"size": [32, 32]}),
-        ("ColorJitter", {"brightness": 0.5, "hue": 0.2}),
+        pytest.param("ColorJitter", {"brightness": 0.5, "hue": 0.2}, marks=pytest.mark.slow),
         pytest.param("RandomSolarize", {"threshold": 100.0, "p": 1.0}, marks=pytest.mark.slow),
         pytest.param("GaussianBlur", {"kernel_size": 3}, marks=pytest.mark.slow),
         pytest.param("RandomErasing", {"p": 1.0}, marks=pytest.mark.slow),

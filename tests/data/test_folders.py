@@ -197,6 +197,7 @@ LOCKED = [
 ]
 
 
+@pytest.mark.slow
 def test_folders_that_a_user_may_not_look_into():
     with tempfile.TemporaryDirectory() as base:  # that of a test is its user's alone
         os.chmod(base, 0o755)

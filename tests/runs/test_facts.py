@@ -184,6 +184,7 @@ def test_15_a_run_goes_on_in_its_folder(fit):
     assert len(list(run.glob("events*"))) == 2
 
 
+@pytest.mark.slow
 def test_16_what_is_stated_wins_over_the_checkpoint(fit):
     first = fit({"model": {"init_args": {"post_backbone_dropout": 0.5}}}, "--trainer.max_epochs=1", name="first")
     stated = {"model": {"init_args": {"post_backbone_dropout": 0.25}}}
@@ -203,6 +204,7 @@ def finder(steps=16):
     return cls("pytorch_lightning.callbacks.LearningRateFinder", num_training_steps=steps, early_stop_threshold=None)
 
 
+@pytest.mark.slow
 def test_18_a_learning_rate_is_found_and_kept_by_the_scheduler(fit):
     run = fit(scheduler("LambdaLR", lr_lambda="helpers.schedules.constant"), callbacks=[finder()])
     head, backbone = groups(run)

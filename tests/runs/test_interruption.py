@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -14,28 +15,22 @@ from helpers.paths import TESTS, TINY
 from helpers.runs import largest_difference, state
 
 EPOCHS = 12
+OPTIONS = ["--trainer.max_epochs", str(EPOCHS), "--trainer.logger.init_args.version", "0"]
+OPTIONS += ["--model.init_args.post_backbone_dropout", "0.5"]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(clips, tmp_path_factory):
+def undisturbed(zamba_in):
     """A run that nothing happens to; returns its checkpoint and how many seconds it took."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    ends, seconds = drive(folder, clips, [])
-    assert ends == [[0, 2 * EPOCHS]]
-    return state(folder / "runs/tiny/version_0"), seconds
+    begin = time.monotonic()
+    folder = zamba_in("undisturbed", "fit", *OPTIONS)
+    last = state(folder / "runs/tiny/version_0")
+    assert last["global_step"] == 2 * EPOCHS
+    return last, time.monotonic() - begin
 
 
 def drive(folder, clips, interruptions):
-    args = [
-        "fit",
-        "--config",
-        str(TINY),
-        "--data.labels",
-        str(clips / "labels.csv"),
-        "--trainer.max_epochs",
-        str(EPOCHS),
-    ]
-    args += ["--trainer.logger.init_args.version", "0", "--model.init_args.post_backbone_dropout", "0.5"]
+    args = ["fit", "--config", str(TINY), "--data.labels", str(clips / "labels.csv"), *OPTIONS]
     driver = [sys.executable, str(TESTS / "helpers/kill_driver.py"), "runs/tiny/version_0/checkpoints"]
     done = subprocess.run(
         [*driver, json.dumps(interruptions), *args],
@@ -46,14 +41,14 @@ def drive(folder, clips, interruptions):
         check=False,
     )
     assert done.returncode == 0, done.stderr + (folder / "log.txt").read_text()
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])[0]
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
 def test_interrupt_and_terminate_save_first(undisturbed, clips, folder, number, code):
-    ends, _ = drive(folder, clips, [(number, None), (number, None)])
+    ends = drive(folder, clips, [(number, None), (number, None)])
     assert [end[0] for end in ends] == [code, code, 0], (folder / "log.txt").read_text()
     steps = [end[1] for end in ends]
     assert 0 < steps[0] < steps[1] < steps[2] == 2 * EPOCHS
@@ -63,7 +58,7 @@ def test_interrupt_and_terminate_save_first(undisturbed, clips, folder, number, 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(undisturbed, clips, folder):
     rng, longest = random.Random(0), undisturbed[1] / 2
-    ends, _ = drive(folder, clips, [(int(signal.SIGKILL), rng.uniform(0, longest)) for _ in range(20)])
+    ends = drive(folder, clips, [(int(signal.SIGKILL), rng.uniform(0, longest)) for _ in range(20)])
     assert ends[-1] == [0, 2 * EPOCHS], (folder / "log.txt").read_text()
     assert -signal.SIGKILL in [end[0] for end in ends]
     steps = [end[1] for end in ends]

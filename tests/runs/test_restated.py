@@ -96,11 +96,11 @@ def test_a_cycle_that_is_over_before_the_run_is_refused(zamba, refused, folder):
     refused(lambda: zamba("fit", *shorter), "3 steps", "4 times")
 
 
-def test_a_run_made_shorter_than_it_is_already_is_refused(zamba, refused):
-    zamba("fit")
-    refused(lambda: zamba("fit", "--trainer.max_epochs=1", "--ckpt_path", FIRST), "max_epochs: 1", "2 epochs")
-    refused(lambda: zamba("fit", *CYCLE, "--trainer.max_epochs=1", "--ckpt_path", FIRST), "max_epochs: 1", "2 epochs")
-    refused(lambda: zamba("fit", "--trainer.max_steps=3", "--ckpt_path", FIRST), "max_steps: 3", "4 steps")
+def test_a_run_made_shorter_than_it_is_already_is_refused(zamba, refused, fitted):
+    last = ["--ckpt_path", fitted / "checkpoints/last.ckpt"]
+    refused(lambda: zamba("fit", "--trainer.max_epochs=1", *last), "max_epochs: 1", "2 epochs")
+    refused(lambda: zamba("fit", *CYCLE, "--trainer.max_epochs=1", *last), "max_epochs: 1", "2 epochs")
+    refused(lambda: zamba("fit", "--trainer.max_steps=3", *last), "max_steps: 3", "4 steps")
 
 
 def with_time(used):
