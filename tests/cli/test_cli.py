@@ -28,9 +28,6 @@ from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 TRIED_WITH_ALL = ("demo", "slowfast_finetune")  # the recipes of the default run
 
 
-# ---- the way of a run ------------------------------------------------------------------------------------------------
-
-
 def test_run_folder_is_as_people_know_it(fitted):
     names = {path.name.split(".vm")[0] if "tfevents" not in path.name else "events" for path in fitted.iterdir()}
     assert names == {"checkpoints", "events", "hparams.yaml", "config.yaml", "splits.csv"}
@@ -237,9 +234,6 @@ def test_what_is_stated_wins_over_the_checkpoint_and_is_told(fitted, clips, fold
     assert (config["data"]["height"], config["data"]["width"]) == (48, 32)
 
 
-# ---- recipes ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("command", "recipe"),
     [
@@ -313,9 +307,6 @@ def test_two_workers_read_the_same(zamba, folder):
     zamba("fit", "--trainer.max_epochs=1")
     zamba("fit", "--trainer.max_epochs=1", "--data.num_workers=2")
     assert scalars(folder / "runs/tiny/version_0") == scalars(folder / "runs/tiny/version_1")
-
-
-# ---- wrong input -----------------------------------------------------------------------------------------------------
 
 
 def test_missing_parts(clips, refused, fitted):

@@ -351,7 +351,7 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         ["export", "--ckpt_path", "CHECKPOINT", "--output", "nix/model.onnx"],
         ["output", "nix"],
     ),
-    # ---- what YAML makes of words
+    # what YAML makes of words
     "classes called no and yes": (
         write("wrong.yaml", "data: {class_names: [no, yes]}\n"),
         MORE,
@@ -392,7 +392,7 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
     "away from the labels": (None, [*FIT, "--optimizer.maximize", "true"], ["optimizer: maximize", "Leave it out"]),
     "differentiable": (None, [*FIT, "--optimizer.differentiable", "true"], ["optimizer: differentiable"]),
     "the model's task among the data": (None, [*FIT, "--data.task=multilabel"], ["data.task", "model.init_args.task"]),
-    # ---- what this machine cannot do
+    # what this machine cannot do
     "processes that are spawned": (
         None,
         [*FIT, "--trainer.devices=2", "--trainer.strategy=ddp_spawn"],
@@ -430,7 +430,7 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         [*MORE, "--optimizer", "Rprop"],
         ["log_weight_decay", "Rprop"],
     ),
-    # ---- never validated
+    # never validated
     "never validated": (None, [*FIT, "--trainer.limit_val_batches=0"], ["limit_val_batches", "val_macro_f1"]),
     "validated after the end": (
         None,
@@ -443,7 +443,7 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         ["val_check_interval: 50", "val_macro_f1"],
     ),
     "validated after the last step": (None, [*FIT, "--trainer.max_steps=1"], ["max_steps", "val_macro_f1"]),
-    # ---- what the parser says
+    # what the parser says
     "epochs as elsewhere": (None, [*FIT, "--epochs", "3"], ["there is no option --epochs", "--trainer.max_epochs"]),
     "learning rate as elsewhere": (None, [*FIT, "--lr", "0.1"], ["--lr", "--optimizer.lr"]),
     "batch size as elsewhere": (None, [*FIT, "--batch_size=3"], ["--batch_size", "--data.batch_size"]),
@@ -481,7 +481,7 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
     "clips without an option": (None, ["predict", "CLIPS"], ["has no option before it", "--data.videos"]),
     "options before the subcommand": (None, ["--config", "TINY", "fit"], ["zamba fit --config"]),
     "training by another name": (None, ["train"], ["Did you mean fit?"]),
-    # ---- checkpoints
+    # checkpoints
     "best without a run": (
         None,
         ["predict", "--ckpt_path", "best", "--data.videos", "CLIPS"],
@@ -498,7 +498,7 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         ["predict", "--model", "SlowFast", "--model.weights", "bare.pt", "--data.videos", "CLIPS"],
         ["data.class_names is missing", "bare.pt"],
     ),
-    # ---- what makes no sense together
+    # what makes no sense together
     "stopping by what is not logged": (
         callbacks("[{class_path: EarlyStopping, init_args: {monitor: val_acc}}]"),
         MORE,

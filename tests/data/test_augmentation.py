@@ -70,9 +70,6 @@ def test_a_moving_clip_is_changed_as_its_frames_would_be():
     assert (changed - grey[:, None]).abs().max() <= 1
 
 
-# ---- mixing ----------------------------------------------------------------------------------------------------------
-
-
 def mixed(change, clips=4, parts=2, task="multilabel", epoch=0):
     data = module(batch_augmentation=parsed(change))
     data.trainer = Trainer(logger=False, enable_checkpointing=False)

@@ -190,9 +190,6 @@ def test_a_given_order_of_classes_is_kept(clips):
     assert all(path.startswith(name) for path, name in zip(batch["filepath"], names, strict=True))
 
 
-# ---- what to predict -------------------------------------------------------------------------------------------------
-
-
 def test_a_folder_a_table_or_a_clip(clips, folder):
     names, paths, sites = find_videos(str(clips))
     assert sites is None

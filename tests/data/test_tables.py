@@ -133,8 +133,6 @@ def test_a_clip_is_no_table(folder):
     assert find_videos("a.dav").filepaths == ["a.dav"]
 
 
-# ---- values ----------------------------------------------------------------------------------------------------------
-
 MISSING = [
     "NA",
     "nan",
@@ -286,8 +284,6 @@ def test_two_sites_of_a_clip(folder):
         find_videos("t.csv")
 
 
-# ---- spellings -------------------------------------------------------------------------------------------------------
-
 SAME = [
     ("North", "north"),
     ("North 1", "North  1"),
@@ -383,9 +379,6 @@ def test_a_clip_with_an_animal_is_not_blank(folder, rows):
         read_labels("t.csv")
 
 
-# ---- leaks -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("names", "what"),
     [
@@ -442,9 +435,6 @@ def test_half_filled_sites(folder):
     rows = ["k.mp4,x,train,S1", "q.mp4,x,val,NA", "z.mp4,x,val,S2"]
     assert warnings_of(folder, *rows) == ["1 of 3 clips have no site"]
     assert warnings_of(folder, *(row.replace("NA", "S3") for row in rows)) == []
-
-
-# ---- as users meet it ------------------------------------------------------------------------------------------------
 
 
 def test_fit_refuses_before_anything_is_written(zamba, clips, folder, refused):

@@ -86,9 +86,6 @@ def test_another_decay_of_the_average_is_used(folder):
     assert torch.allclose(average(step), 0.9 * average(end) + 0.1 * current(step), atol=1e-6)
 
 
-# ---- the finetuning callback -------------------------------------------------------------------------------------------
-
-
 class Backbone(Callback):
     """Keeps the backbone's and the head's learning rate at each epoch's first batch."""
 

@@ -291,9 +291,6 @@ def test_a_plateau_left_out_and_replaced(folder, now):
     assert [rate for rate, _ in seen][::BATCHES] == [0.1, 0.1, 0.1]  # as if it began here
 
 
-# ---- checkpoints of earlier versions -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", some_slow([None, "plateau", *SCHEDULERS], ["plateau", "StepLR"]))
 def test_without_the_record_nothing_stated_otherwise_changes_nothing(folder, capfd, name):
     scheduler = None if name is None else plateau() if name == "plateau" else SCHEDULERS[name][0]

@@ -107,9 +107,6 @@ def test_a_checkpoint_fits_whatever_its_backbone_blocks(folder, backbone_blocks)
     assert all(torch.equal(value, trained.state_dict()[key]) for key, value in model.state_dict().items())
 
 
-# ---- where weights come from -----------------------------------------------------------------------------------------
-
-
 def test_imagenet_weights_come_from_torch_hubs_cache(folder, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(folder))
     monkeypatch.setattr("timm.models._hub.hf_hub_download", _no_network)
@@ -210,8 +207,6 @@ def test_looking_at_the_size_leaves_the_network_as_it_is():
     assert before.keys() == model.base.state_dict().keys()
 
 
-# ---- networks that do more than to run their layers one after the other ----------------------------------------------
-
 WHOLE = {  # network, height and width: what comes before and after the cut
     "rexnet_100": 64,
     "hrnet_w18_small": 64,
@@ -279,9 +274,6 @@ def test_a_network_that_makes_no_features_is_refused(monkeypatch):
         InputError, match=r"model\.init_args\.network: test_resnet does not turn a picture of 160 x 160"
     ):
         timm_model("test_resnet")
-
-
-# ---- zamba's model ---------------------------------------------------------------------------------------------------
 
 
 class ZambaNetwork(nn.Module):
@@ -381,9 +373,6 @@ def test_numbers_of_frames():
         TimeDistributedEfficientNet(["a", "b"], weights=None, num_frames=0)
 
 
-# ---- one frame -------------------------------------------------------------------------------------------------------
-
-
 def test_single_frame():
     model = SingleFrameResnet(["a", "b"], weights=None)
     check_parts(model)
@@ -392,9 +381,6 @@ def test_single_frame():
     assert model.forward_trunk(clip(1)).shape == (2, 1, 1024, 2, 3)
     with pytest.raises(InputError, match="one frame"):
         model(clip(2))
-
-
-# ---- the command line ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -93,9 +93,6 @@ def error_of(run) -> str:
     return str(caught.value)
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("column", "value", "remedy"),
     [
@@ -257,9 +254,6 @@ def test_a_file_without_a_known_ending_needs_a_media_type(folder):
     assert read_csv(written / "media.csv")[0]["fileMediatype"] == "video/mp4"
 
 
-# ---- project ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -295,9 +289,6 @@ def test_contributors_with_all_that_they_may_have(folder):
     }
     written = write([CAMERA], [CLIP], contributors=[person], capture_method=["timeLapse", "activityDetection"])
     assert json.loads((written / "datapackage.json").read_text())["contributors"] == [person]
-
-
-# ---- observations added to a package ---------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -214,8 +214,6 @@ def test_a_table_for_spreadsheets(folder, for_excel):
     assert rows[-1][-1] == f"{mark}@ the end"
 
 
-# ---- Camtrap DP ------------------------------------------------------------------------------------------------------
-
 FILES = {"a.mp4": "d1", "b/c.mp4": "d2", "d.MP4": "d2", "broken.avi": "d1"}
 
 

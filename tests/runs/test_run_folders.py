@@ -86,8 +86,6 @@ def kept(before):
     return {path for path, content in before.items() if now.get(path) != content}
 
 
-# ---- a dry run -------------------------------------------------------------------------------------------------------
-
 DRY = "--trainer.fast_dev_run=2"
 EVERYTHING = [
     FINETUNING,
@@ -151,9 +149,6 @@ def test_a_dry_run_without_training_writes_nothing(zamba, clips, folder, fitted,
     assert contents() == before
     assert sorted(path.name for path in Path().iterdir()) == ["clips", "more.yaml"]
     assert command == "validate" or "a dry run writes nothing" in capsys.readouterr().out
-
-
-# ---- a stated version ------------------------------------------------------------------------------------------------
 
 
 def test_a_fit_in_the_folder_of_another_is_refused(zamba, folder, fitted, refused):
@@ -271,8 +266,6 @@ def test_a_clip_that_cannot_be_read_is_listed_once(zamba, clips, folder):
     assert [row["filepath"] for row in read_csv(RUN / "failed.csv")] == [rows[0]]
 
 
-# ---- every logger ----------------------------------------------------------------------------------------------------
-
 BY_NAME = cls("test_run_folders.ByName", version="a")
 LOGGERS = {
     "by name": (BY_NAME, "by_name/project/a"),
@@ -343,9 +336,6 @@ def test_a_variable_in_save_dir_is_what_it_stands_for(zamba, folder, monkeypatch
     assert sorted(path.name for path in Path().iterdir()) == ["more.yaml", "scratch"]
 
 
-# ---- what last stands for --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_last_is_what_a_fit_can_go_on_from(zamba, folder):
     weights = cls("ModelCheckpoint", filename="w-{step}", save_weights_only=True, every_n_epochs=1, save_last=False)
@@ -363,8 +353,6 @@ def test_last_is_what_a_fit_can_go_on_from(zamba, folder):
     zamba("fit", *more, "--ckpt_path=last", "--trainer.max_epochs=4")
     assert [step for step, _ in scalars(RUN)["train_loss"]] == list(range(8))
 
-
-# ---- metrics.csv -----------------------------------------------------------------------------------------------------
 
 MONITOR = cls("LearningRateMonitor", logging_interval="step")
 CSV = Path("runs/c/version_0")
@@ -438,9 +426,6 @@ def test_a_fit_that_begins_again_keeps_what_was_logged(zamba, folder):
     zamba("fit", *more, "--trainer.max_epochs=1")
     assert (CSV / "metrics_1.csv").read_bytes() == before
     assert logged(LOGGED) == logged(CSV / "metrics_1.csv")
-
-
-# ---- a copied run folder ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("counter", some_slow([False, True], [False]))

@@ -114,8 +114,6 @@ def test_gradients_are_clipped(zamba, folder, algorithm):
         assert largest > 0.005
 
 
-# ---- averaged weights ------------------------------------------------------------------------------------------------
-
 EMA = cls("EMAWeightAveraging", decay=0.8)
 DROPOUT = {"model": {"init_args": {"post_backbone_dropout": 0.5}}}
 

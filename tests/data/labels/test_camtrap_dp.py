@@ -11,8 +11,6 @@ from helpers.camtrap_dp import clip, csv_text, deployment, error_of, event, labe
 from zamba_lcli.data.labels.table import read_labels, sites_in_several_splits
 from zamba_lcli.errors import InputError
 
-# ---- observations ----------------------------------------------------------------------------------------------------
-
 
 def test_media_level_observations(package):
     folder = package(
@@ -176,9 +174,6 @@ def test_missing_values(package):
     assert [(clip.filepath, clip.site) for clip in read.clips] == [("d1/b.mp4", "d1")]
 
 
-# ---- sites -----------------------------------------------------------------------------------------------------------
-
-
 def test_sites_are_locations_and_stay_in_one_split(package):
     media = [clip(f"m{i}", f"d{i % 20}") for i in range(200)]
     folder = package(
@@ -209,9 +204,6 @@ def error_of_splits(source) -> str:
     with pytest.raises(InputError) as caught:
         read_labels(source)
     return str(caught.value)
-
-
-# ---- files of a package ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -325,8 +317,6 @@ def test_no_package(tmp_path):
     assert f"there is no file {tmp_path / 'none.zip'}" in error_of(tmp_path / "none.zip")
     assert f"there is no file {tmp_path / 'datapackage.json'}" in error_of(tmp_path / "datapackage.json")
 
-
-# ---- what is refused: rows -------------------------------------------------------------------------------------------
 
 FOX = seen("a", "fox")
 
@@ -462,9 +452,6 @@ def test_no_labelled_video(package, media, observations, told):
     message = error_of(package(media, observations))
     assert "has no video with a label" in message
     assert told in message
-
-
-# ---- runs ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

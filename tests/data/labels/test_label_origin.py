@@ -167,8 +167,6 @@ def test_what_is_wrong_with_predictions_is_told_only_where_they_count(package):
     assert "observations.csv, row 4: the eventStart 'soon' is no time" in message
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
 PREDICTIONS = "filepath,deer,blank,top_class,status,error\na.mp4,0.9,0.1,deer,ok,\nb.mp4,0.2,0.8,blank,ok,\n"
 
 

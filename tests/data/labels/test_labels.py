@@ -36,9 +36,6 @@ def error_of(path, **arguments) -> str:
     return str(caught.value)
 
 
-# ---- what is read ----------------------------------------------------------------------------------------------------
-
-
 def test_reads_clips_in_order_of_first_appearance(table, tmp_path):
     path = table(
         "filepath,label,split,site",
@@ -124,9 +121,6 @@ def test_data_dir_and_absolute_filepaths(table, tmp_path):
     assert [clip.path for clip in read_labels(path).clips] == [tmp_path / "1.mp4", absolute]
 
 
-# ---- what is refused: the table --------------------------------------------------------------------------------------
-
-
 def test_missing_table_names_key_and_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     message = error_of("none.csv")
@@ -176,9 +170,6 @@ def test_wrong_columns(table, header, parts):
     assert message.startswith(f"data.labels: {path}: ")
     for part in parts:
         assert part in message
-
-
-# ---- what is refused: rows -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -265,9 +256,6 @@ def test_long_lists_of_problems_are_cut_but_counted_and_keep_all_remedies(table)
     assert lines[21] == "  ... and 6 more"
     assert lines[22].startswith("Give every row a label")
     assert lines[23].startswith("Give every row a filepath")
-
-
-# ---- drawing splits --------------------------------------------------------------------------------------------------
 
 
 def splits_of(read) -> dict[str, str]:
@@ -483,9 +471,6 @@ def test_too_few_sites_to_draw_from(table):
         assert remedy in message
 
 
-# ---- checks that a command asks for ----------------------------------------------------------------------------------
-
-
 def test_classes_without_train_clips(table):
     path = table("filepath,label,split", "1.mp4,lion,train", "2.mp4,zebra,val", "3.mp4,zebra,holdout", "4.mp4,lion,val")
     read = read_labels(path)
@@ -530,9 +515,6 @@ def test_sites_apart(table):
     check_sites_apart(read_labels(table("filepath,label,split,site", *rows[:2], "6.mp4,a,train,", "7.mp4,a,val,")))
 
 
-# ---- writing ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("sites", [0, 20])
 def test_what_is_written_is_read_as_the_same_table(table, tmp_path, sites):
     odd = ['"a, b/é;1.mp4","Löwe;""x"", y",site0', "=1.mp4,-1,"]
@@ -541,9 +523,6 @@ def test_what_is_written_is_read_as_the_same_table(table, tmp_path, sites):
     write_labels(drawn, tmp_path / "runs" / "new" / "splits.csv")
     again = read_labels(tmp_path / "runs" / "new" / "splits.csv", data_dir=tmp_path)
     assert (again.clips, again.class_names) == (drawn.clips, drawn.class_names)
-
-
-# ---- files -----------------------------------------------------------------------------------------------------------
 
 
 def clips_in(folder, *filepaths) -> list[LabelledClip]:

@@ -158,9 +158,6 @@ def test_a_clip_whose_list_of_frames_takes_too_much_memory_fails_alone(two, monk
     assert len(read_timeline(two[1]).times) == 7
 
 
-# ---- commands --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_predict_gives_the_reason(two, stuck, fitted, predict, num_workers):
     arguments = [f"--data.num_workers={num_workers}", f"--data.time_limit={IN_TIME}"]

@@ -231,9 +231,6 @@ def test_a_sound_recording_is_told_from_a_broken_video(folder):
         probe(Path("a.mp4"))
 
 
-# ---- which of several videos -----------------------------------------------------------------------------------------
-
-
 def with_picture_first(folder, name, disposition, frames=6):
     """A clip of frames whose first stream is a single picture, red."""
     red = np.zeros((1, 48, 64, 3), np.uint8) + np.array([250, 0, 0], np.uint8)
@@ -288,8 +285,6 @@ def test_a_picture_that_is_attached_to_sound_is_no_clip(folder):
     with pytest.raises(UnreadableClipError, match="only an attached picture"):
         probe(Path("cover.mp4"))
 
-
-# ---- streams without a container, and single pictures ----------------------------------------------------------------
 
 RAW = {
     "a.h264": {"codec": "libx264", "bf": 0},

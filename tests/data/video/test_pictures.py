@@ -174,8 +174,6 @@ def test_a_turned_frame_keeps_its_time(folder):
     assert clip.frames[0, 0, 0].tolist() == [0, 0, 0]  # what turning leaves free is black
 
 
-# ---- scaling ---------------------------------------------------------------------------------------------------------
-
 FORMATS = [
     ("yuv420p", {}),
     ("yuv420p", {"colorspace": 1}),

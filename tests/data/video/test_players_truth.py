@@ -56,9 +56,6 @@ def assert_as_a_player_shows(path, expected=None):
     return timeline
 
 
-# ---- edit lists ------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module", params=["a.mp4", "b_frames.mp4", "b_frames.mov"])
 def whole(request, tmp_path_factory):
     """100 frames at 8 a second, a key frame each 25, and the time of the first in the stream."""
@@ -110,9 +107,6 @@ def test_key_frames_that_are_cut_off_serve_for_seeking(folder, whole):
     assert index.timeline.keyframes[[20, 45]].all()
 
 
-# ---- order -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("codec", "options"),
     [
@@ -158,9 +152,6 @@ def test_two_pictures_in_a_packet_and_none_in_the_next(folder):
             out.mux(packet)
     assert 2 in kinds
     assert_as_a_player_shows(folder / "packed.avi", range(40))
-
-
-# ---- times -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lengths", [(40, 40), (40, 12, 30), (6, 6, 6)])
@@ -210,9 +201,6 @@ def test_negative_times(folder):
     assert_as_a_player_shows(remux(source, folder / "a.nut", earlier), range(30))
 
 
-# ---- marks -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -252,9 +240,6 @@ def test_where_every_frame_is_a_key_frame_the_marks_are_right(folder, options):
     assert index.key_before(30) == 30
 
 
-# ---- hidden frames ---------------------------------------------------------------------------------------------------
-
-
 def test_frames_that_only_others_refer_to_are_not_counted(folder):
     hidden = (1, 7, 8, 30, 59)
 
@@ -292,9 +277,6 @@ def test_frames_that_only_others_refer_to_are_not_counted(folder):
 )
 def test_what_the_first_bits_say(codec, packet, nothing):
     assert shows_nothing(codec, packet) is nothing
-
-
-# ---- what users see --------------------------------------------------------------------------------------------------
 
 
 def test_outputs_count_the_frames_that_are_shown(fitted, folder):
@@ -388,8 +370,6 @@ def test_headers_of_a_second_theora_recording_are_no_frames():
     assert [shows_nothing("theora", start) for start in (b"\x81theora", b"\x82theora")] == [True, True]
     assert [shows_nothing("theora", start) for start in (b"\x3f\x00", b"")] == [False, False]
 
-
-# ---- beside the ffmpeg of the machine --------------------------------------------------------------------------------
 
 ENCODERS = {
     "h264.mp4": "-c:v libx264 -pix_fmt yuv420p -g 25 -bf 3",

@@ -150,9 +150,6 @@ def test_rotated_pictures_are_turned_upright(folder):
     assert frames[0, -6:].mean() < 50
 
 
-# ---- damaged and odd files -------------------------------------------------------------------------------------------
-
-
 def test_a_cut_avi_gives_the_frames_it_holds(folder):
     path = cut(write_video(folder / "cut.avi", numbered(200), codec="mjpeg", pix_fmt="yuvj420p"), 0.6)
     held = len(read_timeline(path).times)
