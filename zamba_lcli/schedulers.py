@@ -230,3 +230,9 @@ def resolve_alias(name: str) -> str:
     module, _, plain = name.rpartition(".")
     ours = ALIASES.get(plain) if module in ("", "torch.optim.lr_scheduler") else None
     return name if ours is None else f"{ours.__module__}.{ours.__qualname__}"
+
+
+def stated_name(class_path: str) -> str:
+    """Returns torch's name of a class here that stands for a scheduler of torch; any other class path as it is."""
+    names = {f"{ours.__module__}.{ours.__qualname__}": name for name, ours in ALIASES.items()}
+    return names.get(class_path, class_path)

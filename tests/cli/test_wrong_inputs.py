@@ -379,6 +379,58 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         MORE,
         ["trainer.max_time", "quotes", "00:12:00:00"],
     ),
+    "a unit of time that there is not": (
+        write("wrong.yaml", "trainer: {max_time: {minute: 10}}\n"),
+        MORE,
+        ["trainer.max_time: minute is no unit", "Did you mean minutes?", "days, hours", "{minutes: 10}"],
+    ),
+    "a unit of an interval that there is not": (
+        write("wrong.yaml", "trainer: {val_check_interval: {second: 1}}\n"),
+        MORE,
+        ["trainer.val_check_interval: second is no unit", "Did you mean seconds?"],
+    ),
+    "a unit of a duration that there is not": (
+        callbacks("[{class_path: Timer, init_args: {duration: {hour: 1}}}]"),
+        MORE,
+        ["Timer: duration: hour is no unit", "Did you mean hours?"],
+    ),
+    "half a unit of time": (None, [*FIT, "--trainer.max_time={hours: 0.5}"], ["max_time: hours: 0.5", "whole number"]),
+    "a time in words": (
+        None,
+        [*FIT, "--trainer.max_time", "10 minutes"],
+        ["trainer.max_time: 10 minutes is no time", '"00:00:10:00"', "{minutes: 10}"],
+    ),
+    "an interval in words": (
+        callbacks("[{class_path: ModelCheckpoint, init_args: {train_time_interval: 10 minutes}}]"),
+        MORE,
+        ["ModelCheckpoint: train_time_interval: 10 minutes is no time", '"0:10:00"'],
+    ),
+    "a logger of a bare run": (
+        write("wrong.yaml", "trainer: {barebones: true}\n"),
+        MORE,
+        ["trainer.barebones: true", "trainer.logger states TensorBoardLogger"],
+    ),
+    "a plateau among schedulers": (
+        write("wrong.yaml", in_turn([1], ["ReduceLROnPlateau", "LinearLR"])),
+        MORE,
+        ["lr_scheduler: SequentialLR", "ReduceLROnPlateau goes by a metric", "lr_scheduler itself"],
+    ),
+    "a plateau in a chain": (
+        write(
+            "wrong.yaml", "lr_scheduler: {class_path: ChainedScheduler, init_args: {schedulers: [ReduceLROnPlateau]}}\n"
+        ),
+        MORE,
+        ["lr_scheduler: ChainedScheduler", "ReduceLROnPlateau goes by a metric"],
+    ),
+    "a chain that comes later": (
+        write(
+            "wrong.yaml",
+            "lr_scheduler: {class_path: SequentialLR, init_args: {milestones: [1], schedulers: [{class_path: LinearLR}, "
+            "{class_path: ChainedScheduler, init_args: {schedulers: [{class_path: LinearLR}]}}]}}\n",
+        ),
+        MORE,
+        ["lr_scheduler: ChainedScheduler is not the first scheduler of SequentialLR"],
+    ),
     "an interval by keys": (
         callbacks("[{class_path: ModelCheckpoint, init_args: {train_time_interval: {minutes: 10}}}]"),
         MORE,
@@ -682,6 +734,9 @@ QUICK = (  # one of each kind of mistake
     "output where nobody may write",
     "classes called no and yes",
     "a strategy of one device",
+    "a unit of time that there is not",
+    "a time in words",
+    "a logger of a bare run",
     "validated after the end",
     "epochs as elsewhere",
     "arguments beside class_path",

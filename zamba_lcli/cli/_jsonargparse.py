@@ -30,6 +30,7 @@ from jsonargparse.typing import get_registered_type, register_type, registered_t
 from torch.optim.lr_scheduler import LRScheduler
 
 from zamba_lcli.cli.repeatable import UNWRITABLE
+from zamba_lcli.cli.times import check_time, takes_time
 from zamba_lcli.schedulers import resolve_alias
 
 INTEGER = re.compile(  # PyYAML's, without octals
@@ -37,6 +38,7 @@ INTEGER = re.compile(  # PyYAML's, without octals
 )
 ParserJsonschema = jsonargparse._completions_jsonschema.ParserJsonschema
 adapt_to_type = jsonargparse._typehints.adapt_typehints
+takes_any_text = jsonargparse._typehints.ActionTypeHint._is_valid_string
 
 
 def drop_init_args_of_other_class(parser: Any, previous: Any, value: Any) -> None:
@@ -60,17 +62,28 @@ def adapt(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
 
     When a configuration is written, a default that is a text and a member of an enumeration, such as a Timer's interval, is
     written as the text: YAML cannot represent the member.
+
+    A misspelt time is refused, which jsonargparse hands on where a text or a dictionary may be given as well.
     """
     if kwargs.get("serialize") and isinstance(val, str) and isinstance(val, Enum):
         val = str(val.value)
     if kwargs.get("serialize") and isinstance(val, dict | list) and get_registered_type(typehint) is not None:
         # else the text of {hours: 3} would stand for it, where a timedelta is one of several types
         raise ValueError(f"{val} is no {typehint}")
+    if not kwargs.get("serialize") and takes_time(typehint):
+        check_time(val, typehint)
     if isinstance(val, list) and not kwargs.get("append"):
         kwargs["prev_val"] = None
     if is_scheduler(typehint):
         val = with_statable_name(val)
+        if get_origin(typehint) is not None:
+            refuse_plateau(val)
     return adapt_to_type(val, typehint, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+def is_valid_text(action: Any, value: Any) -> bool:
+    """Returns whether a text that cannot be adapted stands for itself, as jsonargparse has it, but not a misspelt time."""
+    return not takes_time(action._typehint) and takes_any_text(action, value)  # type: ignore[no-untyped-call]
 
 
 def is_scheduler(typehint: Any) -> bool:
@@ -91,6 +104,16 @@ def with_statable_name(val: Any) -> Any:
         val = val.clone() if isinstance(val, Namespace) else dict(val)  # type: ignore[no-untyped-call]
         val["class_path"] = resolve_alias(val["class_path"])
     return val
+
+
+def refuse_plateau(val: Any) -> None:
+    """Refuses ReduceLROnPlateau among several schedulers, as torch does; two classes share its name."""
+    name = val if isinstance(val, str) else val.get("class_path") if isinstance(val, dict | Namespace) else None
+    if isinstance(name, str) and name.rpartition(".")[2] == "ReduceLROnPlateau":
+        raise ValueError(
+            "ReduceLROnPlateau goes by a metric, not by a count, and cannot be one of several schedulers. State it as "
+            "lr_scheduler itself."
+        )
 
 
 def as_import_path_or_itself(val: Any) -> Any:
@@ -163,6 +186,7 @@ def mended_jsonargparse(
             raise_union_unexpected_value=raise_union_error,
             serialize_as_import_path=as_import_path_or_itself,
         ),
+        replaced(jsonargparse._typehints.ActionTypeHint, _is_valid_string=is_valid_text),
         replaced(yaml_loader(), yaml_implicit_resolvers=resolvers_without_octals(yaml_loader())),
         replaced(jsonargparse._completions_jsonschema, ParserJsonschema=schema),
         replaced(completions, add_subactions_and_get_subclass_choices=add),

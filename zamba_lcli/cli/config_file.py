@@ -7,7 +7,7 @@ import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from zamba_lcli.cli._jsonargparse import yaml_loader
-from zamba_lcli.cli.messages import did_you_mean
+from zamba_lcli.cli.names import did_you_mean
 
 ZAMBAS_KEYS = {"train_config", "predict_config", "video_loader_config"}
 

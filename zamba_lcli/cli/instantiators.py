@@ -25,6 +25,7 @@ from zamba_lcli.callbacks import (
 from zamba_lcli.cli.trainer import ZambaTrainer
 from zamba_lcli.errors import InputError
 from zamba_lcli.loggers import ZambaCSVLogger, ZambaTensorBoardLogger
+from zamba_lcli.schedulers import stated_name
 
 REPLACEMENTS = {
     BackboneFinetuning: ZambaBackboneFinetuning,
@@ -82,7 +83,7 @@ def build(key: str, args: Any, stated: dict[str, Any]) -> Any:
     try:
         return instantiate_class(args, stated)
     except ValueError as error:
-        raise InputError(f"{key}: {stated['class_path']}: {error}") from error
+        raise InputError(f"{key}: {stated_name(stated['class_path'])}: {error}") from error
 
 
 def constructor_of(error: BaseException) -> str:

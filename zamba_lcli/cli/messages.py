@@ -17,7 +17,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from zamba_lcli.cli.help import classes_in, short_names
+from zamba_lcli.cli.names import did_you_mean
 from zamba_lcli.errors import InputError
+from zamba_lcli.schedulers import stated_name
 
 SYNONYMS = {  # what other programs call it -> the option here
     "epochs": "trainer.max_epochs",
@@ -177,19 +179,6 @@ def _no_such_class(name: str, typehints: Iterable[Any]) -> str:
     return f"{name} {cause}.{did_you_mean(name.rpartition('.')[2], names)}{listed}"
 
 
-def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Returns a question for the name nearest to ``name``, to be put behind a sentence; empty if none is near.
-
-    Args:
-        name: What was given.
-        known: What there is.
-        cutoff: How alike the two must be, from 0 to 1, as in ``difflib``.
-    """
-    by_small_letters = {word.lower(): word for word in known}
-    nearest = difflib.get_close_matches(name.lower(), by_small_letters, n=1, cutoff=cutoff)
-    return f" Did you mean {by_small_letters[nearest[0]]}?" if nearest else ""
-
-
 def plain_message(message: str, options: Iterable[str] = (), command: str | None = None) -> str:
     """Returns a message of the parser in plain words.
 
@@ -210,7 +199,7 @@ def plain_message(message: str, options: Iterable[str] = (), command: str | None
         if (key_of := OF_KEY.match(line)) is not None:
             where.append(key_of[1])
         elif (of_class := OF_CLASS.match(line)) is not None:
-            where.append(of_class[1].rpartition(".")[2])
+            where.append(stated_name(of_class[1]).rpartition(".")[2])
         elif line.startswith("Subclass types expect one of"):
             break
         elif line and not line.startswith("Expected a path but"):

@@ -21,6 +21,7 @@ from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.models.schedule_states import Stated, plain
 from zamba_lcli.run_length import left_out_length, with_length
+from zamba_lcli.schedulers import stated_name
 
 UNFIT = {  # by name: not every torch has them all
     "torch.optim.LBFGS": "takes no parameter groups, and head and backbone are two",
@@ -134,9 +135,9 @@ def check_scheduler(stated: Any) -> None:
             made_of_others = pydoc.locate(path)
             if inspect.isclass(made_of_others) and issubclass(made_of_others, SequentialLR | ChainedScheduler):
                 raise InputError(
-                    f"lr_scheduler: {path} is not the first scheduler of {class_path}, and torch cannot begin it later: "
-                    "only the first one may be made of others. Name its schedulers in this list themselves, with milestones "
-                    "between them; or chain the whole: a ChainedScheduler whose first scheduler is the SequentialLR."
+                    f"lr_scheduler: {stated_name(path)} is not the first scheduler of {stated_name(class_path)}, and cannot "
+                    "begin later: only the first one may be made of others. Name its schedulers in this list themselves, with "
+                    "milestones between them; or chain the whole: a ChainedScheduler whose first scheduler is the SequentialLR."
                 )
     for key, value in _items(stated):
         name = key.rpartition(".")[2]  # jsonargparse's namespaces give the keys of all that they hold

@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLR
 
 from zamba_lcli.models.optimizer_states import class_name
 from zamba_lcli.run_length import progress_of
+from zamba_lcli.schedulers import stated_name
 from zamba_lcli.types import Interval
 
 STATED = "stated"  # key of the checkpoint
@@ -361,7 +362,7 @@ def _differing_schedules(ours: dict[str, Any] | None, theirs: dict[str, Any] | N
     """Yields key, value here and value there of each argument of the scheduler; of another one only its name."""
     if ours is None or theirs is None or ours["class_path"] != theirs["class_path"]:
         if ours is not theirs:
-            here, there = (None if stated is None else stated["class_path"] for stated in (ours, theirs))
+            here, there = (None if stated is None else stated_name(stated["class_path"]) for stated in (ours, theirs))
             yield "lr_scheduler", here, there
         return
     if ours["interval"] != theirs["interval"]:
