@@ -58,24 +58,88 @@ def run_length(trainer: Trainer, interval: Interval, resumed: dict[str, Any] | N
         return None
     if max_steps == -1 and interval == "epoch":
         return max_epochs
-    done = progress_of(resumed)
-    epochs, steps = done.epochs, done.steps
-    for steps_to_come in _steps_to_come(trainer, done, resumed):
-        if (max_epochs not in (None, -1) and epochs >= max_epochs) or steps >= max_steps != -1:
+    epochs, steps = progress_of(resumed).epochs, progress_of(resumed).steps
+    for ahead in _epochs_ahead(trainer, resumed):
+        if _is_over(trainer, ahead.number, steps):
             break
-        epochs, steps = epochs + 1, steps + steps_to_come
+        epochs, steps = epochs + 1, steps + ahead.steps
     return epochs if interval == "epoch" else (steps if max_steps == -1 else min(steps, max_steps))
 
 
-def _steps_to_come(trainer: Trainer, done: Progress, resumed: dict[str, Any] | None) -> Iterator[int]:
-    """Yields the steps of each epoch to come, without end; the first is what is left of one that was begun."""
+class EpochAhead(NamedTuple):
+    """What there is to come of an epoch."""
+
+    number: int  # from 0
+    begun: int  # batches of it that are done
+    batches: int  # to come
+    together: int  # batches of a step of the optimizer
+
+    @property
+    def steps(self) -> int:
+        """Steps to come; the last one is of the batches that are left."""
+        return math.ceil((self.begun + self.batches) / self.together) - self.begun // self.together
+
+    def batches_of(self, steps: int) -> int:
+        """Returns the number of batches that so many of the steps to come take."""
+        return min(self.batches, (self.begun // self.together + steps) * self.together - self.begun)
+
+
+def _epochs_ahead(trainer: Trainer, resumed: dict[str, Any] | None) -> Iterator[EpochAhead]:
+    """Yields the epochs to come, without end; the first is what is left of one that was begun."""
+    done = progress_of(resumed)
     batches = batches_in_epoch(trainer, resumed is not None)
     schedules = [c for c in trainer_callbacks(trainer) if isinstance(c, GradientAccumulationScheduler)]
-    epoch, left = done.epochs, _batches_left(trainer, batches, done, resumed)
+    epoch, begun, left = done.epochs, done.batches, _batches_left(trainer, batches, done, resumed)
     while True:
         together = schedules[0].get_accumulate_grad_batches(epoch) if schedules else trainer.accumulate_grad_batches
-        yield math.ceil(left / together)
-        epoch, left = epoch + 1, batches
+        yield EpochAhead(epoch, begun, left, together)
+        epoch, begun, left = epoch + 1, 0, batches
+
+
+def _is_over(trainer: Trainer, epochs: int, steps: int) -> bool:
+    max_epochs, max_steps = trainer.max_epochs, trainer.max_steps
+    return (max_epochs not in (None, -1) and epochs >= max_epochs) or steps >= max_steps != -1
+
+
+def ends_unvalidated(trainer: Trainer, resumed: dict[str, Any] | None) -> int | None:
+    """Returns after how many batches a run ends without a validation; None if it has one, or nothing to train.
+
+    Args:
+        trainer: The trainer, with its train batches.
+        resumed: The checkpoint that is gone on with, if there is one.
+    """
+    every: int | None = trainer.check_val_every_n_epoch
+    interval: int | float | None = trainer.val_check_batch  # type: ignore[attr-defined]
+    if not isinstance(interval, int) or not isinstance(trainer.num_training_batches, int):
+        return None  # by the clock, or of a length that is not known
+    if trainer.num_training_batches == 0 or validation_is_due(trainer, resumed):
+        return None
+    before = 0 if resumed is None else _epoch_loop(resumed, "batch_progress")["total"]["processed"]
+    batches, steps = 0, progress_of(resumed).steps
+    for ahead in _epochs_ahead(trainer, resumed):
+        if _is_over(trainer, ahead.number, steps):
+            break
+        trained = ahead.batches if trainer.max_steps == -1 else ahead.batches_of(trainer.max_steps - steps)
+        counted = before + batches if every is None else ahead.begun
+        is_due = every is None or (ahead.number + 1) % every == 0
+        if is_due and interval - counted % interval <= trained:
+            return None
+        batches, steps = batches + trained, steps + ahead.steps
+    return batches or None
+
+
+def validation_is_due(trainer: Trainer, resumed: dict[str, Any] | None) -> bool:
+    """Returns whether a run that is resumed begins with a validation: one was due, or not done, when it was saved."""
+    if resumed is None:
+        return False
+    every, val = trainer.check_val_every_n_epoch, _epoch_loop(resumed, "val_loop.batch_progress")["current"]
+    epoch = resumed["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    return val["started"] > val["processed"] and (every is None or (epoch + 1) % every == 0)
+
+
+def _epoch_loop(checkpoint: dict[str, Any], name: str) -> dict[str, Any]:
+    progress: dict[str, Any] = checkpoint["loops"]["fit_loop"][f"epoch_loop.{name}"]
+    return progress
 
 
 def _batches_left(trainer: Trainer, batches: int, done: Progress, resumed: dict[str, Any] | None) -> int:
@@ -185,22 +249,26 @@ def check_cycles(scheduler: LRScheduler, length: int | None) -> None:
 
     Args:
         scheduler: As built.
-        length: How often it is stepped in the run; None if the run has no end, which a max_time may give it.
+        length: How often it is stepped in the run; None if nobody knows, as of a run that a max_time ends.
 
     Raises:
         InputError: Says how long it must be.
     """
-    if length is None:
-        return
-    if isinstance(scheduler, OneCycleLR) and scheduler.total_steps < length:
+    if isinstance(scheduler, OneCycleLR) and (length is None or scheduler.total_steps < length):
+        over = f"lr_scheduler: OneCycleLR is over after {scheduler.total_steps} steps"
+        stated = "(total_steps, or epochs times steps_per_epoch)"
+        if length is None:
+            raise InputError(
+                f"{over} {stated}, and nobody knows whether the run ends before. Give it an end with trainer.max_epochs or "
+                "trainer.max_steps, beside a trainer.max_time; or let another scheduler take over, in a SequentialLR."
+            )
         raise InputError(
-            f"lr_scheduler: OneCycleLR is over after {scheduler.total_steps} steps (total_steps, or epochs times "
-            f"steps_per_epoch), and the run steps it {length} times. State at least {length}, or leave the length out for that "
+            f"{over} {stated}, and the run steps it {length} times. State at least {length}, or leave the length out for that "
             "of the run; or let the run end before, with trainer.max_epochs or trainer.max_steps."
         )
     for part, begin, end in parts_of(scheduler):
-        last = length if end is None else min(length, end - 1)
-        check_cycles(part, last - begin)
+        last = length if end is None else end - 1 if length is None else min(length, end - 1)
+        check_cycles(part, None if last is None else last - begin)
 
 
 def never_begins(scheduler: LRScheduler, length: int) -> list[int]:

@@ -96,6 +96,22 @@ def test_a_cycle_that_is_over_before_the_run_is_refused(zamba, refused, folder):
     refused(lambda: zamba("fit", *shorter), "3 steps", "4 times")
 
 
+def test_a_cycle_in_a_run_of_unknown_length_is_refused(zamba, refused, folder):
+    endless = ["--trainer.max_epochs=-1", "--trainer.max_time=00:01:00:00"]
+    short = [*CYCLE, "--lr_scheduler.total_steps=3"]
+    refused(lambda: zamba("fit", *endless, *short), "OneCycleLR", "after 3 steps", "trainer.max_steps")
+    refused(lambda: zamba("fit", "--trainer.max_epochs=-1", "--trainer.max_steps=-1", *short), "trainer.max_steps")
+    one_cycle = cls("OneCycleLR", max_lr=0.2, total_steps=3)
+    step = "--lr_scheduler_interval=step"
+    last = cls("SequentialLR", schedulers=[cls("ConstantLR"), one_cycle], milestones=[1])
+    refused(lambda: zamba("fit", *endless, *more(folder, lr_scheduler=last), step), "OneCycleLR", "after 3 steps")
+    first = cls("SequentialLR", schedulers=[one_cycle, cls("ConstantLR", factor=1.0)], milestones=[3])
+    ends = cls("EarlyStopping", monitor="val_loss", patience=1, min_delta=100.0)
+    zamba("fit", *endless, *more(folder, lr_scheduler=first, trainer={"callbacks+": [ends]}), step)
+    run = next(folder.glob("runs/tiny/*/checkpoints")).parent
+    assert list(dict(scalars(run)["lr-SGD/head"]).values())[3:] == pytest.approx([LR] * (state(run)["global_step"] - 3))
+
+
 def test_a_run_made_shorter_than_it_is_already_is_refused(zamba, refused, fitted):
     last = ["--ckpt_path", fitted / "checkpoints/last.ckpt"]
     refused(lambda: zamba("fit", "--trainer.max_epochs=1", *last), "max_epochs: 1", "2 epochs")

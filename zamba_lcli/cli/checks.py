@@ -20,11 +20,12 @@ from pytorch_lightning.profilers import XLAProfiler
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from zamba_lcli._lightning import trainer_callbacks
-from zamba_lcli.cli.messages import did_you_mean
+from zamba_lcli.cli.names import did_you_mean
 from zamba_lcli.cli.optimization import classes_in_stated
 from zamba_lcli.cli.validated import Validated
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.weights import load_checkpoint
 
 MINIMA = {"num_nodes": 1, "accumulate_grad_batches": 1, "gradient_clip_val": 0}  # of the trainer
 COUNTED = ("epoch", "step")  # Lightning's own, which ModelCheckpoint may monitor to keep the newest
@@ -71,6 +72,7 @@ def check_trainer(built: Namespace, strategy: Any) -> None:
             "trainer.val_check_interval: 0 is never. Turn validation off with trainer.limit_val_batches: 0."
         )
     check_strategy(strategy)
+    check_barebones(built)
     _check_distinct(built.callbacks or [])
 
 
@@ -103,7 +105,7 @@ def check_untrained(model: ZambaVideoClassificationLightningModule, subcommand: 
 
 
 def check_before_fit(
-    trainer: Trainer, model: ZambaVideoClassificationLightningModule, lr_scheduler: Any, resumed: bool
+    trainer: Trainer, model: ZambaVideoClassificationLightningModule, lr_scheduler: Any, ckpt_path: str | None
 ) -> None:
     """Refuses a run that trains nothing, breaks what is frozen, or waits for what is never logged.
 
@@ -111,7 +113,7 @@ def check_before_fit(
         trainer: Gets a callback that looks whether the run is ever validated.
         model: Knows what is logged.
         lr_scheduler: As stated, in which those inside others are not built.
-        resumed: Whether the run goes on from a checkpoint: it has been validated before.
+        ckpt_path: The checkpoint that is resumed, if there is one.
 
     Raises:
         InputError: Names the key.
@@ -121,7 +123,10 @@ def check_before_fit(
     check_frozen_stays(callbacks)
     check_monitors(callbacks, model, lr_scheduler)
     waiting = [(who, name) for who, name, _ in monitored(callbacks, lr_scheduler)]
-    validated = Validated([] if resumed else waiting)
+    resumed = (
+        load_checkpoint(Path(ckpt_path), mmap=True) if ckpt_path is not None and Path(ckpt_path).is_file() else None
+    )
+    validated = Validated([] if ckpt_path is not None and resumed is None else waiting, resumed)
     validated.check_stated(trainer)
     callbacks.append(validated)
 
@@ -142,6 +147,26 @@ def check_something_trains(max_epochs: int | None, max_steps: int, limit_train_b
         if value == 0:
             raise InputError(
                 f"trainer.{name}: 0 trains nothing. To look at a configuration give --print_config, for scores zamba validate."
+            )
+
+
+def check_barebones(built: Namespace) -> None:
+    """Refuses what Lightning's barebones mode turns off; its own message prints objects as Python does.
+
+    Args:
+        built: The trainer's arguments, with loggers and profiler built.
+
+    Raises:
+        InputError: Names key and class.
+    """
+    for key in ("logger", "profiler"):
+        value = built[key]
+        if built.barebones and value not in (None, False):
+            items = value if isinstance(value, list) else ["true" if value is True else value]
+            names = [i if isinstance(i, str) else type(i).__name__.removeprefix("Zamba") for i in items]
+            raise InputError(
+                f"trainer.barebones: true runs without a {key}, and trainer.{key} states {', '.join(names)}. Leave out "
+                f"trainer.{key}, or trainer.barebones."
             )
 
 

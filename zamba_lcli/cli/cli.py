@@ -218,11 +218,10 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
     def before_fit(self) -> None:
         """Refuses a run that cannot work out, and goes on with splits and seed of the run that is resumed."""
         assert self.model is not None
-        resumed = self.built.ckpt_path is not None
-        check_before_fit(self.trainer, self.model, self.stated.lr_scheduler, resumed)
         if self.built.ckpt_path == "last":
             self.built.ckpt_path = str(last_checkpoint(self.trainer, self.built.trainer.logger))
             print_once(f"ckpt_path: last is {self.built.ckpt_path}.")
+        check_before_fit(self.trainer, self.model, self.stated.lr_scheduler, self.built.ckpt_path)
         saved = next((c for c in trainer_callbacks(self.trainer) if isinstance(c, RunFolderConfig)), None)
         if saved is not None:
             refuse_to_write_over(self.trainer, self.built.ckpt_path, saved.text)
