@@ -1,10 +1,12 @@
 """The learning rate that is found is the one that is used."""
 
+from functools import partial
+
 import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.optim.lr_scheduler import LinearLR, MultiStepLR, SequentialLR
+from torch.optim.lr_scheduler import LinearLR, MultiStepLR, OneCycleLR, SequentialLR
 
 from helpers.marks import some_slow
 from helpers.runs import cls, scalars
@@ -89,6 +91,47 @@ def test_a_model_with_a_schedule_of_its_own(zamba, folder):
     assert len(heights[0]) == 4 * BATCHES
     assert len(factors) == 1
     assert factors != {1.0}
+
+
+class OwnCycle(SlowFast):
+    """A user's model with another kind of optimizer than the configuration states."""
+
+    optimizer = partial(torch.optim.Adam, lr=0.01)
+
+    def configure_optimizers(self):
+        optimizer = self.optimizer(self.parameters())
+        cycle = OneCycleLR(optimizer, 0.1, total_steps=4 * BATCHES)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+def test_a_model_with_an_optimizer_of_its_own(zamba, folder, refused, monkeypatch):
+    finder = cls("LearningRateFinder", min_lr=1e-4, num_training_steps=20, early_stop_threshold=None)
+    callbacks = [finder, cls("ModelCheckpoint", save_last=True), cls("LearningRateMonitor", logging_interval="step")]
+    small = {"task": "multiclass", "weights": None, "model_depth": 18, "stem_dim_outs": [8, 2]}
+
+    own = {"model": cls(f"{__name__}.OwnCycle", **small), "trainer": {"callbacks": callbacks}}
+    (folder / "own.yaml").write_text(yaml.safe_dump(own))
+    stated = ["--config", "own.yaml", "--lr_scheduler=null"]
+    zamba("fit", *stated)
+    found = dict(scalars(folder / "runs/tiny/version_0")["lr-Adam"])
+    assert max(found.values()) != pytest.approx(0.1, rel=0.1)
+    resumed = ["--trainer.max_epochs=4", "--ckpt_path", "runs/tiny/version_0/checkpoints/last.ckpt"]
+    zamba("fit", *stated, *resumed)
+    after = dict(scalars(folder / "runs/tiny/version_1")["lr-Adam"])
+    cycle = OneCycleLR(torch.optim.Adam([torch.zeros(1)]), max(found.values()), total_steps=4 * BATCHES)
+    assert list(after) == list(range(2 * BATCHES, 4 * BATCHES))
+    assert list(after.values()) == pytest.approx(of_cycle(cycle)[2 * BATCHES :], rel=0.1)
+    monkeypatch.setattr(OwnCycle, "optimizer", partial(torch.optim.SGD, lr=0.01, momentum=0.9))
+    refused(lambda: zamba("fit", *stated, *resumed), "optimizer", "another optimizer than SGD")
+
+
+def of_cycle(scheduler):
+    seen = []
+    for _ in range(scheduler.total_steps):
+        seen.append(scheduler.get_last_lr()[0])
+        scheduler.optimizer.step()
+        scheduler.step()
+    return seen
 
 
 def test_it_finds_after_a_batch_size_was_found(zamba, folder, caplog):

@@ -9,6 +9,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.optimization import is_built_by_user
 from zamba_lcli.schedulers import parts_of
 
 
@@ -60,8 +61,7 @@ class ZambaLearningRateFinder(LearningRateFinder):
         if self.optimal_lr is None or found is None:
             rank_zero_warn("LearningRateFinder: too few batches to find a learning rate; it stays as stated.")
             return
-        is_ours = type(pl_module).configure_optimizers is ZambaVideoClassificationLightningModule.configure_optimizers
-        if is_ours and pl_module.optimization is not None:
+        if pl_module.optimization is not None and not is_built_by_user(pl_module):
             pl_module.optimization.restart_schedule(pl_module.parameter_groups(), trainer, found)
         else:
             _scale(trainer, found)

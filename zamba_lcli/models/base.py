@@ -107,9 +107,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self.stated_callbacks: dict[str, Any] = {}
         self.resumed: dict[str, Any] | None = None
         self._unfinished: dict[str, Any] = {}  # of the checkpoint that is resumed, until the training starts
-        self._before_batch: exact_resume.BeforeBatch | None = (
-            None  # kept where a checkpoint may be saved within a batch
-        )
+        # kept where a checkpoint may be saved within a batch
+        self._before_batch: exact_resume.BeforeBatch | None = None
 
     @property
     def trunk(self) -> nn.Module:
@@ -209,13 +208,12 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Balances the classes if that is stated, lays out weights, and lets all processes go by one seed."""
         lay_out_channels_last(self)
-        if self.optimization is not None:
-            self.optimization.stated = None  # of an earlier run
         share_seed(self.trainer)
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.task == "multiclass" and stage == "fit" and getattr(data, "batch_augmentation", None):
             check_takes_mixed_targets(self.loss, len(self.class_names))
         if stage == "fit":
+            self.trainer.optimizers = []  # not those of an earlier run
             self.class_weights.balance(data)
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -296,7 +294,9 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Lets optimizer and schedule be as stated, for the run as it is by now."""
-        if self.optimization is not None and self.optimization.stated is not None:  # else the model builds them itself
+        if optimization.is_built_by_user(self):
+            checkpointing.check_optimizers(self.resumed, self.trainer.optimizers)
+        elif self.optimization is not None:
             self.optimization.restate(self.parameter_groups(), self.trainer, self.resumed)
         self.resumed = None
 
@@ -352,9 +352,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         if before is not None:
             before.put_into(checkpoint)
         if "weights" in (hyper_parameters := checkpoint.get("hyper_parameters") or {}):
-            hyper_parameters["weights"] = (
-                None  # the checkpoint's own are all that is needed: it loads without downloads
-            )
+            # the checkpoint's own are all that is needed: it loads without downloads
+            hyper_parameters["weights"] = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint that does not fit; the same classes in another order are matched by name.
@@ -365,7 +364,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         checkpointing.check_has_weights(checkpoint)
         if is_fitting(self):
             groups = self.parameter_groups()
-            if checkpointing.load_run(checkpoint, self.trainer, groups, self.optimization, self.stated_callbacks):
+            stated = None if optimization.is_built_by_user(self) else self.optimization
+            if checkpointing.load_run(checkpoint, self.trainer, groups, stated, self.stated_callbacks):
                 self.resumed = checkpoint
             self._unfinished = exact_resume.unfinished(checkpoint)
         else:
@@ -374,7 +374,6 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             named = dict(self.named_parameters(remove_duplicate=False))
             checkpointing.reorder_classes(checkpoint, order, self.output_layer(), named, self.parameter_groups())
         checkpointing.check_weights(checkpoint, self.state_dict())
-        if (
-            trainer := attached_trainer(self)
-        ) is None or trainer.is_global_zero:  # the counts of all processes go to the first
+        trainer = attached_trainer(self)
+        if trainer is None or trainer.is_global_zero:  # the counts of all processes go to the first
             self.train_metrics.restore(checkpoint.get("train_metrics", {}))

@@ -14,7 +14,7 @@ from zamba_lcli.errors import InputError
 from zamba_lcli.models.callback_states import keep_stated_arguments
 from zamba_lcli.models.exact_resume import LEFT_OPEN
 from zamba_lcli.models.optimization import Optimization
-from zamba_lcli.models.optimizer_states import fit_state
+from zamba_lcli.models.optimizer_states import builder_like, fit_state
 from zamba_lcli.models.schedule_states import STATED
 from zamba_lcli.run_length import check_not_done
 
@@ -47,10 +47,10 @@ def load_run(
     Raises:
         InputError: If the run cannot go on.
     """
+    if trainer.optimizers:  # are set up already: a callback restores what was before its trial
+        return False
     _tell_what_is_frozen(checkpoint, trainer)
     _check_resumable(checkpoint, groups, None if optimization is None else optimization.optimizer)
-    if optimization is not None and optimization.stated is not None:
-        return False
     check_not_done(trainer, checkpoint)
     keep_stated_arguments(trainer_callbacks(trainer), stated_callbacks, checkpoint)
     return True
@@ -90,6 +90,20 @@ def _check_resumable(
             )
         for saved, group in zip(state["param_groups"], groups, strict=True):  # torch takes the groups of the state
             saved.update({key: group[key] for key in ("lr_scale",) if key in group})
+
+
+def check_optimizers(checkpoint: Mapping[str, Any] | None, optimizers: Sequence[Optimizer]) -> None:
+    """Refuses to go on with a checkpoint of other optimizers than those that a user's model has built.
+
+    Args:
+        checkpoint: As loaded, or None; the optimizers' states are made to fit, in place.
+        optimizers: As built.
+
+    Raises:
+        InputError: Says what is lacking.
+    """
+    for state, optimizer in zip((checkpoint or {}).get("optimizer_states", []), optimizers, strict=False):
+        fit_state(state, None, builder_like(optimizer))
 
 
 def _tell_what_is_frozen(checkpoint: dict[str, Any], trainer: Trainer) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateFinder
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -144,6 +144,11 @@ class Optimization:
 
     def _note_schedule(self, scheduler: LRScheduler, interval: Interval) -> None:
         self._stated()["lr_scheduler"] = stated_scheduler(self.lr_scheduler, scheduler, interval)
+
+
+def is_built_by_user(model: LightningModule) -> bool:
+    """Returns whether a user's subclass builds optimizer and scheduler itself, whatever is stated."""
+    return not type(model).configure_optimizers.__module__.startswith("zamba_lcli.")
 
 
 def is_stepped_by_model(scheduler: Any, interval: str) -> bool:

@@ -1,6 +1,8 @@
 """Whether an optimizer can continue from the state in a checkpoint, and initial values of what the state lacks."""
 
+import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,6 +52,12 @@ def fit_state(saved: dict[str, Any], stated_then: str | None, build: Callable[..
                 state[key] = state["exp_avg_sq"].clone()
             elif largest is not None:
                 state[key] = torch.zeros_like(largest)
+
+
+def builder_like(optimizer: Optimizer) -> Callable[[Any], Optimizer]:
+    """Returns what builds an optimizer of the same class and arguments, as far as its groups tell them."""
+    arguments = inspect.signature(type(optimizer)).parameters
+    return partial(type(optimizer), **{k: v for k, v in optimizer.defaults.items() if k in arguments})
 
 
 def class_name(kind: Any) -> str:
