@@ -20,7 +20,8 @@ class SaveOnInterrupt(Callback):
     """On SIGINT (Ctrl-C) and SIGTERM (SLURM's way) saves ``last.ckpt`` and ends the run with code 130 or 143.
 
     The batch in work is finished first, and those whose gradients are accumulated with its own. A second Ctrl-C ends the run
-    at once. Lightning saves nothing, and ends with code 0 on SIGTERM.
+    at once. Lightning saves nothing, and ends with code 0 on SIGTERM; its OnExceptionCheckpoint and ModelCheckpoint's
+    ``save_on_exception`` save within a batch, of which half may be done.
     """
 
     def __init__(self) -> None:

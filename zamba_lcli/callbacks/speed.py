@@ -67,8 +67,6 @@ class Speed(Callback):
     def _waiting_share(self) -> float:
         return self._waited / max(self._waited + self._worked, 1e-9)
 
-    # ---- Lightning's hooks -------------------------------------------------------------------------------------------
-
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures each epoch by itself."""
         self._forget()

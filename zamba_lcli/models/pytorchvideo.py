@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.models.layers import normalize, without_warnings_of_torchscript, write_in_place
-from zamba_lcli.models.weights import load_file, take_published, take_what_fits, with_head_for_classes
+from zamba_lcli.models.weights import load_file, load_matching_weights, load_published_weights
 
 Name: TypeAlias = Literal[
     "slow_r50", "x3d_xs", "x3d_s", "x3d_m", "x3d_l", "r2plus1d_r50", "csn_r101", "mvit_base_16x4", "mvit_base_32x3"
@@ -101,7 +101,7 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
         self._cut = count - backbone_blocks  # the backbone's first block
         self.head = nn.Sequential(nn.Dropout(post_backbone_dropout or 0.0), nn.Linear(features, len(self.class_names)))
         if weights == "kinetics400":
-            take_published(self.base, url_of(name))
+            load_published_weights(self.base, url_of(name))
         elif weights is not None:
             self._load_file(weights)
         self.freeze_backbone()
@@ -121,7 +121,7 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
         state, class_names = load_file(path)
         if not any(key.startswith("base.") for key in state):  # pytorchvideo's network
             state = {f"base.{key}": value for key, value in state.items()}
-        take_what_fits(self, with_head_for_classes(self, state, class_names), path)
+        load_matching_weights(self, state, class_names, path)
 
     def _blocks(self) -> list[nn.Module]:
         """Returns the layers that are run one after the other."""

@@ -288,8 +288,6 @@ class Resumption:
         rates = [group["lr"] for group in self.groups]
         self.checkpoint["lr_schedulers"] = [{**scheduler.state_dict(), **kept, "_last_lr": rates}]
 
-    # ---- checkpoints that do not say what was stated -----------------------------------------------------------------
-
     def _inferred(self, optimizer: Optimizer, scheduler: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns what is stated now and what was stated then, inferred from the states of optimizer and scheduler."""
         state = self.state

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.models.layers import normalize, without_warnings_of_torchscript, write_in_place
-from zamba_lcli.models.weights import load_file, take_published, take_what_fits, with_head_for_classes
+from zamba_lcli.models.weights import load_file, load_matching_weights, load_published_weights
 
 ALPHA = 4  # the fast pathway sees this many times as many frames as the slow one
 
@@ -125,7 +125,7 @@ class SlowFast(ZambaVideoClassificationLightningModule):
             state, class_names = load_file(weights)
             if any(key.startswith("blocks.") for key in state):  # pytorchvideo's network
                 state = {f"base.{key}": value for key, value in state.items()}
-            take_what_fits(self, with_head_for_classes(self, state, class_names), weights)
+            load_matching_weights(self, state, class_names, weights)
             return
         from pytorchvideo.models.hub.slowfast import checkpoint_paths
 
@@ -135,7 +135,7 @@ class SlowFast(ZambaVideoClassificationLightningModule):
                 "model.init_args.weights: kinetics400 exists for model_depth 50 and 101 with stem_dim_outs [64, 8]. Set "
                 "weights to null for a random start, or to a checkpoint file."
             )
-        take_published(self.base, url)
+        load_published_weights(self.base, url)
 
     @property
     def trunk(self) -> nn.Module:

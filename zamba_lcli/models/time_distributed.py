@@ -21,7 +21,7 @@ from zamba_lcli.models.timm_blocks import (
     steps_of,
     takes,
 )
-from zamba_lcli.models.weights import build_image_model, load_file, take_what_fits, with_head_for_classes
+from zamba_lcli.models.weights import build_image_model, load_file, load_matching_weights
 
 Pooling: TypeAlias = Literal["mean", "max", "attention"]
 
@@ -83,7 +83,7 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
             state = {pattern.sub(lambda match: renamed[match[0]], key): value for key, value in state.items()}
         elif not any(key.startswith("base.") for key in state):  # timm's network
             state = {f"base.{key}": value for key, value in state.items()}
-        take_what_fits(self, with_head_for_classes(self, state, class_names), path)
+        load_matching_weights(self, state, class_names, path)
 
     @property
     def trunk(self) -> nn.Module:

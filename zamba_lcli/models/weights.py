@@ -48,8 +48,8 @@ def load_published(url: str) -> dict[str, Tensor]:
     return _state_dict(checkpoint)
 
 
-def take_published(network: nn.Module, url: str) -> None:
-    """Gives ``network`` the weights of a checkpoint of pytorchvideo's model zoo; those of layers that it has not are left out.
+def load_published_weights(network: nn.Module, url: str) -> None:
+    """Loads the weights of a checkpoint of pytorchvideo's model zoo; those of layers that the network lacks are left out.
 
     Raises:
         InputError: If the file is not to be had, or holds the weights of another network.
@@ -187,7 +187,7 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is not a safetensors file or is damaged ({error}). Download it again.") from error
 
 
-def with_head_for_classes(
+def adapt_head(
     model: ZambaVideoClassificationLightningModule, state: dict[str, Tensor], class_names: list[str] | None
 ) -> dict[str, Tensor]:
     """Returns ``state`` with a head for the model's classes.
@@ -222,13 +222,24 @@ def with_head_for_classes(
     return fitting
 
 
-def take_what_fits(model: ZambaVideoClassificationLightningModule, state: dict[str, Tensor], source: str) -> None:
-    """Gives ``model`` the weights in ``state`` that it has by name and shape, and says which those are.
+def load_matching_weights(
+    model: ZambaVideoClassificationLightningModule,
+    state: dict[str, Tensor],
+    class_names: list[str] | None,
+    source: str,
+) -> None:
+    """Loads those weights that the model has by name and shape, with the head adapted to its classes, and prints which.
+
+    Args:
+        model: Has its head.
+        state: Weights by the model's own names.
+        class_names: The classes that ``state`` was trained for; None where they are not known.
+        source: Where the weights are from, for messages.
 
     Raises:
         InputError: If there are none.
     """
-    wanted = model.state_dict()
+    state, wanted = adapt_head(model, state, class_names), model.state_dict()
     taken = {key: value for key, value in state.items() if key in wanted and value.shape == wanted[key].shape}
     if not taken:
         raise InputError(
