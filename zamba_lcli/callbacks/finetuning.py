@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import BackboneFinetuning
+from pytorch_lightning.callbacks import BackboneFinetuning, BatchSizeFinder
 from pytorch_lightning.callbacks.finetuning import multiplicative
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_info
@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from zamba_lcli._lightning import trainer_callbacks
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.models.batch_norm import REMEDY, gets_single_values, last_batch_size
@@ -197,7 +198,14 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
     def _check_batch_size(
         self, trainer: Trainer, module: ZambaVideoClassificationLightningModule, video: Tensor
     ) -> None:
-        """Refuses at the run's first batch what would end it after the unfreeze: BatchNorm on a single value per channel."""
+        """Refuses at the run's first batch what would end it after the unfreeze: BatchNorm on a single value per channel.
+
+        A run without a last epoch, as are the trials of LearningRateFinder, and one whose batches are yet to be found are let
+        go on.
+        """
+        is_open = trainer.max_epochs in (None, -1)
+        if is_open or any(isinstance(callback, BatchSizeFinder) for callback in trainer_callbacks(trainer)):
+            return
         if not self.train_bn or last_batch_size(trainer) != 1:
             return
         epochs = run_length(trainer, "epoch", None)

@@ -1,6 +1,6 @@
 """BatchNorm in training needs two values of each channel; a batch of one clip may have a single one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,7 +39,7 @@ def last_batch_size(trainer: Trainer) -> int | None:
     """Returns the number of clips in the last batch of an epoch in one process; None where it is not known."""
     loader: Any = trainer.train_dataloader
     size, batches = getattr(loader, "batch_size", None), trainer.num_training_batches
-    if size is None or not isinstance(batches, int) or not batches:
+    if size is None or not isinstance(batches, int) or not isinstance(loader.sampler, Sized):
         return None
     return int(min(size, len(loader.sampler) - (batches - 1) * size))
 
