@@ -1,4 +1,4 @@
-"""What every network shares while it trains; backbone: only the last blocks, the part that may be unfrozen."""
+"""The LightningModule of all networks; backbone: only the last blocks, the part that may be unfrozen."""
 
 import warnings
 from collections.abc import Sequence
@@ -170,8 +170,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         """
         elsewhere = {id(p) for p in (*self.trunk.parameters(), *self.backbone.parameters())}
         head = [p for p in self.parameters() if id(p) not in elsewhere]
-        in_one = self.backbone_lr_decay is None
-        layers = [list(self.backbone.parameters())] if in_one else self.backbone_layers()
+        is_whole = self.backbone_lr_decay is None
+        layers = [list(self.backbone.parameters())] if is_whole else self.backbone_layers()
         return groups_of(head, layers, self.backbone_lr_decay, self.decay_norm_and_bias)
 
     def set_optimizer(
@@ -312,8 +312,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Makes dropout and other randomness a function of the run's seed, the process, the epoch and the batch.
 
-        So a resumed run goes on as if it had not been interrupted, with one process or many: the seed in the checkpoint stands
-        for the states of all generators, which Lightning does not keep.
+        So a resumed run goes on as if it had not been interrupted, with one process or many: the seed in the checkpoint is
+        enough in place of the states of all generators, which Lightning does not save.
         """
         if exact_resume.saves_on_exception(self):
             self._before_batch = exact_resume.BeforeBatch(self, dict(self.train_metrics.by_name()), batch_idx)
@@ -351,8 +351,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         checkpoint["train_metrics"] = self.train_metrics.counts() if self.train_metrics.has_counted(self) else {}
         if before is not None:
             before.put_into(checkpoint)
-        if "weights" in (hyper_parameters := checkpoint.get("hyper_parameters") or {}):
-            # the checkpoint's own are all that is needed: it loads without downloads
+        hyper_parameters = checkpoint.get("hyper_parameters") or {}
+        if "weights" in hyper_parameters:  # the checkpoint's own are all that is needed: it loads without downloads
             hyper_parameters["weights"] = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
