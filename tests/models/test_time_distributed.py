@@ -335,6 +335,7 @@ def test_zambas_checkpoint_gives_zambas_logits(zambas, folder, class_names):
     ]
 
 
+@pytest.mark.slow
 def test_predicts_with_as_many_frames_as_zambas_checkpoint(zambas, clips, folder):
     torch.save(zambas[1], "zamba_time_distributed.ckpt")
     (folder / "two").mkdir()

@@ -169,11 +169,16 @@ def test_people_and_vehicles_have_their_categories(videos, write):
     ("place", "written", "data_dir", "expected"),
     [
         (".", "{videos}/{name}", None, ["a.mp4", "b/c.mp4"]),  # absolute: the folder that all share
-        (".", "videos/{name}", None, ["videos/a.mp4", "videos/b/c.mp4"]),  # the table's folder
         ("tables", "{name}", "videos", ["a.mp4", "b/c.mp4"]),
-        ("tables", "{videos}/{name}", ".", ["videos/a.mp4", "videos/b/c.mp4"]),
-        ("tables", "../videos/{name}", None, ["a.mp4", "b/c.mp4"]),
-        (".", "./videos/../videos/{name}", None, ["videos/a.mp4", "videos/b/c.mp4"]),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (".", "videos/{name}", None, ["videos/a.mp4", "videos/b/c.mp4"]),  # the table's folder
+                ("tables", "{videos}/{name}", ".", ["videos/a.mp4", "videos/b/c.mp4"]),
+                ("tables", "../videos/{name}", None, ["a.mp4", "b/c.mp4"]),
+                (".", "./videos/../videos/{name}", None, ["videos/a.mp4", "videos/b/c.mp4"]),
+            )
+        ),
     ],
 )
 def test_files_are_relative_for_other_programs(videos, write, folder, place, written, data_dir, expected):
@@ -399,6 +404,7 @@ def test_a_package_is_made_of_deployments_and_media(videos, write, folder):
     assert descriptor["temporal"] == {"start": "2020-05-01", "end": "2020-06-01"}
 
 
+@pytest.mark.slow
 def test_a_model_is_not_tested_by_its_own_predictions(videos, write, folder, fitted, refused):
     rows = [{k: v for k, v in media(name).items() if k in ("deploymentID", "timestamp", "filePath")} for name in FILES]
     pd.DataFrame(rows).to_csv(folder / "times.csv", index=False)

@@ -88,6 +88,7 @@ def test_an_interruption_waits_for_what_is_accumulated(zamba, folder, monkeypatc
     assert largest_difference(state(whole), state(resumed)) == 0
 
 
+@pytest.mark.slow
 def test_losses_that_are_no_numbers_are_logged_as_such(zamba, folder):
     run = fit(zamba, folder, "nan", "--optimizer.lr=1e38", "--lr_scheduler=null")
     assert math.isnan(scalars(run)["val_loss"][-1][1])
