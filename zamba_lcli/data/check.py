@@ -69,7 +69,7 @@ def write_report(problems: list[Problem], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerow(Problem._fields)
+        rows.writerow(Problem.__annotations__)
         rows.writerows(problems)
 
 
