@@ -1,4 +1,4 @@
-"""Where a run's files are: one answer for every logger.
+"""Where a run's files are, whatever its logger.
 
 The run folder is the one that Lightning's ModelCheckpoint puts ``checkpoints`` in: ``save_dir/name/version`` of the first
 logger. Lightning's ``Trainer.log_dir`` is that for TensorBoard and CSV alone; of other loggers it is ``save_dir``, which all
@@ -18,7 +18,7 @@ CHECKPOINTS = "checkpoints"
 
 
 def is_dry_run(trainer: Trainer) -> bool:
-    """Returns whether ``fast_dev_run`` was asked for, which writes nothing."""
+    """Returns whether ``fast_dev_run`` is set, which writes nothing."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
@@ -31,7 +31,7 @@ def run_folder(trainer: Trainer) -> Path | None:
 
 
 def local_run_folder(trainer: Trainer) -> Path | None:
-    """Returns the run's folder as the first process knows it, which need not ask the others."""
+    """Returns the run's folder without asking other processes, for the first process."""
     return None if is_dry_run(trainer) else _local_folder(trainer, trainer.loggers)
 
 
@@ -68,7 +68,7 @@ def model_checkpoints(trainer: Trainer) -> list[ModelCheckpoint]:
 
 
 def keep_earlier(path: Path, text: str) -> None:
-    """Writes ``text`` to ``path``; something else that is there is kept as ``name_1``, ``name_2`` and so on."""
+    """Writes ``text`` to ``path``; an existing file with another text is kept as ``name_1``, ``name_2`` and so on."""
     if path.exists() and path.read_bytes() != text.encode("utf-8"):
         path.rename(free_name(path))
     with replacing(path) as partial:

@@ -140,7 +140,7 @@ def test_output_that_is_no_number_is_no_prediction(fitted, many, folder, capsys)
     with pytest.raises(SystemExit) as exit_info:
         main(args)
     assert exit_info.value.code == 1
-    assert "none of the clips" in capsys.readouterr().err
+    assert "no clip could be predicted" in capsys.readouterr().err
     rows = read_csv("out/predictions.csv")
     assert {row["status"] for row in rows} == {"failed"}
     assert sum("not a number" in row["error"] for row in rows) == 90

@@ -298,7 +298,7 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
     "two of BackboneFinetuning": (
         callbacks("[{class_path: BackboneFinetuning}, {class_path: BackboneFinetuning}]"),
         MORE,
-        ["two BackboneFinetuning"],
+        ["BackboneFinetuning is listed twice"],
     ),
     "average that grows": (
         callbacks("[{class_path: EMAWeightAveraging, init_args: {decay: 2.0}}]"),
@@ -445,10 +445,10 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
     "differentiable": (None, [*FIT, "--optimizer.differentiable", "true"], ["optimizer: differentiable"]),
     "the model's task among the data": (None, [*FIT, "--data.task=multilabel"], ["data.task", "model.init_args.task"]),
     # what this machine cannot do
-    "processes that are spawned": (
+    "spawned processes": (
         None,
         [*FIT, "--trainer.devices=2", "--trainer.strategy=ddp_spawn"],
-        ["trainer.strategy", "Take ddp"],
+        ["trainer.strategy", "Use ddp"],
     ),
     "a strategy of one device": (
         None,
@@ -528,7 +528,7 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
     ),
     "name for a list": (None, [*FIT, "--data.class_names", "blank"], ["data.class_names: blank is not a list"]),
     "none of the choices": (None, [*FIT, "--trainer.precision", "fp16"], ["fp16 is not one of", "bf16-mixed"]),
-    "number for a section": (write("wrong.yaml", "trainer: 3\n"), MORE, ["trainer: 3"]),
+    "number for a section": (write("wrong.yaml", "trainer: 3\n"), MORE, ["trainer: expected keys below it, not 3"]),
     "table without an option": (None, ["fit", "labels.csv"], ["--data.labels labels.csv"]),
     "clips without an option": (None, ["predict", "CLIPS"], ["has no option before it", "--data.videos"]),
     "options before the subcommand": (None, ["--config", "TINY", "fit"], ["zamba fit --config"]),
@@ -564,12 +564,12 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
     "worst for best": (
         callbacks("[{class_path: ModelCheckpoint, init_args: {monitor: val_macro_f1}}]"),
         MORE,
-        ["ModelCheckpoint: with mode min", "State mode: max"],
+        ["ModelCheckpoint: with mode min", "Set mode: max"],
     ),
     "worst for best, by a scheduler of Lightning": (
         None,
         [*FIT, "--lr_scheduler=pytorch_lightning.cli.ReduceLROnPlateau", "--lr_scheduler.monitor=val_macro_f1"],
-        ["lr_scheduler: with mode min", "val_macro_f1", "State mode: max"],
+        ["lr_scheduler: with mode min", "val_macro_f1", "Set mode: max"],
     ),
     "worst for best, by torch's scheduler": (
         write(
@@ -577,7 +577,7 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
             "lr_scheduler: {class_path: torch.optim.lr_scheduler.ReduceLROnPlateau, init_args: {mode: max}}\n",
         ),
         MORE,
-        ["lr_scheduler: with mode max", "val_loss", "State mode: min"],
+        ["lr_scheduler: with mode max", "val_loss", "Set mode: min"],
     ),
     "worst for best, nested": (
         write(
@@ -586,12 +586,12 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
             "pytorch_lightning.cli.ReduceLROnPlateau, init_args: {monitor: species/val_f1/walker}}]}}\n",
         ),
         MORE,
-        ["lr_scheduler: with mode min", "State mode: max"],
+        ["lr_scheduler: with mode min", "Set mode: max"],
     ),
     "worst for best, to stop by": (
         callbacks("[{class_path: EarlyStopping, init_args: {monitor: val_top_1_accuracy}}]"),
         MORE,
-        ["EarlyStopping: with mode min", "State mode: max"],
+        ["EarlyStopping: with mode min", "Set mode: max"],
     ),
     "schedulers of others at a later place": (
         write(
@@ -626,12 +626,12 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
     "schedulers in no order": (
         write("wrong.yaml", in_turn([3, 1], ["ConstantLR", "LinearLR", "ConstantLR"])),
         MORE,
-        ["lr_scheduler: milestones: [3, 1]", "from the beginning of the run"],
+        ["lr_scheduler: milestones: [3, 1]", "from the start of the run"],
     ),
     "schedulers before the run": (
         write("wrong.yaml", in_turn([-2], ["ConstantLR", "LinearLR"])),
         MORE,
-        ["lr_scheduler: milestones: [-2]", "up from 0"],
+        ["lr_scheduler: milestones: [-2]", "increase from 0"],
     ),
     "a milestone too many, nested": (
         write(
@@ -670,12 +670,12 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
     "a machine without it": (
         None,
         [*FIT, "--trainer.accelerator", MISSING[-1]],
-        [f"trainer.accelerator: {MISSING[-1]}: there is none here", "auto", "cpu"],
+        [f"trainer.accelerator: {MISSING[-1]}: none is available here", "auto", "cpu"],
     ),
     "a machine without any": (
         None,
         [*FIT, "--trainer.accelerator", MISSING[0]],
-        [f"trainer.accelerator: {MISSING[0]}: there is none here", "auto", "cpu"],
+        [f"trainer.accelerator: {MISSING[0]}: none is available here", "auto", "cpu"],
     ),
     "no epochs": (None, [*FIT, "--trainer.max_epochs", "0"], ["trainer.max_epochs: 0", "--print_config"]),
     "no steps": (None, [*FIT, "--trainer.max_steps", "0"], ["trainer.max_steps: 0"]),

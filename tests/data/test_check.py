@@ -88,7 +88,7 @@ def test_warnings_stand_last_and_leave_the_exit_code(folder, capfd, monkeypatch)
     assert check("--data.labels", "labels.csv") == (0, [warning])
     told = capfd.readouterr().out
     assert "warning | 2 | labels.csv | odd | Look at it.\n1 warning; all in check.csv.\n" in told
-    assert "Nothing is to be mended: 2 clips, 1 classes: x." in told
+    assert "Nothing needs fixing: 2 clips, 1 classes: x." in told
     (folder / "b.mp4").unlink()
     code, found = check("--data.labels", "labels.csv")
     assert (code, [problem["severity"] for problem in found]) == (1, ["problem", "warning"])

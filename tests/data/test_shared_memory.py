@@ -94,5 +94,5 @@ def test_a_worker_that_never_answers_ends_the_run(clips, folder):
     done = run_with("8m", clips, *more, before=f"PYTHONPATH={folder}:{os.environ.get('PYTHONPATH', '')}")
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("error: ") == 1
-    assert "no clips came from the processes that read them" in done.stderr
+    assert "no clips came from the workers" in done.stderr
     assert "shared memory" in done.stderr

@@ -1,7 +1,7 @@
-"""What a checkpoint states of model and data, and what is stated over it.
+"""What a checkpoint says of model and data, and what the user's configuration overrides.
 
-In Lightning the checkpoint's hyperparameters win over what the user states (Lightning#21455). Here what is stated wins, and a
-difference is printed.
+In Lightning the checkpoint's hyperparameters win over the user's (Lightning#21455). Here the user's win, and a difference is
+printed.
 """
 
 import pydoc
@@ -30,7 +30,7 @@ KEYWORDS = ("best", "last", "hpc")  # what Lightning takes for ckpt_path besides
 
 
 def complete(parser: LightningArgumentParser, config: Namespace, what_is_stated: Callable[[], Namespace]) -> Namespace:
-    """Returns a configuration with what the user left out as the checkpoint has it: model, classes, how clips are looked at.
+    """Returns a configuration completed from the checkpoint: model, classes, and how frames are sampled.
 
     Args:
         parser: The program's.
@@ -38,7 +38,7 @@ def complete(parser: LightningArgumentParser, config: Namespace, what_is_stated:
         what_is_stated: Parses again, without defaults.
 
     Raises:
-        InputError: If there is no such checkpoint, or no model without one.
+        InputError: If the checkpoint or the model is missing.
     """
     name = config.subcommand
     ckpt_path = config[name].get("ckpt_path")
@@ -60,33 +60,33 @@ def complete(parser: LightningArgumentParser, config: Namespace, what_is_stated:
 
 def _check_keyword(ckpt_path: str | None, subcommand: str) -> None:
     if ckpt_path == "best" or (ckpt_path == "last" and subcommand != "fit"):
-        newest = "last, for the newest of the run folder, or " if subcommand == "fit" else ""
+        newest = "last, for the newest in the run folder, or " if subcommand == "fit" else ""
         raise InputError(
-            f"ckpt_path: {ckpt_path} stands for no file here. Give {newest}its path, such as "
+            f"ckpt_path: {ckpt_path} names no file here. Give {newest}its path, such as "
             "runs/slowfast/version_0/checkpoints/last.ckpt."
         )
     if ckpt_path == "registry":
         raise InputError(
-            "ckpt_path: registry: Lightning's registry of models is not read. Download the checkpoint, and give its path."
+            "ckpt_path: registry: Lightning's model registry is not supported. Download the checkpoint and give its path."
         )
 
 
 def _check_trained(config: Namespace, subcommand: str) -> None:
-    """Refuses to use a model without weights of its own."""
+    """Refuses to use a model that has not been trained on the user's classes."""
     if config.get("model.init_args.weights") not in (None, *PUBLISHED):
         return
     videos = subcommand == "predict" and config.get("data.videos") is None
     raise InputError(
         f"ckpt_path is missing: without it {subcommand} would use a model that has not been trained on your classes. Give "
         "e.g. --ckpt_path runs/slowfast/version_0/checkpoints/last.ckpt"
-        + (", and what to look at, e.g. --data.videos FOLDER" if videos else "")
+        + (", and the clips, e.g. --data.videos FOLDER" if videos else "")
     )
 
 
 def _with_checkpoint(
     parser: LightningArgumentParser, config: Namespace, stated: Namespace, ckpt_path: str
 ) -> Namespace:
-    """Returns the configuration with what a checkpoint has of what is not stated, and prints what differs."""
+    """Returns the configuration completed from a checkpoint, and prints what differs from it."""
     if not Path(ckpt_path).is_file():
         raise InputError(f"ckpt_path: there is no file {Path(ckpt_path).absolute()}.")
     check_checkpoint_file(Path(ckpt_path))
@@ -97,7 +97,7 @@ def _with_checkpoint(
         stated["data.class_names"] = found["data"]["class_names"]  # the same classes: in the checkpoint's order
     if stated.get("data.sampling") is None:  # null is the default, not a choice
         stated["data.sampling"] = found["data"].get("sampling")
-    both = {}  # what the checkpoint has of what is stated
+    both = {}  # the checkpoint's values of what is stated
     for prefix, section in (("model.init_args", found["model"]["init_args"]), ("data", found["data"])):
         for key, theirs in section.items():
             if f"{prefix}.{key}" in stated:
@@ -112,7 +112,7 @@ def _with_checkpoint(
 
 
 def _configuration_in(checkpoint: dict[str, Any], ckpt_path: str) -> dict[str, Any]:
-    """Returns the model and data sections that a checkpoint was trained with, as far as later runs need them."""
+    """Returns the model and data sections of the run that wrote a checkpoint, as far as later runs need them."""
     init_args = dict(checkpoint.get("hyper_parameters", {}))
     init_args.pop("_instantiator", None)
     class_path = init_args.pop("_class_path", None)
@@ -141,14 +141,14 @@ def _check_same_model(stated: str | None, found: str, ckpt_path: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a parsed value as it would stand in a checkpoint."""
+    """Returns a parsed value as a checkpoint holds it."""
     if isinstance(value, Namespace):
         return value.as_dict()
     return list(value) if isinstance(value, tuple) else value
 
 
 def _with_classes(value: Any) -> Any:
-    """Returns a plain value with classes in place of class paths, of which several may mean the same."""
+    """Returns a plain value with classes in place of class paths, several of which may mean the same class."""
     if isinstance(value, dict):
         return {key: pydoc.locate(v) if key == "class_path" else _with_classes(v) for key, v in value.items()}
     return value
@@ -165,8 +165,8 @@ def _take_from_weights(config: Namespace, stated: Namespace) -> None:
         config["data.class_names"] = list(names)
     if names is None and config.get("data.class_names") is None and config.get("data.labels") is None:
         raise InputError(
-            f"data.class_names is missing: {weights} does not name its classes. State them in the order they were trained "
-            "in, such as --data.class_names '[blank, leopard]'."
+            f"data.class_names is missing: {weights} does not name its classes. State them in the order of training, "
+            "such as --data.class_names '[blank, leopard]'."
         )
     for key in HEAD_ARGUMENTS:
         if key in found and key in config.model.init_args and f"model.init_args.{key}" not in stated:
@@ -178,7 +178,7 @@ def _take_from_weights(config: Namespace, stated: Namespace) -> None:
 
 
 def without_weights(config: Namespace) -> Namespace:
-    """Returns a configuration to build classes from: where a checkpoint brings the weights, none are loaded or downloaded."""
+    """Returns the configuration to build from; where a checkpoint brings the weights, no others are loaded or downloaded."""
     config = config.clone()  # type: ignore[no-untyped-call]
     command = config[config.subcommand]
     if config.subcommand == "check":
@@ -194,7 +194,7 @@ def seed_of_run(ckpt_path: str | None, seed: int, what_is_stated: Callable[[], N
     """Returns the seed of the checkpoint's run, unless another number is stated: data order and dropout follow from it.
 
     Args:
-        ckpt_path: The checkpoint, if the run goes on from one.
+        ckpt_path: The checkpoint, if the run resumes from one.
         seed: The seed otherwise.
         what_is_stated: Parses again, without defaults.
     """

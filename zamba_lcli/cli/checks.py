@@ -1,4 +1,4 @@
-"""What makes no sense together, told before anything is trained: Lightning and torch find it out in the midst of a run."""
+"""Combinations of arguments that make no sense, refused before anything is trained: Lightning and torch fail midway."""
 
 import inspect
 import pydoc
@@ -30,24 +30,24 @@ from zamba_lcli.models.weights import load_checkpoint
 MINIMA = {"num_nodes": 1, "accumulate_grad_batches": 1, "gradient_clip_val": 0}  # of the trainer
 COUNTED = ("epoch", "step")  # Lightning's own, which ModelCheckpoint may monitor to keep the newest
 MODES = ("min", "max")
-OF_A_DEVICE = ("single_xla", "single_tpu")  # strategies that Lightning registers without the device that they need
+OF_A_DEVICE = ("single_xla", "single_tpu")  # strategies that Lightning registers without the device they need
 LIGHTNINGS = ("pytorch_lightning.", "lightning_fabric.")
 
 
 def check_seed(seed: Any) -> None:
-    """Refuses a seed that no random generator takes."""
+    """Refuses a seed that no random generator accepts."""
     if type(seed) is int and not 0 <= seed < 2**32:
         raise InputError(f"seed_everything: {seed} is not between 0 and {2**32 - 1}.")
 
 
 def check_profiler(stated: Any) -> None:
-    """Refuses XLAProfiler without its package: Lightning's message is followed by a traceback of what it left half built.
+    """Refuses XLAProfiler without its package: Lightning's message is followed by a traceback of the half-built profiler.
 
     Args:
         stated: A name, or a class with ``class_path``; or None.
 
     Raises:
-        InputError: Says what to do.
+        InputError: Names the package.
     """
     name = stated if isinstance(stated, str) or stated is None else stated["class_path"].rpartition(".")[2]
     if name in ("xla", XLAProfiler.__name__) and find_spec("torch_xla") is None:
@@ -55,7 +55,7 @@ def check_profiler(stated: Any) -> None:
 
 
 def check_trainer(built: Namespace, strategy: Any) -> None:
-    """Refuses arguments of the trainer that Lightning takes and that make no sense.
+    """Refuses arguments of the trainer that Lightning accepts although they make no sense.
 
     Args:
         built: The arguments, with callbacks built.
@@ -69,7 +69,7 @@ def check_trainer(built: Namespace, strategy: Any) -> None:
             raise InputError(f"trainer.{key}: {value} is less than {low}.")
     if built.val_check_interval == 0:
         raise InputError(
-            "trainer.val_check_interval: 0 is never. Turn validation off with trainer.limit_val_batches: 0."
+            "trainer.val_check_interval: 0 would never validate. To turn validation off, set trainer.limit_val_batches: 0."
         )
     check_strategy(strategy)
     check_barebones(built)
@@ -77,40 +77,40 @@ def check_trainer(built: Namespace, strategy: Any) -> None:
 
 
 def _check_distinct(callbacks: list[Callback] | Callback) -> None:
-    """Refuses callbacks that a checkpoint could not tell apart, which Lightning finds out when it saves the first one."""
+    """Refuses callbacks that a checkpoint could not tell apart; Lightning notices when it saves the first one."""
     seen = set()
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
         if isinstance(callback, BackboneFinetuning) and callback.state_key in seen:
-            raise InputError("trainer.callbacks: there are two BackboneFinetuning. Take one of them out.")
+            raise InputError("trainer.callbacks: BackboneFinetuning is listed twice. Remove one of them.")
         if isinstance(callback, ModelCheckpoint) and callback.state_key in seen:
             raise InputError(
                 "trainer.callbacks: two ModelCheckpoint have the same monitor, mode, every_n_train_steps, every_n_epochs and "
-                "train_time_interval. Let them differ in one of these, or take one of them out."
+                "train_time_interval. Change one of these arguments, or remove one of the callbacks."
             )
         seen.add(callback.state_key)
 
 
 def check_untrained(model: ZambaVideoClassificationLightningModule, subcommand: str, ckpt_path: str | None) -> None:
-    """Refuses to use a model whose weights file has no weights for some of its layers.
+    """Refuses to use a model whose weights file lacks weights of some layers.
 
     Raises:
         InputError: Names a layer.
     """
     if subcommand != "fit" and model.untrained and ckpt_path is None:
         raise InputError(
-            f"model.init_args.weights: the file has no weights for {len(model.untrained)} of the model's, such as "
-            f"{model.untrained[0]}: {subcommand} would use random ones. State the classes (data.class_names) and arguments "
-            "that it was trained with; or fit first, and give ckpt_path."
+            f"model.init_args.weights: the file lacks {len(model.untrained)} of the model's weights, such as "
+            f"{model.untrained[0]}: {subcommand} would use random ones. Set the classes (data.class_names) and arguments "
+            "that they were trained with; or run fit first, and set ckpt_path."
         )
 
 
 def check_before_fit(
     trainer: Trainer, model: ZambaVideoClassificationLightningModule, lr_scheduler: Any, ckpt_path: str | None
 ) -> None:
-    """Refuses a run that trains nothing, breaks what is frozen, or waits for what is never logged.
+    """Refuses a run that trains nothing, changes frozen layers, or monitors what is never logged.
 
     Args:
-        trainer: Gets a callback that looks whether the run is ever validated.
+        trainer: Gets a callback that checks whether the run is ever validated.
         model: Knows what is logged.
         lr_scheduler: As stated, in which those inside others are not built.
         ckpt_path: The checkpoint that is resumed, if there is one.
@@ -132,7 +132,7 @@ def check_before_fit(
 
 
 def check_something_trains(max_epochs: int | None, max_steps: int, limit_train_batches: int | float | None) -> None:
-    """Refuses a ``fit`` of no steps, which Lightning ends at once as a success, without a checkpoint.
+    """Refuses a ``fit`` without steps, which Lightning ends at once as a success, without a checkpoint.
 
     Args:
         max_epochs: The trainer's.
@@ -146,7 +146,7 @@ def check_something_trains(max_epochs: int | None, max_steps: int, limit_train_b
     for name, value in stated.items():
         if value == 0:
             raise InputError(
-                f"trainer.{name}: 0 trains nothing. To look at a configuration give --print_config, for scores zamba validate."
+                f"trainer.{name}: 0 trains nothing. To inspect a configuration use --print_config; for scores, zamba validate."
             )
 
 
@@ -171,52 +171,49 @@ def check_barebones(built: Namespace) -> None:
 
 
 def check_strategy(strategy: Any) -> None:
-    """Refuses strategies that cannot be had by their names.
+    """Refuses strategies that Lightning cannot build by name, or that a configuration cannot use.
 
     Args:
         strategy: As stated, a name or class.
 
     Raises:
-        InputError: Says what to state instead.
+        InputError: Names the strategy to use instead.
     """
     if "spawn" in str(strategy):
-        raise InputError(
-            "trainer.strategy: what a configuration names cannot be sent to processes that are spawned. Take ddp."
-        )
+        raise InputError("trainer.strategy: what a configuration builds cannot be sent to spawned processes. Use ddp.")
     if strategy in OF_A_DEVICE:
         raise InputError(
-            f"trainer.strategy: {strategy}: Lightning cannot make it of its name. Leave it out, and state "
-            "trainer.accelerator: tpu and trainer.devices: 1, for which Lightning takes it."
+            f"trainer.strategy: {strategy}: Lightning cannot build it by name. Leave it out and set "
+            "trainer.accelerator: tpu and trainer.devices: 1, for which Lightning chooses it."
         )
 
 
 def check_frozen_stays(callbacks: list[Callback]) -> None:
-    """Refuses callbacks that change frozen layers, or that leave no checkpoint with what they are there for.
+    """Refuses callbacks that change frozen layers, or whose result is in no checkpoint.
 
     Raises:
-        InputError: Names the callback and what to take instead.
+        InputError: Names the callback and what to use instead.
     """
     for callback in callbacks:
         if isinstance(callback, StochasticWeightAveraging):
             raise InputError(
-                "StochasticWeightAveraging: at the end of the training it sets the BatchNorm statistics of all layers anew, "
-                "those of frozen ones too, and without BatchNorm no checkpoint has its average. Take EMAWeightAveraging "
-                "instead (init_args: decay: 0.99), whose average is what is validated and saved, and the lr_scheduler of your "
-                "choice."
+                "StochasticWeightAveraging: at the end of training it recomputes the BatchNorm statistics of all layers, "
+                "frozen ones included, and without BatchNorm no checkpoint holds its average. Use EMAWeightAveraging instead "
+                "(init_args: decay: 0.99), whose average is validated and saved, with the lr_scheduler of your choice."
             )
         if isinstance(callback, ModelPruning):
             raise InputError(
-                "ModelPruning: it sets weights of frozen layers to zero too, and its masks are in no checkpoint, so that no "
-                "run could be resumed. Leave it out."
+                "ModelPruning: it zeroes weights of frozen layers too, and checkpoints lack its masks, so that no run could be "
+                "resumed. Leave it out."
             )
 
 
 def check_monitors(
     callbacks: list[Callback], model: ZambaVideoClassificationLightningModule, lr_scheduler: Any
 ) -> None:
-    """Refuses to wait for a value that is never logged, or to take the worst for the best.
+    """Refuses to monitor a value that is never logged, or to take its worst value for its best.
 
-    A user's own model or callbacks may log more; then names are not checked here, and Lightning does so after an epoch.
+    A user's own model or callbacks may log more values; then Lightning checks the names, after an epoch.
 
     Args:
         callbacks: Those of the trainer.
@@ -224,7 +221,7 @@ def check_monitors(
         lr_scheduler: As stated, with ``class_path`` and ``init_args``, in which those inside others are not built.
 
     Raises:
-        InputError: Names the value, and those that there are.
+        InputError: Names the value, and those that are logged.
     """
     own = all(type(part).__module__.startswith(("zamba_lcli.", *LIGHTNINGS)) for part in [*callbacks, model])
     for where, monitor, mode in monitored(callbacks, lr_scheduler):
@@ -232,11 +229,11 @@ def check_monitors(
             _check_monitor(where, monitor, model)
         best = "min" if "loss" in monitor else "max"
         if mode in MODES and mode != best and monitor in model.logged_names():
-            raise InputError(f"{where}: with mode {mode}, the worst {monitor} counts as the best. State mode: {best}.")
+            raise InputError(f"{where}: with mode {mode}, the worst {monitor} counts as the best. Set mode: {best}.")
 
 
 def monitored(callbacks: list[Callback], lr_scheduler: Any) -> Iterator[tuple[str, str, str | None]]:
-    """Yields who waits for what: callback or scheduler, the value's name, and which of its values is the best.
+    """Yields callback or scheduler, the value that it monitors, and which of its values is the best.
 
     Args:
         callbacks: Those of the trainer.
@@ -261,13 +258,13 @@ def _check_monitor(where: str, monitor: str, model: ZambaVideoClassificationLigh
     hint = did_you_mean(monitor, known, cutoff=0.5)
     overall = [name for name in known if "/" not in name]
     raise InputError(
-        f"{where}: monitor: {monitor} is not logged.{hint} There are {', '.join(overall)}, and for each class "
-        f"species/val_f1/{model.class_names[0]} and the like."
+        f"{where}: monitor: {monitor} is not logged.{hint} Logged are {', '.join(overall)}, and for each class "
+        f"species/val_f1/{model.class_names[0]} and similar."
     )
 
 
 def check_checkpoint_file(path: Path) -> None:
-    """Refuses a file that is no checkpoint, of which torch says that mmap cannot be used with it.
+    """Refuses a file that is no checkpoint; torch's message is about mmap.
 
     Raises:
         InputError: Names the file.
@@ -276,5 +273,5 @@ def check_checkpoint_file(path: Path) -> None:
         raise InputError(f"ckpt_path: {path} is empty. Copy or download it again.")
     if not zipfile.is_zipfile(path):
         raise InputError(
-            f"ckpt_path: {path} is not a checkpoint, or it was cut off. Give a .ckpt file, or copy or download it again."
+            f"ckpt_path: {path} is not a checkpoint, or is cut off. Give a .ckpt file, or copy or download it again."
         )

@@ -1,4 +1,4 @@
-"""The command line: Lightning's own, with what it gets wrong made right, in the order in which Lightning calls its hooks."""
+"""The command line: Lightning's own, with what it gets wrong made right; methods in the order in which Lightning calls them."""
 
 import random
 import sys
@@ -80,7 +80,7 @@ class RunFolderConfig(SaveConfigCallback):
         keep_earlier(file, self.text)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lets a resumed run log the steps again that the run before has taken after the checkpoint."""
+        """Removes from the log the steps after the checkpoint, which a resumed run logs again."""
         for logger in trainer.loggers:
             if isinstance(logger, ZambaCSVLogger):
                 logger.go_back(trainer.global_step)
@@ -111,7 +111,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
 
     @property
     def stated(self) -> Namespace:
-        """What is stated for the subcommand, with the defaults of what is not."""
+        """The configuration of the subcommand, defaults included."""
         return cast(Namespace, self.config[self.config.subcommand])
 
     @property
@@ -146,7 +146,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
             return
         parser.add_optimizer_args((Optimizer,))
         parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
-        text = "What lr_scheduler counts, epochs or batches (step); null: batches for OneCycleLR and CyclicLR, else epochs."
+        text = "Unit of lr_scheduler, epochs or batches (step); null: batches for OneCycleLR and CyclicLR, else epochs."
         parser.add_argument("--lr_scheduler_interval", type=Interval | None, default=None, help=text)
         # check builds no model, and is itself to report what is wrong with the labels
         source = "data.labels" if cast(ZambaArgumentParser, parser).command == "check" else "data.class_names"
@@ -155,24 +155,24 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         add_instantiators(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parses the arguments, takes from a checkpoint what they leave out, and draws a seed if ``true`` asks for one."""
+        """Parses the arguments, completes them from the checkpoint, and draws a seed for ``seed_everything: true``."""
         super().parse_arguments(parser, args)
         check_seed(self.stated.seed_everything)
         for key in ("trainer", "data"):
             if not isinstance(self.stated[key], Namespace):
-                raise InputError(f"{key}: {self.stated[key]} stands where keys below {key} are expected.")
+                raise InputError(f"{key}: expected keys below it, not {self.stated[key]}.")
         if self.stated.seed_everything is True:
             self.stated.seed_everything = random.SystemRandom().randrange(2**32)  # Lightning takes 0
         self.config = checkpoint_config.complete(self.parser, self.config, self.parse_without_defaults)
 
     def parse_without_defaults(self) -> Namespace:
-        """Returns what the arguments state, without the defaults of what they leave out."""
+        """Returns the arguments that are stated, without defaults."""
         if isinstance(self._args, dict | Namespace):
             return cast(Namespace, self.parser.parse_object(self._args, defaults=False))
         return self.parser.parse_args(self._args, defaults=False)
 
     def before_instantiate_classes(self) -> None:
-        """Makes sure that the run can be repeated with the configuration that its run folder will have."""
+        """Checks that the run can be repeated with the config.yaml of its run folder."""
         if self.subcommand != "fit":
             return
         try:
@@ -206,7 +206,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         return trainer
 
     def after_instantiate_classes(self) -> None:
-        """Tells the model how to train, which it is asked for once it is on its device and what is frozen is known."""
+        """Hands the model its optimizer and scheduler, to be built when the trainer asks for them."""
         if self.model is None:
             return
         check_untrained(self.model, str(self.subcommand), self.built.get("ckpt_path"))
@@ -216,7 +216,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         set_optimizer(self.model, self.trainer, self.built, self.stated)
 
     def before_fit(self) -> None:
-        """Refuses a run that cannot work out, and goes on with splits and seed of the run that is resumed."""
+        """Refuses a run that cannot succeed, and takes splits and seed from the run that is resumed."""
         assert self.model is not None
         if self.built.ckpt_path == "last":
             self.built.ckpt_path = str(last_checkpoint(self.trainer, self.built.trainer.logger))
@@ -229,7 +229,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         self._keep_splits()
 
     def _take_over_seed(self) -> None:
-        """Goes on with the seed of the checkpoint's run, which the run folder then records."""
+        """Takes the seed of the checkpoint's run, which the run folder then records."""
         before = self.stated.seed_everything
         seed = checkpoint_config.seed_of_run(self.built.ckpt_path, before, self.parse_without_defaults)
         if seed != before:
@@ -240,7 +240,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         checkpoint_config.keep_splits(self.datamodule, self.stated, self.built.ckpt_path)
 
     def after_fit(self) -> None:
-        """Says how it went and where everything is."""
+        """Prints the scores, and where checkpoints and logs are."""
         lines = ["", *self._metrics("val_")]
         for callback in trainer_callbacks(self.trainer):
             if isinstance(callback, ModelCheckpoint) and callback.best_model_path:
@@ -249,7 +249,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
                 lines.append(f"checkpoint: {callback.best_model_path}{note}")
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                lines.append(f"to look at it: tensorboard --logdir {logger.root_dir}")
+                lines.append(f"to watch it: tensorboard --logdir {logger.root_dir}")
         print_once("\n".join(lines))
 
     def _metrics(self, prefix: str) -> list[str]:
@@ -261,7 +261,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         self._keep_splits()
 
     def before_test(self) -> None:
-        """Keeps the splits of the checkpoint's run, and makes sure that what is found out is written."""
+        """Keeps the splits of the checkpoint's run, and makes sure that the results are written."""
         self._keep_splits()
         callbacks = trainer_callbacks(self.trainer)
         if not any(isinstance(callback, Evaluation) for callback in callbacks):
@@ -271,7 +271,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         self.built.verbose = False
 
     def after_test(self) -> None:
-        """Says how it went."""
+        """Prints the scores."""
         print_once("\n".join(["", *self._metrics("test_")]))
 
     def before_predict(self) -> None:
@@ -286,10 +286,8 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         callbacks.sort(key=callback_priority)
 
     def after_predict(self) -> None:
-        """Ends with code 1 where nothing could be predicted: what follows in a script has nothing to go by."""
+        """Exits with code 1 if no clip could be predicted, so that a script stops."""
         writers = [callback for callback in trainer_callbacks(self.trainer) if isinstance(callback, WritePredictions)]
         if any(writer.nothing_predicted for writer in writers):
-            print_once(
-                "error: none of the clips could be predicted; the reasons are in what was written.", file=sys.stderr
-            )
+            print_once("error: no clip could be predicted; the reasons are in the output.", file=sys.stderr)
             raise SystemExit(1)

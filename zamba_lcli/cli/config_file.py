@@ -38,10 +38,10 @@ class RecipeFile(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Reads the file into the configuration."""
         text = recipe_path(values)
-        if not Path(text).is_file() and "\n" not in text and "{" not in text:  # else it is a configuration itself
+        if not Path(text).is_file() and "\n" not in text and "{" not in text:  # else it is the text of a configuration
             known = sorted(recipes())
             hint = did_you_mean(Path(text).name, known, cutoff=0.5)
-            parser.error(f"--config: there is no file {text}.{hint} These come with the program: {', '.join(known)}.")
+            parser.error(f"--config: there is no file {text}.{hint} Recipes of the program: {', '.join(known)}.")
         if Path(text).is_file():
             stated = _read(parser, Path(text))
             kept = _without_nulls(stated, cfg)
@@ -51,7 +51,7 @@ class RecipeFile(ActionConfigFile):
 
 
 def _read(parser: Any, path: Path) -> dict[str, Any]:
-    """Reads a configuration; what is wrong with it ends the program, in words that name the file, as jsonargparse's do not."""
+    """Reads a configuration, or ends the program with a message that names the file, as jsonargparse's does not."""
     try:
         text = path.read_text(encoding="utf-8")
         stated, repeated = yaml.load(text, yaml_loader()), _repeated_key(yaml.compose(text, Loader=yaml.SafeLoader))
@@ -60,19 +60,19 @@ def _read(parser: Any, path: Path) -> dict[str, Any]:
         hint = " Indent with spaces; YAML takes no tabs." if no_token else ""
         parser.error(f"{path} is not valid YAML: {error}{hint}")
     if repeated is not None:
-        parser.error(f"{path}: the key {repeated} stands there twice in one place. Put what is below them under one.")
+        parser.error(f"{path}: the key {repeated} appears twice in one place. Put what is below both under one.")
     if ZAMBAS_KEYS & set(stated if isinstance(stated, dict) else ()):
         parser.error(
-            f"{path} is a configuration of the package zamba. Its keys have other names here: see 'From zamba' in the "
-            "README, and begin with a recipe such as slowfast_finetune.yaml."
+            f"{path} is a configuration of the package zamba. Its keys have other names here: see 'From zamba' in "
+            "configs/README.md, and begin with a recipe such as slowfast_finetune.yaml."
         )
     if not isinstance(stated, dict):
-        parser.error(f"{path}: keys and values are expected, such as `trainer:` and below it `max_epochs: 3`.")
+        parser.error(f"{path}: expected keys and values, such as `trainer:` and below it `max_epochs: 3`.")
     return dict(stated)
 
 
 def _repeated_key(node: yaml.Node | None) -> str | None:
-    """Returns a key that stands twice in one place of a YAML, of which all but the last would be lost in silence."""
+    """Returns a key that appears twice in one mapping, where all but the last would be lost in silence."""
     if isinstance(node, yaml.MappingNode):
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
         repeated = next((key for key in keys if keys.count(key) > 1), None)
@@ -83,7 +83,7 @@ def _repeated_key(node: yaml.Node | None) -> str | None:
 
 
 def _without_nulls(stated: dict[str, Any], before: Any) -> dict[str, Any]:
-    """Returns a configuration without the nulls that a run folder's config.yaml has for what was given before it."""
+    """Returns a configuration without the nulls of a run folder's config.yaml for what was given before it."""
     kept = dict(stated)
     if before.get("ckpt_path") is not None and stated.get("ckpt_path") is None:
         kept.pop("ckpt_path", None)

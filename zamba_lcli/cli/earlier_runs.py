@@ -1,4 +1,4 @@
-"""What earlier runs have left: which checkpoint a fit goes on from, and what it must not write over."""
+"""Files of earlier runs: the checkpoint that a fit resumes from, and what it must not overwrite."""
 
 import glob
 import os
@@ -20,9 +20,9 @@ CONFIG = "config.yaml"
 
 
 def last_checkpoint(trainer: Trainer, stated: Any) -> Path:
-    """Returns the newest checkpoint of the run folder that a fit can go on from.
+    """Returns the newest checkpoint in the run folder that a fit can resume from.
 
-    That is the newest ``last*.ckpt``, unless another one is newer and of a later step, as after an interruption and a resume
+    It is the newest ``last*.ckpt``, unless another one is newer and of a later step, as after an interruption and a resume
     without ``save_last``.
 
     Args:
@@ -42,7 +42,7 @@ def last_checkpoint(trainer: Trainer, stated: Any) -> Path:
         where = ", ".join(map(str, folders))
         raise InputError(
             f"ckpt_path: last: no checkpoint in {where}. Leave out ckpt_path to start from the beginning, or name the run "
-            f"folder to go on with, e.g. --trainer.logger.init_args.version {_an_earlier_version(folder_of(trainer, loggers))}."
+            f"folder to resume, e.g. --trainer.logger.init_args.version {_an_earlier_version(folder_of(trainer, loggers))}."
         )
     if not lasts:
         return next(iter(steps))
@@ -51,11 +51,11 @@ def last_checkpoint(trainer: Trainer, stated: Any) -> Path:
 
 
 def refuse_to_write_over(trainer: Trainer, ckpt_path: str | None, config: str) -> None:
-    """Refuses a fit in the folders of another run, which it does not go on with.
+    """Refuses a fit in the folders of another run that it does not resume.
 
     Args:
         trainer: Knows loggers and checkpoints.
-        ckpt_path: The checkpoint that the fit goes on from; None if it begins.
+        ckpt_path: The checkpoint that the fit resumes from, if any.
         config: What ``config.yaml`` will hold. A run that was killed before its first checkpoint begins again.
 
     Raises:
@@ -75,20 +75,20 @@ def refuse_to_write_over(trainer: Trainer, ckpt_path: str | None, config: str) -
     if there:
         newest = max(there, key=lambda path: path.stat().st_mtime_ns)
         raise InputError(
-            f"{newest.parent} holds checkpoints of an earlier run, such as {newest.name}, that might be written over. To go on "
-            f"with that run, give --ckpt_path {newest}; for a new one leave out trainer.logger.init_args.version or state "
+            f"{newest.parent} holds checkpoints of an earlier run, such as {newest.name}, that might be overwritten. To resume "
+            f"that run, give --ckpt_path {newest}; for a new one leave out trainer.logger.init_args.version or state "
             "another, and give no ModelCheckpoint the same dirpath; or move that folder away."
         )
     folder = run_folder(trainer)
     if folder is not None and (folder / CONFIG).is_file() and (folder / CONFIG).read_text(encoding="utf-8") != config:
         raise InputError(
-            f"{folder} is the folder of an earlier run: its {CONFIG} says something else. Leave out "
+            f"{folder} is the folder of an earlier run: its {CONFIG} differs. Leave out "
             "trainer.logger.init_args.version or state another, or move that folder away."
         )
 
 
 def _checkpoints(trainer: Trainer, folders: Iterable[Path]) -> list[Path]:
-    """Returns the checkpoints in a run's folders; in those that were stated only what a callback of the run would write."""
+    """Returns the checkpoints in a run's folders; in a stated dirpath only those that a callback of the run would write."""
     found: dict[Path, None] = {}
     for folder in folders:
         stated = [c for c in model_checkpoints(trainer) if c.dirpath is not None and Path(c.dirpath) == folder]
@@ -101,7 +101,7 @@ def _checkpoints(trainer: Trainer, folders: Iterable[Path]) -> list[Path]:
 
 
 def _patterns(callback: ModelCheckpoint) -> list[str]:
-    """Returns which files a callback writes, as patterns: with its metrics, and with the numbers of equal names."""
+    """Returns glob patterns of the files that a callback writes, with its metrics and version numbers."""
     join, ending, equals = callback.CHECKPOINT_JOIN_CHAR, callback.FILE_EXTENSION, callback.CHECKPOINT_EQUALS_CHAR
     parts = re.split(r"\{(.*?)(?::.*?)?\}", callback.filename or f"{{epoch}}{join}{{step}}")  # text, metric, text, ...
     parts[1::2] = [f"{metric}{equals}" if callback.auto_insert_metric_name else "" for metric in parts[1::2]]
@@ -111,20 +111,20 @@ def _patterns(callback: ModelCheckpoint) -> list[str]:
 
 
 def _folders_of(checkpoint: Path) -> set[str]:
-    """Returns the folders of the run that a checkpoint is of: its own, and those stated for callbacks, which are absolute."""
+    """Returns the folders of a checkpoint's run: its own, and the absolute ones stated for callbacks."""
     states: dict[str, Any] = load_checkpoint(checkpoint, mmap=True).get("callbacks", {})
     stated = [str(state.get("dirpath")) for state in states.values() if isinstance(state, dict)]
     return {_real(checkpoint.parent), *(_real(path) for path in stated if os.path.isabs(path))}
 
 
 def _resumable_step(checkpoint: Path) -> int | None:
-    """Returns the step of a checkpoint; None if it has weights alone."""
+    """Returns the step of a checkpoint; None if it holds weights only."""
     found = load_checkpoint(checkpoint, mmap=True)
     return int(found["global_step"]) if "optimizer_states" in found else None
 
 
 def _an_earlier_version(folder: Path | None) -> str:
-    """Returns the version of the newest run beside a run folder, for an example."""
+    """Returns the version of the newest run beside a run folder, as an example."""
     runs = [] if folder is None else [path.parent for path in folder.parent.glob(f"*/{CHECKPOINTS}")]
     newest = max(runs, key=lambda path: path.stat().st_mtime_ns, default=None)
     return "0" if newest is None else newest.name.removeprefix("version_")

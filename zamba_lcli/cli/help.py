@@ -1,4 +1,4 @@
-"""What ``--help`` shows: the keys that are stated most often first, in words that fit on a few screens."""
+"""What ``--help`` shows: the most used keys first, on a few screens."""
 
 import inspect
 import re
@@ -14,17 +14,17 @@ from zamba_lcli.cli._jsonargparse import HelpFormatter, import_path, is_help_of_
 
 USAGE = "zamba {} [--config FILE]... [--KEY VALUE]..."
 CLASSES = (
-    "The arguments of a class are told by e.g. --optimizer.help Adam, and stated as --optimizer.init_args.lr 0.001."
+    "The arguments of a class are listed by e.g. --optimizer.help Adam, and set by --optimizer.init_args.lr 0.001."
 )
 ABOUT = {
     "fit": "Train: the head of a network, then its last blocks as well, as the YAML says.",
     "validate": "Score a checkpoint on the val clips.",
-    "test": "Score a checkpoint on the holdout clips; writes tables and a report to look at.",
-    "predict": "Classify clips; writes a table and a report to look at.",
-    "check": "Check labels and try every clip, without training.",
-    "export": "Write the model of a checkpoint as an ONNX file.",
+    "test": "Score a checkpoint on the holdout clips; writes tables and a report.",
+    "predict": "Classify clips; writes a table and a report.",
+    "check": "Check the labels and read every clip, without training.",
+    "export": "Export the model of a checkpoint to ONNX.",
 }
-FIRST = {  # subcommand -> what is stated most often, in this order
+FIRST = {  # subcommand -> the most used keys, in this order
     "predict": ("config", "ckpt_path", "data.videos", "trainer.callbacks", "trainer.devices"),
     "export": ("config", "ckpt_path", "output"),
     "check": ("config", "data.labels", "data.data_dir", "report"),
@@ -34,26 +34,26 @@ FIRST_OF_OTHERS = (
     "model", "optimizer", "lr_scheduler", "trainer.max_epochs", "trainer.precision", "trainer.devices",
 )  # fmt: skip
 GROUPS = {  # key -> title, in the order of --help
-    "data": "data: labels and clips, and how they are looked at",
+    "data": "data: labels and clips, and how frames are sampled and loaded",
     "model": "model: the network, its head and its loss (SlowFast, PytorchVideo, TimeDistributedEfficientNet, ...)",
     "optimizer": "optimizer: any of torch.optim",
     "lr_scheduler": "lr_scheduler: any of torch.optim.lr_scheduler",
     "trainer": "trainer: Lightning's, with callbacks and logger",
 }
 TEXTS = {  # in place of Lightning's, which are about calls from Python
-    "seed_everything": "Seed of all that is random, from 0; true to draw one.",
-    "ckpt_path": "Checkpoint to go on from (fit) or to use; for fit also 'last', the newest of the run folder.",
-    "weights_only": "Lightning's. This program reads checkpoints of plain values only, whatever is said here.",
+    "seed_everything": "Random seed, 0 or more; true to draw one.",
+    "ckpt_path": "Checkpoint to resume (fit) or to use; for fit also 'last', the newest in the run folder.",
+    "weights_only": "Lightning's. Without effect: this program only reads checkpoints of plain values.",
     "model": "The network, by the name of its class.",
     "optimizer": "The optimizer, by the name of its class, with a learning rate: --optimizer.init_args.lr 0.001.",
-    "lr_scheduler": "What changes the learning rate during the run, by the name of its class; null for nothing.",
+    "lr_scheduler": "The learning rate scheduler, by the name of its class; null for none.",
     "trainer.accelerator": "cpu, gpu, mps, tpu; auto for what the machine has.",
-    "trainer.strategy": "How several processes train together, e.g. ddp; auto for what is usual.",
+    "trainer.strategy": "How several processes train together, e.g. ddp; auto for the usual one.",
     "trainer.devices": "How many GPUs or processes (a number), or which (a list); auto or -1 for all.",
-    "trainer.precision": "Numbers to compute in: 32-true (as if left out), bf16-mixed, 16-mixed, 64-true, ...",
-    "trainer.max_epochs": "Epochs to train at most; -1 for no end. Without max_steps and max_time, 1000.",
+    "trainer.precision": "Numerical precision: 32-true (the default), bf16-mixed, 16-mixed, 64-true, ...",
+    "trainer.max_epochs": "Maximum number of epochs; -1 for no limit. 1000 without max_steps and max_time.",
 }
-MOST_CLASSES = 60  # that are listed; of torch's modules there are some hundreds
+MOST_CLASSES = 60  # listed; torch has some hundreds of modules
 ROLE = re.compile(r":\w+:`~?(?:[\w.]+\.)?(\w+)`")  # Sphinx
 SENTENCE = re.compile(r"(?<=[.])\s+(?=[A-Z])")
 DEFAULT = re.compile(r"\s*Default: ``(.+?)``\.?")
@@ -69,10 +69,10 @@ class Section:
 
 
 class PlainHelpFormatter(HelpFormatter):
-    """Shows texts without markup, classes by the names that a YAML may use, and first what is most often stated."""
+    """Shows texts without markup, classes by the names that a YAML may use, and the most used keys first."""
 
     def __init__(self, prog: str, **kwargs: Any) -> None:
-        """Takes the arguments of argparse's formatter; the program's name tells the subcommand."""
+        """Takes the arguments of argparse's formatter; the program's name holds the subcommand."""
         super().__init__(prog, **kwargs)  # type: ignore[no-untyped-call]
         self.subcommand = next((word for word in prog.split() if word in ABOUT), None)
         self.sections: list[Section] = []
@@ -89,14 +89,14 @@ class PlainHelpFormatter(HelpFormatter):
             super().add_text(f"{text} {CLASSES}" if self.subcommand else text)
 
     def add_arguments(self, actions: Iterable[Action]) -> None:
-        """Keeps the arguments of a section; the help of a class is told of in the description."""
+        """Keeps the arguments of a section; how to get the help of a class is in the description."""
         self.sections[-1].actions = [action for action in actions if not is_help_of_class(action)]
 
     def end_section(self) -> None:
         """Does nothing, as the sections are written in the end."""
 
     def format_help(self) -> str:
-        """Returns the help: what is most often stated, the run's own options, data and model, and Lightning's trainer last."""
+        """Returns the help: the most used keys, the subcommand's own options, data and model, and Lightning's trainer last."""
         for section in self._arranged() if self.subcommand else self.sections:
             super().start_section(section.title)
             super().add_text(section.text)
@@ -108,7 +108,7 @@ class PlainHelpFormatter(HelpFormatter):
     def _arranged(self) -> list[Section]:
         names = FIRST.get(str(self.subcommand), FIRST_OF_OTHERS)
         actions = {action.dest: action for section in self.sections for action in section.actions}
-        first = Section("most often stated", actions=[actions[name] for name in names if name in actions])
+        first = Section("most used", actions=[actions[name] for name in names if name in actions])
         for section in self.sections:
             section.actions = [action for action in section.actions if action not in first.actions]
         last = [section for title in GROUPS.values() for section in self.sections if section.title == title]
@@ -116,7 +116,7 @@ class PlainHelpFormatter(HelpFormatter):
         return [first, *own, *last]
 
     def text_of(self, action: Action) -> str | None:
-        """Returns what is said of an argument: of Lightning's trainer the first sentence, and what null stands for."""
+        """Returns the text of an argument: for Lightning's trainer the first sentence, and what null means."""
         if action.dest in ABOUT and not action.option_strings:
             return ABOUT[action.dest]
         if action.dest in TEXTS:
@@ -127,7 +127,7 @@ class PlainHelpFormatter(HelpFormatter):
         return action.help
 
     def polished(self, action: Action, text: str) -> str:
-        """Returns the help of an argument without markup, with the names of classes that may be given."""
+        """Returns the help of an argument without markup, with the names of its classes."""
         text, known, _ = ROLE.sub(r"\1", text).partition(", known subclasses: ")
         if known:
             names = short_names(typehint_of(action))
@@ -141,7 +141,7 @@ class PlainHelpFormatter(HelpFormatter):
 
 
 def classes_in(typehint: Any) -> set[type]:
-    """Returns the classes in a type hint that others may be made from, such as ``Callback`` in ``list[Callback] | None``."""
+    """Returns the base classes in a type hint, such as ``Callback`` in ``list[Callback] | None``."""
     parts = get_args(typehint)
     if parts:
         return set().union(*map(classes_in, parts))
@@ -155,9 +155,9 @@ def classes_in(typehint: Any) -> set[type]:
 
 
 def short_names(typehint: Any) -> list[str]:
-    """Returns the names of the classes that may be given, by their paths where two have the same one.
+    """Returns the names of the classes that may be given, or their paths where two have the same name.
 
-    What they are all made from, such as ``Callback``, is left out.
+    Their base, such as ``Callback``, is left out.
     """
     bases = {import_path(base) for base in classes_in(typehint)}
     paths = [path for path in subclass_paths(typehint) if not path.startswith("pytorch_lightning.core.")]

@@ -1,4 +1,4 @@
-"""How the classes that a configuration names are built: those of Lightning that break a promise as ours, which keep it."""
+"""How the classes of a configuration are built: ours in place of some of Lightning's, which do not keep their promises."""
 
 import traceback
 from typing import Any
@@ -39,7 +39,7 @@ NAMES = {ZambaTrainer: "trainer", ZambaModelCheckpoint: ModelCheckpoint.__name__
 
 
 def add_instantiators(parser: LightningArgumentParser) -> None:
-    """Lets a configuration that names one of Lightning's callbacks or loggers get ours."""
+    """Builds our callbacks and loggers where a configuration names Lightning's."""
     for theirs in REPLACEMENTS:
         parser.add_instantiator(_build_replacement, theirs, subclasses=False)
     parser.add_instantiator(_build_moving_average, EMAWeightAveraging, subclasses=False)
@@ -53,15 +53,13 @@ def _build_replacement(class_type: type, *args: Any, **kwargs: Any) -> Any:
 def _build_moving_average(
     class_type: type, *args: Any, multi_avg_fn: Any = None, **kwargs: Any
 ) -> ZambaEMAWeightAveraging:
-    if (
-        multi_avg_fn is not None
-    ):  # Lightning lets it through to torch, which takes it in place of the moving average only
-        raise InputError("EMAWeightAveraging: multi_avg_fn: leave it out, decay says how to average.")
+    if multi_avg_fn is not None:  # Lightning passes it on to torch, which uses it in place of the moving average
+        raise InputError("EMAWeightAveraging: multi_avg_fn: leave it out; decay sets the average.")
     return ZambaEMAWeightAveraging(*args, **kwargs)
 
 
 def _build_average(class_type: type, *args: Any, multi_avg_fn: Any = None, **kwargs: Any) -> ZambaWeightAveraging:
-    if multi_avg_fn is not None:  # what it changes in frozen layers cannot be told
+    if multi_avg_fn is not None:  # its effect on frozen layers is unknown
         raise InputError(
             "WeightAveraging: multi_avg_fn: leave it out for the mean over all steps, or give avg_fn, which takes one tensor "
             "at a time."
@@ -73,8 +71,8 @@ def build(key: str, args: Any, stated: dict[str, Any]) -> Any:
     """Builds an optimizer or scheduler.
 
     Args:
-        key: Where it is stated.
-        args: What comes first among its arguments: parameter groups, or the optimizer.
+        key: Its key in the configuration.
+        args: Its first argument: parameter groups, or the optimizer.
         stated: ``class_path`` and ``init_args``.
 
     Raises:
@@ -87,7 +85,7 @@ def build(key: str, args: Any, stated: dict[str, Any]) -> Any:
 
 
 def constructor_of(error: BaseException) -> str:
-    """Returns the name of the stated class whose constructor raised an error, for the beginning of a message."""
+    """Returns the name of the class whose constructor raised an error, as the beginning of a message."""
     while error.__cause__ is not None:  # jsonargparse wraps what a constructor raises
         error = error.__cause__
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "__init__"]

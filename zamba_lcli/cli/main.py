@@ -1,4 +1,4 @@
-"""``zamba``: settings of the process, and each error as one message with its exit code."""
+"""The entry point ``zamba``: settings of the process, and errors as one message with an exit code."""
 
 import ctypes
 import errno
@@ -83,7 +83,7 @@ def program_settings() -> Iterator[None]:
 
 
 def describe(error: Exception) -> tuple[str, int] | None:
-    """Returns message and exit code of an error that is no fault of the program; None for any other error."""
+    """Returns message and exit code of an error that is not a bug; None for any other error."""
     if isinstance(error, pydoc.ErrorDuringImport):  # jsonargparse imports what a class_path names with pydoc
         return describe_import_error(error), 2
     if isinstance(error, INPUT_ERRORS):
@@ -91,7 +91,7 @@ def describe(error: Exception) -> tuple[str, int] | None:
         cause = find_input_error(error) or (error if deliberate else None)
         if cause is None:
             return None
-        # torch adds to an error in a process that reads clips where in its code it came up
+        # torch puts the traceback of a worker in front of its error
         text = str(cause).rpartition("InputError: ")[2] if "DataLoader worker" in str(cause) else str(cause)
         return describe_lightning_error(text.strip()), 2
     refusal = (str(error).strip(), 2) if is_refusal_in_setup(error) else None
@@ -99,16 +99,16 @@ def describe(error: Exception) -> tuple[str, int] | None:
 
 
 def is_refusal_of_lightning(error: BaseException) -> bool:
-    """Returns whether Lightning raised an error on purpose, as it does for arguments that do not fit together."""
+    """Returns whether Lightning raised an error deliberately, as it does for arguments that do not fit together."""
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     raised = linecache.getline(frame.f_code.co_filename, line).strip().startswith("raise ")
     return raised and str(frame.f_globals.get("__name__")).startswith(LIGHTNINGS)
 
 
 def is_refusal_in_setup(error: BaseException) -> bool:
-    """Returns whether Lightning or torch raised an error on purpose before anything was trained.
+    """Returns whether Lightning or torch raised an error deliberately before anything was trained.
 
-    As they do where a machine, or what is installed on it, cannot do what is stated.
+    As they do where the machine, or what is installed on it, cannot run the configuration.
     """
     frames = list(traceback.walk_tb(error.__traceback__))
     if any(str(frame.f_globals.get("__name__")).startswith("pytorch_lightning.loops.") for frame, _ in frames):
@@ -119,7 +119,7 @@ def is_refusal_in_setup(error: BaseException) -> bool:
 
 
 def describe_import_error(error: pydoc.ErrorDuringImport) -> str:
-    """Returns what is wrong in a user's module that a class path names, and in which line."""
+    """Returns file, line and error of a user's module that a class path names."""
     cause = error.value
     if isinstance(cause, SyntaxError):
         file, line, text = cause.filename, cause.lineno, cause.msg
@@ -135,43 +135,43 @@ def describe_import_error(error: pydoc.ErrorDuringImport) -> str:
 
 
 def describe_system_error(error: BaseException) -> tuple[str, int] | None:
-    """Returns message and exit code where machine or disk fail a run; None for any other error."""
+    """Returns message and exit code if memory, disk or a worker failed; None for any other error."""
     text = str(error)
     if isinstance(error, NoAnswerError):  # a worker's has its traceback in front
         return text.rpartition(f"{NoAnswerError.__name__}: ")[2].strip(), 1
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
         return (
-            "out of memory. Make data.batch_size smaller, and trainer.accumulate_grad_batches larger by the same factor, "
-            "which trains alike; or data.height and data.width; trainer.precision: bf16-mixed needs less, too. "
+            "out of memory. Reduce data.batch_size and raise trainer.accumulate_grad_batches by the same factor, which trains "
+            "alike; or reduce data.height and data.width; trainer.precision: bf16-mixed needs less memory, too. "
             f"({text.strip().splitlines()[-1] if text.strip() else type(error).__name__})",
             1,
         )
     if text.startswith("DataLoader timed out"):
         return (
-            f"no clips came from the processes that read them: {text}. Either a disk or a network drive does not answer, or "
-            "their batches were lost for want of shared memory (docker run --shm-size), not needed with data.num_workers: 0. "
-            "To go on with a fit, give --ckpt_path.",
+            f"no clips came from the workers: {text}. Either a disk or a network drive does not answer, or batches were lost "
+            "for lack of shared memory (docker run --shm-size), which data.num_workers: 0 does not need. To resume a fit, "
+            "give --ckpt_path.",
             1,
         )
     if "DataLoader worker" in text:
         return (
-            f"a worker that reads clips was killed: {text.splitlines()[0]}. Most often the machine is out of memory: make "
-            "data.num_workers or data.batch_size smaller. A container may also have too little shared memory (docker run "
-            "--shm-size). To go on with a fit, give --ckpt_path.",
+            f"a worker that reads clips was killed: {text.splitlines()[0]}. Most often the machine is out of memory: "
+            "reduce data.num_workers or data.batch_size. A container may also have too little shared memory (docker run "
+            "--shm-size). To resume a fit, give --ckpt_path.",
             1,
         )
     if isinstance(error, NotImplementedError) and " not implemented for '" in text:
         return (
-            f"trainer.precision: this machine cannot compute the network in it: {text}. Take bf16-mixed, or 32-true; or a GPU.",
+            f"trainer.precision: this machine cannot run the network in it: {text}. Use bf16-mixed or 32-true; or a GPU.",
             2,
         )
     if text.startswith("Early stopping conditioned on metric"):
         return text, 2
     if isinstance(error, OSError) and error.filename is not None and error.errno in UNWRITABLE:
-        return f"{error.filename}: {error.strerror}. Give a folder that may be written to.", 2
+        return f"{error.filename}: {error.strerror}. Choose a writable folder.", 2
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         where = "" if error.filename is None else f"{error.filename}: "
-        return f"{where}{error.strerror}. What was being written is left out; make room and run again.", 1
+        return f"{where}{error.strerror}. The file being written was discarded. Free some space and run again.", 1
     return None
 
 
@@ -193,12 +193,12 @@ def keep_freed_memory() -> None:
 def format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """Returns a warning as it is shown: of this program what it says, of others where it comes from too."""
+    """Returns a warning as it is shown: the text of ours, the text and the place of others."""
     if Path(filename).is_relative_to(Path(__file__).parents[1]):
         return f"warning: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    """Returns whether a message of Lightning's log is no tip to install another of its packages."""
+    """Returns False for a tip in Lightning's log to install another of its packages."""
     return not any(name in str(record.msg) for name in ("litlogger", "litmodels"))

@@ -1,6 +1,6 @@
-"""What the parser says of wrong input: the key, what is wrong with the value, and what may have been meant.
+"""The parser's messages on wrong input: the key, what is wrong with the value, and what may have been meant.
 
-jsonargparse tells of each type that a key may have why the value is not of it, and prints types and values as Python does.
+jsonargparse lists for each type of a key why the value does not fit, with types and values in Python's notation.
 """
 
 import difflib
@@ -72,7 +72,7 @@ ITEMS: dict[Any, str] = {  # what those of lists are
     object: ", {}, is something else",
 }
 MOST_SHOWN = 60  # characters of a value
-MOST_NAMES = 25  # that are listed in a message
+MOST_NAMES = 25  # listed in a message
 NOT_A_CLASS = re.compile(r"Expected a dot import path string: (.+)|Import path (\S+) does not correspond to a subclass")
 NO_SUCH_MODULE = re.compile(r"No module named '(\S+)'$")
 NO_SUCH_ATTRIBUTE = re.compile(r"module '(\S+)' has no attribute '(\w+)'")
@@ -87,7 +87,7 @@ NO_ACCELERATOR = re.compile(r"No supported (gpu) backend found|`(\w+)Accelerator
 
 
 def raise_best_union_error(subtypes: Sequence[Any], val: Any, exceptions: list[Exception]) -> NoReturn:
-    """Raises what is wrong with a value that fits none of several types: that of the type it was most likely meant for."""
+    """Raises the error of a value that fits none of several types, for the type that was most likely meant."""
     told = {subtype: str(error) for subtype, error in zip(subtypes, exceptions, strict=True)}
     classes = {subtype: text for subtype, text in told.items() if classes_in(subtype)}
     deep = [text for text in told.values() if "Problem with given class_path" in text or "Parser key" in text]
@@ -97,7 +97,7 @@ def raise_best_union_error(subtypes: Sequence[Any], val: Any, exceptions: list[E
         and "class_path" in val
         and (beside := set(val) - {"class_path", "init_args", "dict_kwargs"})
     ):
-        message = f"{', '.join(sorted(beside))} belongs below init_args, which stands beside class_path."
+        message = f"{', '.join(sorted(beside))} belongs below init_args, next to class_path."
     elif deep or lists:
         message = (deep or lists)[0]
         named = NOT_A_CLASS.search(message)
@@ -147,13 +147,13 @@ def _shortened(value: Any) -> str:
 
 
 def _of_yaml(val: Any, subtypes: Iterable[Any]) -> str:
-    """Returns what YAML made of a word where a text or time was meant, and how to write it; empty for anything else."""
+    """Returns a hint where YAML read a text or a time as something else; empty otherwise."""
     wanted = {kind for subtype in subtypes for kind in (subtype, *get_args(subtype))}
     items = val if isinstance(val, list) else [val]
     if timedelta in wanted and not isinstance(val, str):
         days = str in wanted  # Lightning's max_time and Timer
         form = '"00:12:00:00" (days, hours, minutes, seconds)' if days else '"0:10:00" (hours, minutes, seconds)'
-        return f" Give the time in quotes, such as {form}; without them YAML reads a number."
+        return f" Put the time in quotes, such as {form}; without them YAML reads a number."
     if str not in wanted:
         return ""
     if any(isinstance(item, bool) for item in items):
@@ -171,11 +171,11 @@ def _word(typehint: Any) -> str:
 
 
 def _no_such_class(name: str, typehints: Iterable[Any]) -> str:
-    """Returns what to say of a name for which there is no class, or one that does not belong there."""
+    """Returns the message for a name that is no class, or not one of the classes expected."""
     names = sorted({short for typehint in typehints for short in short_names(typehint)})
     found = pydoc.locate(name) if "." in name else None
-    cause = "is no such class" if inspect.isclass(found) else "is not there: no class has that name"
-    listed = f" There are {', '.join(names)}." if len(names) <= MOST_NAMES else ""
+    cause = "is not such a class" if inspect.isclass(found) else "is unknown: no class has that name"
+    listed = f" Available: {', '.join(names)}." if len(names) <= MOST_NAMES else ""
     return f"{name} {cause}.{did_you_mean(name.rpartition('.')[2], names)}{listed}"
 
 
@@ -190,7 +190,7 @@ def plain_message(message: str, options: Iterable[str] = (), command: str | None
     if message.startswith("unrecognized arguments: "):
         return _describe_unknown_arguments(message.partition(": ")[2].split(), list(options), command)
     if (linked := OF_LINK.match(message)) is not None:
-        return f"{linked[2]}: {linked[3]} stands there, and it is taken from {linked[1]}. State it there."
+        return f"{linked[2]}: {linked[3]} is stated, but it is taken from {linked[1]}. State it there."
     if (unknown := NO_SUCH_OPTION.match(message)) is not None:
         return _no_such_key(".".join(filter(None, unknown.groups())), list(options))
     where: list[str] = []
@@ -232,12 +232,12 @@ def _no_such_key(key: str, options: list[str]) -> str:
     hint = _nearest_option(key, options, dashes="")
     if key[0].isupper():
         hint = f" A class is stated as class_path: {key}, with its arguments below init_args."
-    listed = f" There are {', '.join(options)}." if options and len(options) <= MOST_NAMES else ""
+    listed = f" Available: {', '.join(options)}." if options and len(options) <= MOST_NAMES else ""
     return f"{key}: there is no such key.{hint}{listed}"
 
 
 def _nearest_option(name: str, options: list[str], dashes: str = "--") -> str:
-    """Returns a question for the option that was most likely meant."""
+    """Returns ``Did you mean ...?`` with the option that was most likely meant, after a space; empty if there is none."""
     last = name.rpartition(".")[2]
     roots = {option.partition(".")[0] for option in options}
     meant = [option for option in options if option.rpartition(".")[2] == last]
@@ -251,7 +251,7 @@ def _nearest_option(name: str, options: list[str], dashes: str = "--") -> str:
 
 
 def _describe_unknown_arguments(words: list[str], options: list[str], command: str | None) -> str:
-    """Returns what to say of words on the command line that belong to no option."""
+    """Returns the message for words on the command line that belong to no option."""
     unknown = [word.partition("=")[0] for word in words if word.startswith("-")]
     if unknown:
         lines = [f"there is no option {word}.{_nearest_option(word.lstrip('-'), options)}" for word in unknown]
@@ -262,7 +262,7 @@ def _describe_unknown_arguments(words: list[str], options: list[str], command: s
 
 
 def describe_subcommand_error(message: str, words: Sequence[str], commands: Sequence[str]) -> str | None:
-    """Returns what to say where the subcommand is missing, unknown or not in its place; None for other messages.
+    """Returns the message for a subcommand that is missing, unknown or misplaced; None for other errors.
 
     Args:
         message: The parser's.
@@ -274,7 +274,7 @@ def describe_subcommand_error(message: str, words: Sequence[str], commands: Sequ
     if wrong is not None and given:
         others = [word for word in words if word != given[0]]
         return f"the subcommand comes first: zamba {given[0]} {' '.join(others)}"
-    listed = f"There are {', '.join(commands)}; begin with: zamba fit --config demo.yaml"
+    listed = f"Available: {', '.join(commands)}; begin with: zamba fit --config demo.yaml"
     if wrong is not None and wrong[1] is not None:
         meant = COMMAND_SYNONYMS.get(wrong[1])
         hint = f" Did you mean {meant}?" if meant else did_you_mean(wrong[1], commands)
@@ -285,16 +285,16 @@ def describe_subcommand_error(message: str, words: Sequence[str], commands: Sequ
 
 
 def describe_lightning_error(message: str) -> str:
-    """Returns a message of Lightning, with key and remedy where it has none."""
+    """Returns a message of Lightning, with key and remedy added where it lacks them."""
     missing = NO_ACCELERATOR.search(message)
     if missing is None:
         return message
     name = (missing[1] or missing[2]).lower()
-    return f"trainer.accelerator: {name}: there is none here. Give auto for what the machine has, or cpu."
+    return f"trainer.accelerator: {name}: none is available here. Use auto for what the machine has, or cpu."
 
 
 def find_input_error(error: BaseException | None) -> BaseException | None:
-    """Returns the wrong input behind an error, ours or Lightning's: jsonargparse wraps what a constructor raises."""
+    """Returns the error on wrong input behind an error, ours or Lightning's: jsonargparse wraps what a constructor raises."""
     while error is not None and not isinstance(error, InputError | MisconfigurationException):
         error = error.__cause__
     return error

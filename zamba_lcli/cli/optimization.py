@@ -1,8 +1,8 @@
-"""Optimizer and scheduler as they are stated: what is refused of them, and how the model gets them.
+"""Optimizer and scheduler of the configuration: what is refused, and how they are handed to the model.
 
 LightningCLI builds the optimizer on all parameters in one group, before anything is frozen, and the scheduler with it; so
 backbone and head cannot have learning rates of their own (Lightning#20340). The model builds both itself, on its two groups,
-when the Trainer asks for them.
+when the Trainer calls ``configure_optimizers``.
 """
 
 import inspect
@@ -24,13 +24,13 @@ from zamba_lcli.run_length import left_out_length, with_length
 from zamba_lcli.schedulers import stated_name
 
 UNFIT = {  # by name: not every torch has them all
-    "torch.optim.LBFGS": "takes no parameter groups, and head and backbone are two",
-    "torch.optim.Muon": "takes matrices only, and convolutions are none",
-    "torch.optim.SparseAdam": "takes sparse gradients only, and those of networks here are dense",
+    "torch.optim.LBFGS": "takes a single parameter group, and head and backbone are two",
+    "torch.optim.Muon": "takes matrices only, and weights of convolutions are none",
+    "torch.optim.SparseAdam": "takes sparse gradients only, and those of these networks are dense",
 }
 NEVER = {
-    "maximize": "trains towards the largest loss, away from the labels",
-    "differentiable": "is for gradients of the steps themselves, and fails at the first one here",
+    "maximize": "maximizes the loss, away from the labels",
+    "differentiable": "is for differentiating through the optimizer's steps, and fails at the first one here",
 }
 LENGTHS = (
     "step_size",
@@ -66,7 +66,7 @@ def check_optimization(optimizer: Any, lr_scheduler: Any, callbacks: list[Callba
         callbacks: Those of the trainer.
 
     Raises:
-        InputError: Says why.
+        InputError: Names the key and the reason.
     """
     if optimizer is not None:
         check_optimizer(optimizer["class_path"], optimizer.get("init_args", {}))
@@ -78,23 +78,23 @@ def check_optimizer(class_path: str, init_args: dict[str, Any]) -> None:
     """Refuses an optimizer that cannot train the networks here.
 
     Args:
-        class_path: Of the optimizer.
+        class_path: That of the optimizer.
         init_args: Its arguments.
 
     Raises:
-        InputError: Says why.
+        InputError: Names the key and the reason.
     """
     if class_path in UNFIT:
         why = UNFIT[class_path]
         raise InputError(
-            f"optimizer: {class_path} {why}. Take another one, such as torch.optim.AdamW or torch.optim.SGD."
+            f"optimizer: {class_path} {why}. Use another one, such as torch.optim.AdamW or torch.optim.SGD."
         )
 
     for name, why in NEVER.items():
         if init_args.get(name) is True:
             raise InputError(f"optimizer: {name}: true {why}. Leave it out.")
     if init_args.get("capturable") is True and not torch.cuda.is_available():
-        raise InputError("optimizer: capturable: true is for a GPU, and there is none here. Leave it out.")
+        raise InputError("optimizer: capturable: true needs a GPU, and there is none here. Leave it out.")
 
 
 def check_logged_decay(callbacks: list[Callback], optimizer: str) -> None:
@@ -117,9 +117,9 @@ def check_logged_decay(callbacks: list[Callback], optimizer: str) -> None:
 
 
 def check_scheduler(stated: Any) -> None:
-    """Refuses what torch takes for a schedule and is none, at any depth of what is stated as ``lr_scheduler``.
+    """Refuses values of a scheduler, at any depth, that torch accepts although they make no schedule.
 
-    Torch divides by lengths of zero; and with a learning rate below zero it trains away from the labels, without a word.
+    torch divides by lengths of zero, and with a negative learning rate it silently trains away from the labels.
 
     Raises:
         InputError: Names the key.
@@ -142,28 +142,28 @@ def check_scheduler(stated: Any) -> None:
     for key, value in _items(stated):
         name = key.rpartition(".")[2]  # jsonargparse's namespaces give the keys of all that they hold
         if name in LENGTHS and isinstance(value, int | float) and value <= 0:
-            raise InputError(f"lr_scheduler: {name}: {value} is no length. Give at least 1.")
+            raise InputError(f"lr_scheduler: {name}: {value} is not a length. Set at least 1.")
         numbers = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int | float)]
         if name in FACTORS_AND_RATES and any(number < 0 for number in numbers):
-            raise InputError(f"lr_scheduler: {name}: {value} would make the learning rate negative. Give 0 or more.")
+            raise InputError(f"lr_scheduler: {name}: {value} would make the learning rate negative. Set 0 or more.")
 
 
 def _check_milestones(milestones: list[int], schedulers: int) -> None:
-    """Refuses milestones that do not go up: torch bisects them as if they did, and schedulers come at any time or never."""
+    """Refuses milestones that do not increase: torch bisects them as if they did, and schedulers start at any time or never."""
     if len(milestones) != schedulers - 1:
         raise InputError(
             f"lr_scheduler: milestones: {milestones} has {len(milestones)} for {schedulers} schedulers. Give one fewer than "
-            "schedulers: when each but the first takes over."
+            "there are schedulers: the start of each but the first."
         )
     if milestones != sorted(milestones) or any(milestone < 0 for milestone in milestones):
         raise InputError(
-            f"lr_scheduler: milestones: {milestones} do not go up from 0. They count from the beginning of the run, not from "
-            "the milestone before."
+            f"lr_scheduler: milestones: {milestones} do not increase from 0. They count from the start of the run, not from "
+            "the previous milestone."
         )
 
 
 def classes_in_stated(stated: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields class paths and arguments of all classes in what is stated, at any depth."""
+    """Yields class path and arguments of each class in a configuration, at any depth."""
     stated = stated.as_dict() if isinstance(stated, Namespace) else stated
     if isinstance(stated, dict) and "class_path" in stated:
         yield stated["class_path"], {**(stated.get("dict_kwargs") or {}), **(stated.get("init_args") or {})}
@@ -182,13 +182,13 @@ def _items(stated: Any) -> Iterator[tuple[str, Any]]:
 def set_optimizer(
     model: ZambaVideoClassificationLightningModule, trainer: Trainer, built: Namespace, stated: Namespace
 ) -> None:
-    """Tells the model how to build optimizer and scheduler.
+    """Hands the model the functions that build optimizer and scheduler.
 
     Args:
         model: The model.
-        trainer: Knows how long the run is, for a scheduler that leaves out its length.
+        trainer: Knows the length of the run, for a scheduler that leaves out its own.
         built: The configuration of the subcommand, with the classes inside a scheduler built.
-        stated: The same as it is stated.
+        stated: The same, not built.
     """
     optimizer, lr_scheduler = built.get("optimizer"), built.get("lr_scheduler")
     if optimizer is None:
@@ -211,11 +211,11 @@ def set_optimizer(
 
 
 def stated_callbacks(built: Any, stated: Any) -> dict[str, Any]:
-    """Returns what is stated of each callback, by its key in checkpoints.
+    """Returns the configuration of each callback by its key in checkpoints.
 
     Args:
-        built: The callbacks that were built of what is stated, and those that Lightning has put behind them.
-        stated: What is stated as ``trainer.callbacks``.
+        built: The callbacks, built; those that Lightning has added come last.
+        stated: ``trainer.callbacks`` of the configuration.
     """
     callbacks, items = (part if isinstance(part, list) else [part] for part in (built or [], stated or []))
     return {callback.state_key: plain(item) for callback, item in zip(callbacks, items, strict=False)}

@@ -1,4 +1,4 @@
-"""The parser: one message for an error, and a configuration that can be read again."""
+"""The parser: errors as one message, and configurations that can be read again."""
 
 import sys
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def parser_arguments(is_asked_for: dict[str, bool]) -> dict[str, Any]:
     """Returns the arguments of the program's parser, and below the name of each subcommand those of its own.
 
     Args:
-        is_asked_for: The subcommands, and whether the command line may mean them.
+        is_asked_for: For each subcommand whether the command line may mean it.
     """
     common = {"allow_abbrev": False, "formatter_class": PlainHelpFormatter}
     return {
@@ -42,7 +42,7 @@ def parser_arguments(is_asked_for: dict[str, bool]) -> dict[str, Any]:
 
 
 def asked_for(args: ArgsType, subcommands: list[str]) -> dict[str, bool]:
-    """Returns whether the command line may mean each of the subcommands: any, if it names none but options.
+    """Returns for each subcommand whether the command line may mean it: all, if there are options and none is named.
 
     Args:
         args: The command line; that of the process if None.
@@ -57,12 +57,12 @@ def asked_for(args: ArgsType, subcommands: list[str]) -> dict[str, bool]:
 
 
 class ZambaArgumentParser(LightningArgumentParser):
-    """Lightning's parser, whose errors are one message and not three screens of options.
+    """Lightning's parser, with one message for an error in place of three screens of options.
 
     Args:
-        command: The subcommand that it is for; None for that of the program and those of classes.
+        command: Its subcommand; None for the parser of the program and those of classes.
         commands: The subcommands that it has.
-        is_asked_for: Whether the command line may mean the subcommand; if not, its arguments are not added: that takes long.
+        is_asked_for: Whether the command line may mean the subcommand; if not, its arguments are not added, which takes long.
         args: Lightning's.
         kwargs: Lightning's.
     """
@@ -87,7 +87,7 @@ class ZambaArgumentParser(LightningArgumentParser):
     def add_lightning_class_args(
         self, lightning_class: Any, nested_key: str, subclass_mode: bool = False, required: bool = True
     ) -> list[str]:
-        """Adds trainer, model or data; the model may be left out where a checkpoint says what it is."""
+        """Adds trainer, model or data; none is required, as a checkpoint may name the model."""
         return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required=False)
 
     def add_method_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
@@ -101,12 +101,12 @@ class ZambaArgumentParser(LightningArgumentParser):
         return added
 
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
-        """Parses the command line, and keeps its words for what is said of them."""
+        """Parses the command line, and keeps its words for messages."""
         self._words = list(sys.argv[1:] if args is None else args)
         return super().parse_args(self._words, *more, **kwargs)
 
     def dump(self, *args: Any, **kwargs: Any) -> str:
-        """Returns the configuration as a text that can be read again; see ``without_objects``."""
+        """Returns the configuration as YAML that can be read again; see ``without_objects``."""
         if ZambaArgumentParser.dumping:
             return str(super().dump(*args, **kwargs))  # a class in the configuration
         ZambaArgumentParser.dumping = True
@@ -116,7 +116,7 @@ class ZambaArgumentParser(LightningArgumentParser):
             ZambaArgumentParser.dumping = False
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Ends the program with the message in plain words."""
+        """Exits with the message in plain words."""
         parser: ZambaArgumentParser = getattr(ex, "subcommand_parser", None) or self  # whose options there are
         described = describe_subcommand_error(message, self._words, self.commands) if self.commands else None
         keys = parser.get_defaults(skip_validation=True).keys()
@@ -124,5 +124,5 @@ class ZambaArgumentParser(LightningArgumentParser):
         super().error(described or plain_message(message, options, parser.command), ex)
 
     def print_usage(self, file: Any = None) -> None:
-        """Writes what the command is, to be followed by the error."""
+        """Prints one line of usage, which the error follows."""
         print(f"usage: {self.prog.replace(' [options]', '')} [options]", file=file or sys.stdout)

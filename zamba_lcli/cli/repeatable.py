@@ -1,4 +1,4 @@
-"""The configuration as a YAML with which the run can be repeated, or none."""
+"""The configuration as YAML with which the run can be repeated."""
 
 import inspect
 import math
@@ -12,19 +12,17 @@ from jsonargparse import ArgumentParser, Namespace
 
 from zamba_lcli.errors import InputError
 
-UNWRITABLE = (
-    "Unable to serialize instance"  # what is written in place of an object that cannot be, until its key is known
-)
+UNWRITABLE = "Unable to serialize instance"  # written in place of an object until its key is known
 
 
 def without_objects(text: str) -> str:
-    """Returns a configuration as it can be read again: defaults that are objects are left out.
+    """Returns a configuration that can be read again: defaults that are objects are left out.
 
     Args:
         text: YAML as jsonargparse writes it.
 
     Raises:
-        InputError: If an object that is no default is in it; names the key.
+        InputError: If it holds another object; names the key.
     """
     if UNWRITABLE not in text:
         return text
@@ -42,8 +40,8 @@ def without_objects(text: str) -> str:
             continue
         key = ".".join(map(str, path))
         raise InputError(
-            f"{key}: {str(holder[last]).removeprefix(UNWRITABLE).strip()} cannot be written down, so the run could not be "
-            "repeated. State it with class_path and init_args, or by its import path."
+            f"{key}: {str(holder[last]).removeprefix(UNWRITABLE).strip()} cannot be written to config.yaml, so the run could "
+            "not be repeated. State it with class_path and init_args, or by its import path."
         )
     return yaml.safe_dump(config, sort_keys=False)
 
@@ -56,20 +54,20 @@ def _unwritable(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, .
 
 
 def _default(class_path: str, name: Any) -> str | None:
-    """Returns what is written of the default of a class's argument."""
+    """Returns what is written for the default of a class's argument."""
     parameter = inspect.signature(pydoc.locate(class_path)).parameters.get(name)  # type: ignore[arg-type]
     return None if parameter is None else f"{UNWRITABLE} {parameter.default}"
 
 
 def check_repeatable(parser: ArgumentParser, config: Namespace) -> None:
-    """Makes sure that the configuration as it is written says what it says.
+    """Checks that the configuration is the same when it is written and read again.
 
     Args:
         parser: That of the subcommand.
         config: What it has parsed.
 
     Raises:
-        InputError: Names the key that would be another when read again.
+        InputError: Names the key that would be read as another value.
     """
     text = parser.dump(config, skip_unset=False)
     for path, value in _nodes(yaml.safe_load(text)):
@@ -86,13 +84,13 @@ def check_repeatable(parser: ArgumentParser, config: Namespace) -> None:
     for path, value in before.items():
         if path[:1] != ("config",) and path in after and after[path] != value:
             raise InputError(
-                f"{'.'.join(map(str, path))}: {value} would be {after[path]} when config.yaml is read again, so the run could "
-                "not be repeated. State it otherwise."
+                f"{'.'.join(map(str, path))}: {value} would be read from config.yaml as {after[path]}, so the run could not "
+                "be repeated. State it differently."
             )
 
 
 def _nodes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yields all values in a configuration with their paths: those of YAML as they are, of others what they are."""
+    """Yields the paths and values of a configuration: plain values as they are, others as their kind."""
     value = value.as_dict() if isinstance(value, Namespace) else value
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else None
     plain = value is None or isinstance(value, str | int | float)

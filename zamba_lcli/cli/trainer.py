@@ -1,4 +1,4 @@
-"""The trainer: how it is built, and what ``zamba check`` and ``zamba export`` do."""
+"""The trainer: its arguments and callbacks, and the subcommands ``check`` and ``export``."""
 
 import os
 from pathlib import Path
@@ -38,12 +38,12 @@ class ZambaTrainer(Trainer):
         datamodule: ZambaVideoDataModule | None = None,
         report: str = "check.csv",
     ) -> None:
-        """Checks the labels and tries every clip, without training; exits with code 1 if anything is to be mended.
+        """Checks the labels and reads every clip, without training; exits with code 1 if there are problems.
 
         Args:
             model: Not used; recipes may have one.
-            datamodule: Says where labels and clips are.
-            report: Table to write, a row for each problem or warning: row, file, what, remedy, severity.
+            datamodule: Knows labels and clips.
+            report: Table to write (CSV), a row for each problem or warning: row, file, what, remedy, severity.
 
         Raises:
             SystemExit: With code 1 if there are problems; warnings leave it at 0.
@@ -59,7 +59,7 @@ class ZambaTrainer(Trainer):
         if any(problem.severity == "problem" for problem in problems):
             raise SystemExit(1)
         clips, names = datamodule.table.clips, datamodule.class_names
-        judgement = "Nothing is to be mended" if problems else "All is well"
+        judgement = "Nothing needs fixing" if problems else "All is well"
         print(f"{judgement}: {len(clips)} clips, {len(names)} classes: {', '.join(names)}.")
 
     def export(
@@ -69,11 +69,11 @@ class ZambaTrainer(Trainer):
         ckpt_path: str | None = None,
         output: str = "model.onnx",
     ) -> None:
-        """Writes the model of a checkpoint as an ONNX file, for use without this program.
+        """Exports the model of a checkpoint to ONNX, for use without this program.
 
         Args:
             model: The model; the checkpoint says which.
-            datamodule: Says how many frames of which size the model looks at, as the checkpoint has it.
+            datamodule: Knows number and size of the frames, as the checkpoint has them.
             ckpt_path: The checkpoint.
             output: File to write.
         """
@@ -90,7 +90,7 @@ class ZambaTrainer(Trainer):
 
 
 def trainer_arguments(built: Namespace, subcommand: str) -> dict[str, Any]:
-    """Returns the arguments of the trainer that stand in no configuration.
+    """Returns arguments of the trainer beyond the configuration: plugins, and the logger that keeps its promises.
 
     Args:
         built: The trainer's arguments, with plugins and loggers built.
@@ -113,12 +113,12 @@ def trainer_arguments(built: Namespace, subcommand: str) -> dict[str, Any]:
 
 
 def arrange_callbacks(callbacks: list[Callback], subcommand: str) -> None:
-    """Keeps the callbacks that a subcommand needs, in the order in which they are to be called; in place.
+    """Keeps the callbacks that a subcommand needs, in calling order; in place.
 
     Args:
-        callbacks: The trainer's, with the defaults of the command line last.
-        subcommand: The subcommand. All but ``fit`` go without SaveOnInterrupt, and without OnExceptionCheckpoint, which at its
-            end deletes what a fit has left.
+        callbacks: The trainer's, defaults of the command line last.
+        subcommand: The subcommand. Only ``fit`` keeps SaveOnInterrupt, and OnExceptionCheckpoint, which deletes at the end of a
+            run what a fit has left.
     """
     dropped = () if subcommand == "fit" else (SaveOnInterrupt, OnExceptionCheckpoint)
     clocks = [callback for callback in callbacks if isinstance(callback, Speed)][1:]  # a stated one wins
@@ -127,8 +127,8 @@ def arrange_callbacks(callbacks: list[Callback], subcommand: str) -> None:
 
 
 def callback_priority(callback: Callback) -> int:
-    """Returns the rank of a callback: what freezes, what caches the frozen layers' output, others, and what takes the time.
+    """Returns the rank of a callback: freezing, the cache of frozen layers, all others, saving on interrupt, the clock.
 
-    Last the clock, so that what others do after a batch (such as waiting for a GPU to hand out predictions) is work.
+    The clock comes last, so that the work of others after a batch (such as waiting for the GPU) counts as work.
     """
     return next((rank for kind, rank in RANKS if isinstance(callback, kind)), 2)

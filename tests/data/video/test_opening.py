@@ -107,7 +107,7 @@ def test_odd_names_in_a_fit_with_a_cache_a_check_and_predictions(zamba, predict,
     with open("labels.csv", "w", newline="") as file:
         csv.writer(file).writerows([["filepath", "label", "split"], *rows])
     main(["check", "--data.labels", "labels.csv"])
-    assert "Nothing is to be mended" in capfd.readouterr().out  # the clips have no sites
+    assert "Nothing needs fixing" in capfd.readouterr().out  # the clips have no sites
     zamba("fit", "--data.cache_dir=cache", "--trainer.max_epochs=1", labels="labels.csv")
     assert not Path("runs/tiny/version_0/failed.csv").exists()
     checkpoint = "runs/tiny/version_0/checkpoints/last.ckpt"
