@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, WeightAveraging
 from torch import Tensor
 
 from zamba_lcli._lightning import average_epoch, average_model, set_average_epoch, swap_average
+from zamba_lcli.errors import InputError
 
 
 class ExponentialAverage:
@@ -19,10 +20,15 @@ class ExponentialAverage:
 
     Args:
         decay: Share that the average keeps at each update.
+
+    Raises:
+        InputError: If the share is not between 0 and 1.
     """
 
     def __init__(self, decay: float) -> None:
         """Keeps the decay."""
+        if not 0 <= decay <= 1:
+            raise InputError(f"EMAWeightAveraging: decay: {decay} is not between 0 and 1.")
         self.decay = decay
 
     def __call__(self, average: Tensor, current: Tensor, num_averaged: Any) -> Tensor:
