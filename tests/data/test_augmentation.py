@@ -49,7 +49,7 @@ def module(**more):
 def test_all_frames_and_parts_of_a_clip_are_changed_alike(name):
     data = module(augmentation=parsed(EACH[name]))
     video = pictures(12, parts=2)
-    changed = data.augment(video, [ClipDraw(i, 3) for i in range(12)])
+    changed = data.transforms.augment(video, [ClipDraw(i, 3) for i in range(12)])
     assert (changed.shape, changed.dtype) == (video.shape, torch.uint8)
     assert changed.eq(changed[:, :, :1]).all()
     assert changed[::2].equal(changed[1::2])
@@ -57,15 +57,15 @@ def test_all_frames_and_parts_of_a_clip_are_changed_alike(name):
     assert any(differs)
     if name in ("flip", "greyscale", "erasing", "some of them"):  # by chance
         assert not all(differs)
-    assert changed.equal(data.augment(video, [ClipDraw(i, 3) for i in range(12)]))
-    assert not changed.equal(data.augment(video, [ClipDraw(i, 4) for i in range(12)]))
-    assert not changed.equal(data.augment(video, [ClipDraw(i, 3, repeat=1) for i in range(12)]))
+    assert changed.equal(data.transforms.augment(video, [ClipDraw(i, 3) for i in range(12)]))
+    assert not changed.equal(data.transforms.augment(video, [ClipDraw(i, 4) for i in range(12)]))
+    assert not changed.equal(data.transforms.augment(video, [ClipDraw(i, 3, repeat=1) for i in range(12)]))
 
 
 def test_a_moving_clip_is_changed_as_its_frames_would_be():
     moving = torch.randint(256, (1, 3, 5, 24, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     data = module(augmentation=parsed(cls(V2 + "RandomHorizontalFlip", p=1.0), cls(V2 + "RandomGrayscale", p=1.0)))
-    changed = data.augment(moving, [ClipDraw(0)])
+    changed = data.transforms.augment(moving, [ClipDraw(0)])
     grey = (moving.flip(4).double() * torch.tensor([0.2989, 0.587, 0.114])[:, None, None, None]).sum(dim=1)
     assert (changed - grey[:, None]).abs().max() <= 1
 

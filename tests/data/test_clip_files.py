@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.video_files import numbered, write_video
+from zamba_lcli.cli import main
+from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.clip_files import locate, wrong_with_file
 from zamba_lcli.data.labels.table import read_labels
 from zamba_lcli.data.listing import find_videos
@@ -150,3 +153,37 @@ def test_what_may_be_wrong_with_a_path(folder, there, written, hint):
     assert what.startswith("missing")
     assert hint in what
     assert bool(hint) == (what != "missing")
+
+
+OUTSIDE = ["../secret.mp4", "{}/secret.mp4", "x/../../secret.mp4", "..\\secret.mp4"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("stated", [True, False])
+def test_no_filepath_of_a_table_leads_out_of_its_folder(zamba, fitted, refused, folder, monkeypatch, name, stated):
+    (folder / "card/x").mkdir(parents=True)
+    for place in ("secret.mp4", "card/a.mp4"):
+        write_video(folder / place, numbered(8))
+    monkeypatch.chdir("card")
+    name = name.format(folder)
+    Path("t.csv").write_text(f"filepath,label,split\na.mp4,x,train\n{name},x,val\n")
+    more = ["--data.data_dir=."] if stated else []
+    zamba_predict = ["predict", "--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.videos=t.csv"]
+    if not stated and Path(name).is_absolute():  # the user's own statement
+        assert [clip.filepath for clip in ZambaVideoDataModule(labels="t.csv").table.clips] == ["a.mp4", name]
+        return
+    for command in (lambda: zamba("fit", *more, labels="t.csv"), lambda: main([*zamba_predict, *more])):
+        refused(command, "row 3: the filepath", repr(name), "data.data_dir", "data.allow_outside_data_dir")
+    allowed = ZambaVideoDataModule(labels="t.csv", data_dir="." if stated else None, allow_outside_data_dir=True)
+    assert [clip.filepath for clip in allowed.table.clips] == ["a.mp4", name]
+
+
+def test_filepaths_may_lead_to_anywhere_in_the_working_directory_and_links_anywhere(folder):
+    for place in ("tables", "card"):
+        (folder / place).mkdir()
+    (folder / "tables/link").symlink_to("/")
+    table = folder / "tables/t.csv"
+    table.write_text("filepath,label\n../card/a.mp4,x\nlink/a.mp4,x\n")
+    assert len(ZambaVideoDataModule(labels=str(table), split_proportions={"train": 1}).table.clips) == 2
+    with pytest.raises(InputError, match=r"row 2: the filepath '\.\./card/a.mp4' leads out"):
+        _ = ZambaVideoDataModule(labels=str(table), data_dir="tables").table

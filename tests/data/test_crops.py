@@ -50,7 +50,7 @@ def test_predictions_are_averaged_over_parts_and_crops(fitted, clips, folder, nu
 def test_tall_pictures_are_cropped_from_top_to_bottom():
     data = ZambaVideoDataModule(labels="labels.csv", height=20, width=8, num_crops=3)
     video = torch.arange(20, dtype=torch.uint8).reshape(1, 1, 1, 20, 1).expand(2, 3, 4, 20, 8)
-    crops = data.crops(video)
+    crops = data.transforms.crop(video)
     assert crops.shape == (2 * 3, 3, 4, 8, 8)
     assert [int(crop[0, 0, 0, 0]) for crop in crops] == [0, 6, 12] * 2
 

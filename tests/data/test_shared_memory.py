@@ -37,7 +37,7 @@ def test_no_worker_may_write_a_file_too_large(monkeypatch):
 
 
 def test_fewer_workers_are_told_of(zamba, folder, monkeypatch, recwarn):
-    monkeypatch.setattr("zamba_lcli.data.datamodule.free_bytes", lambda: MB // 2)  # a batch of the run has 98 kB
+    monkeypatch.setattr("zamba_lcli.data.loaders.free_bytes", lambda: MB // 2)  # a batch of the run has 98 kB
     zamba("fit", "--trainer.max_epochs=1", "--data.num_workers=2")
     told = [str(warning.message) for warning in recwarn if "Shared memory" in str(warning.message)]
     assert len(told) == 2
@@ -88,7 +88,7 @@ def test_files_that_may_not_be_large_do_not_hang(clips, folder):
 def test_a_worker_that_never_answers_ends_the_run(clips, folder):
     """The memory is taken by another program once the loader is made: the batches are lost, and nobody says so."""
     (folder / "sitecustomize.py").write_text(
-        "import zamba_lcli.data.datamodule as d\nd.free_bytes = lambda: 10**9\nd.ANSWER_WITHIN = 5\n"
+        "import zamba_lcli.data.loaders as d\nd.free_bytes = lambda: 10**9\nd.ANSWER_WITHIN = 5\n"
     )
     more = ["--data.time_limit=5", "--data.check_clips=false", "--trainer.num_sanity_val_steps=0"]
     done = run_with("8m", clips, *more, before=f"PYTHONPATH={folder}:{os.environ.get('PYTHONPATH', '')}")

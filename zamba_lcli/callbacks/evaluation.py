@@ -385,7 +385,7 @@ def _answers(
 def _doubts_of_clips(data: ZambaVideoDataModule) -> list[str]:
     """Returns what of the holdout the model has learned from, and what it may have."""
     doubts = [f"{data.table.leaks}: the scores may promise too much."] if data.table.leaks else []
-    if known := data.known_in_holdout:
+    if known := data.label_set.known_in_holdout:
         kept = data.trained_clips == "keep"
         what = "Scored though the model knows them, which promises too much" if kept else "Left out"
         more = f"; and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""

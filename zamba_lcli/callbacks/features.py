@@ -419,7 +419,7 @@ class FrozenFeatureCache(Callback):
             return
         video = batch["video"].to(module.device)
         drawn = [ClipDraw(i, *when) for i, when in zip(batch["index"], batch["drawn"], strict=True)]
-        video = data.augment(video, drawn) if is_train else data.crops(video)
+        video = data.transforms.augment(video, drawn) if is_train else data.transforms.crop(video)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             trunk = module.forward_trunk(video)
             # of what is kept, as later epochs have it

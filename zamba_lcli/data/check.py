@@ -15,14 +15,13 @@ from tqdm.auto import tqdm
 from zamba_lcli.data.clip_files import wrong_with_file
 from zamba_lcli.data.csv_tables import counted
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
-from zamba_lcli.data.labels.split_record import copies_apart, file_identities
-from zamba_lcli.data.labels.table import (
-    LabelledClip,
-    LabelTable,
+from zamba_lcli.data.labels.checks import (
     check_classes_in_train,
     check_sites_apart,
     require_split,
 )
+from zamba_lcli.data.labels.split_record import content_digests, copies_apart
+from zamba_lcli.data.labels.table import LabelledClip, LabelTable
 from zamba_lcli.data.video.deadline import read_within
 from zamba_lcli.data.video.packets import ClipIndex
 from zamba_lcli.data.video.reading import UnreadableClipError, try_clip
@@ -43,12 +42,12 @@ def find_problems(data: ZambaVideoDataModule) -> list[Problem]:
     except InputError as error:
         return _problems_in(error, str(data.labels or "data"))
     checks: list[Callable[[], None]] = [
-        data.check_classes,
+        data.label_set.check_classes,
         lambda: require_split(table, "train"),
         lambda: require_split(table, "val"),
         lambda: check_classes_in_train(table),
     ]
-    if not data.allow_sites_across_splits:
+    if not data.label_set.allow_sites_across_splits:
         checks.append(lambda: check_sites_apart(table))
     problems = []
     for check in checks:
@@ -114,7 +113,7 @@ def _copies(table: LabelTable, time_limit: float) -> list[Problem]:
             remedy,
             "warning",
         )
-        for clip, of in copies_apart(clips, file_identities([clip.path for clip in clips], time_limit))
+        for clip, of in copies_apart(clips, content_digests([clip.path for clip in clips], time_limit))
     ]
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from zamba_lcli.data.csv_tables import UNSEEN
+from zamba_lcli.data.csv_tables import UNSEEN, Place, Problems
 
 AT_ONCE = 16  # files looked at: on a network drive each takes its time
 URL = re.compile(r"(?:^|/)(?:https?|ftp|file|s3|gs|az|rtsp)://?", re.IGNORECASE)
@@ -46,6 +46,45 @@ def locate(folder: Path, names: Sequence[str]) -> Iterator[ClipFile]:
             key = _Keys()(os.path.join(folder, path))
         full = os.path.join(folder, path)
         yield ClipFile(path, firsts.add(key or _key_of_missing(full), full, number), differs)
+
+
+def leads_outside(folder: Path, name: str) -> bool:
+    """Returns whether the path of a clip leads out of a folder, as it is written: where links lead is up to who made them.
+
+    Args:
+        folder: What relative names start from.
+        name: As in the table; backslashes may be meant as slashes.
+    """
+    if not os.path.isabs(name) and ".." not in name:
+        return False
+    root = os.path.join(os.path.abspath(folder), "")
+    return any(
+        not os.path.normpath(os.path.join(root, text)).startswith(root) for text in {name, name.replace("\\", "/")}
+    )
+
+
+def check_inside(rows: Iterable[tuple[Place, str]], folder: Path, problems: Problems, *, stated: bool) -> None:
+    """Refuses filepaths that lead out of a folder: a table that somebody else wrote could name any file of the machine.
+
+    Args:
+        rows: Where each filepath stands, and the filepath.
+        folder: What relative filepaths start from.
+        problems: Gets those that lead out of it.
+        stated: Whether the folder is stated, or the filepaths are those of a package. Else absolute filepaths are the user's
+            own statement, and relative ones may lead to anywhere in the working directory.
+    """
+    remedy = (
+        f"Filepaths start from {folder.absolute()}: state another data.data_dir that all clips are in, or set "
+        "data.allow_outside_data_dir to true."
+    )
+    for place, filepath in rows:
+        is_outside = leads_outside(folder, filepath)
+        if is_outside and not stated:
+            is_outside = not os.path.isabs(filepath) and leads_outside(
+                Path.cwd(), os.path.join(folder.absolute(), filepath)
+            )
+        if is_outside:
+            problems.add(place, f"the filepath {filepath!r} leads out of the folder of the clips", remedy)
 
 
 class _Keys:
@@ -182,9 +221,6 @@ def _in_threads(function: Callable[[str], str | None], paths: Sequence[str]) -> 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for found in pool.map(several, range(0, len(paths), size)):
             yield from found
-
-
-# ---- what is wrong with a file ---------------------------------------------------------------------------------------
 
 
 def wrong_with_file(path: Path) -> str | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple, overload
 
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
-from zamba_lcli.data.clip_files import locate, names_that_differ
+from zamba_lcli.data.clip_files import check_inside, locate, names_that_differ
 from zamba_lcli.data.csv_tables import (
     OTHER_NAMES,
     Place,
@@ -66,20 +66,23 @@ class Videos(NamedTuple):
     sites: list[str] | None  # as in the table; None if it does not tell
 
 
-def find_videos(videos: str, data_dir: str | None = None) -> Videos:
+def find_videos(videos: str | None, data_dir: str | None = None, allow_outside: bool = True) -> Videos:
     """Lists clips: those of a folder in sorted order, or those of a table in its order.
 
     Args:
         videos: A folder, searched with its subfolders for files with the endings of videos in any case; a table with a column
             ``filepath`` and maybe a column ``site``; or one clip.
-        data_dir: Folder that the filepaths of a table are relative to; null for the folder of the table.
+        data_dir: Folder that the filepaths of a table are relative to; ``None`` for the folder of the table.
+        allow_outside: Allow filepaths of a table that lead out of that folder; see ``check_inside``.
 
     Returns:
         The clips, each once. The files of a table may be missing: that is told clip by clip.
 
     Raises:
-        InputError: If there is no such folder or file, nothing to predict in it, or something wrong with it.
+        InputError: If there is none, no such folder or file, nothing to predict in it, or something wrong with it.
     """
+    if videos is None:
+        raise InputError("data.videos is missing: give a folder of clips, a table with a column filepath, or a clip.")
     path = Path(videos)
     try:
         mode = os.stat(path).st_mode
@@ -91,7 +94,7 @@ def find_videos(videos: str, data_dir: str | None = None) -> Videos:
     if stat.S_ISDIR(mode):
         return _in_folder(path)
     if not has_video_ending(path.name) and _is_table(path):
-        return _in_table(path, path.parent if data_dir is None else Path(data_dir))
+        return _in_table(path, data_dir, allow_outside)
     return Videos([str(path)], [path], None)
 
 
@@ -123,7 +126,7 @@ def _is_table(path: Path) -> bool:
         return False
 
 
-def _in_table(path: Path, folder: Path) -> Videos:
+def _in_table(path: Path, data_dir: str | None, allow_outside: bool) -> Videos:
     if path.suffix.lower() == ".json":
         raise InputError(
             f"data.videos: {path.absolute()} is JSON. Of a package in Camtrap DP, give the folder with its clips, or a table "
@@ -145,6 +148,9 @@ def _in_table(path: Path, folder: Path) -> Videos:
             problems.add(place, f"the {column} {shown(rest)} is the name of a file, and {shown(name)} is not", remedy)
         elif not check_formulas(place, value, ("filepath", "site"), problems):
             rows.append((place, name, site))
+    folder = path.parent if data_dir is None else Path(data_dir)
+    if not allow_outside:
+        check_inside([(place, name) for place, name, _ in rows], folder, problems, stated=data_dir is not None)
     found = _clips_of(rows, folder, problems, "site" in header)
     problems.raise_if_any()
     return found

@@ -30,6 +30,18 @@ class ClipTransforms:
     augmentation: list[nn.Module] = field(default_factory=list)
     batch_augmentation: list[nn.Module] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Checks the number of crops."""
+        if self.num_crops is None:
+            return
+        if self.num_crops < 1:
+            raise InputError(f"data.num_crops: {self.num_crops} is less than 1.")
+        if self.num_crops > 1 and self.height == self.width:
+            raise InputError(
+                f"data.num_crops: {self.num_crops} crops of a picture of {self.height} x {self.width} pixels would be the "
+                "same. Make width larger, e.g. to that of the whole picture."
+            )
+
     @property
     def output_size(self) -> tuple[int, int]:
         """Height and width of what the model is given."""

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from helpers.camtrap_dp import clip, csv_text, deployment, error_of, event, labels_of, machine, seen, write_descriptor
-from zamba_lcli.data.labels.table import read_labels, sites_in_several_splits
+from zamba_lcli.data import ZambaVideoDataModule
+from zamba_lcli.data.labels.checks import sites_in_several_splits
+from zamba_lcli.data.labels.table import read_labels
 from zamba_lcli.errors import InputError
 
 
@@ -488,3 +490,13 @@ def test_clips_that_are_not_there(zamba, refused, demo_package):
     refused(
         lambda: zamba("fit", labels=demo_package), "missing", f"data.data_dir is probably wrong. It is {demo_package}"
     )
+
+
+@pytest.mark.parametrize("name", ["../a.mp4", "/a.mp4", "d1/../../a.mp4"])
+def test_no_media_lead_out_of_the_package(package, name):
+    folder = package([clip("a", filePath=name)], [seen("a", "fox")], valid=False)
+    options = {"split_proportions": {"train": 1}}
+    with pytest.raises(InputError) as caught:
+        _ = ZambaVideoDataModule(labels=str(folder), **options).table
+    assert f"media.csv, row 2: the filepath {name!r} leads out of the folder" in str(caught.value)
+    assert len(ZambaVideoDataModule(labels=str(folder), allow_outside_data_dir=True, **options).table.clips) == 1

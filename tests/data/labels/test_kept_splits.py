@@ -15,7 +15,8 @@ from helpers.tables import read_csv, write_csv
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
 from zamba_lcli.data.csv_tables import LabelRow
-from zamba_lcli.data.labels.split_record import SplitRecord, file_identity
+from zamba_lcli.data.labels import split_record
+from zamba_lcli.data.labels.split_record import SplitRecord, content_digest
 from zamba_lcli.data.labels.splits import shares_of
 
 RUN = "runs/tiny/version_0"
@@ -169,12 +170,16 @@ def test_a_new_fit_from_the_weights_with_a_grown_table(zamba, many, fitted_on_ma
     found = torch.load(weights[1], weights_only=True)["ZambaVideoDataModule"]["splits"]
     record = SplitRecord.from_state(found)
     assert record.sites == {row["site"]: row["split"] for row in read_csv(folder / "first/tiny/version_0/splits.csv")}
-    assert {record.files[file_identity(many / name)] for name in now} == {"train", "val", "holdout"}
+    assert {record.files[content_digest(many / name)] for name in now} == {"train", "val", "holdout"}
 
 
-def test_a_resumed_run_keeps_its_splits_when_the_table_grows(zamba, many, fitted_on_many, folder):
+def test_a_resumed_run_keeps_its_splits_when_the_table_grows(zamba, many, fitted_on_many, folder, monkeypatch):
+    read = Counter()
+    monkeypatch.setattr(split_record, "content_digest", lambda path: read.update([path]) or content_digest(path))
     checkpoint = ["--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", "--trainer.max_epochs=2"]
     zamba("fit", *SHORT[1:], *checkpoint, labels=many / "all.csv")
+    assert set(read.values()) == {1}  # each file once
+    assert len(read) == 40
     before, now = splits_in(fitted_on_many), splits_in(folder / RUN)
     assert {name: now[name] for name in before} == before
 
@@ -258,10 +263,10 @@ def test_what_tells_files_apart(folder):
     Path("as_a").write_bytes(Path("a").read_bytes())
     Path("empty").touch()
     os.mkfifo("pipe")  # who opens it to read never comes back
-    assert len({file_identity(Path(name)) for name in "abc"}) == 3
-    assert file_identity(Path("as_a")) == file_identity(Path("a"))
+    assert len({content_digest(Path(name)) for name in "abc"}) == 3
+    assert content_digest(Path("as_a")) == content_digest(Path("a"))
     for name in ("empty", "pipe", ".", "missing", "a\0b"):
-        assert file_identity(Path(name)) == bytes(16)
+        assert content_digest(Path(name)) == bytes(16)
 
 
 def test_no_table_that_grows_moves_train_clips_into_the_holdout(folder):

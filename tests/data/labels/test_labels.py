@@ -5,16 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from zamba_lcli.data.labels.table import (
-    LabelledClip,
+from zamba_lcli.data.labels.checks import (
     check_classes_in_train,
     check_files,
     check_sites_apart,
-    read_labels,
     require_split,
     sites_in_several_splits,
-    write_labels,
 )
+from zamba_lcli.data.labels.table import LabelledClip, read_labels, write_labels
 from zamba_lcli.errors import InputError
 
 

@@ -13,7 +13,7 @@ from helpers.tables import read_csv
 from helpers.video_files import numbered, numbers_in, write_video
 from zamba_lcli.cli import main
 from zamba_lcli.data import EvenlySpaced, HighestScores
-from zamba_lcli.data.labels.split_record import file_identity
+from zamba_lcli.data.labels.split_record import content_digest
 from zamba_lcli.data.previews import read_previews
 from zamba_lcli.data.video import deadline, packets
 from zamba_lcli.data.video.reading import UnreadableClipError, probe, read_clip, read_timeline, try_clip, upright_size
@@ -93,12 +93,12 @@ def test_a_drive_that_is_gone_ends_the_reading(folder, stuck, two, monkeypatch):
 
 
 def test_what_is_in_a_file_is_not_waited_for(two, folder, monkeypatch):
-    known = file_identity(two[1])
+    known = content_digest(two[1])
     released = threading.Event()
     stat = os.stat
     monkeypatch.setattr(os, "stat", lambda path, *a, **k: released.wait() if path == two[0] else stat(path, *a, **k))
-    assert file_identity(two[0], 0.1) == bytes(16)
-    assert file_identity(two[1], 0.1) == known
+    assert content_digest(two[0], 0.1) == bytes(16)
+    assert content_digest(two[1], 0.1) == known
     released.set()
 
 

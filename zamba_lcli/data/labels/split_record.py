@@ -22,9 +22,7 @@ from zamba_lcli.data.labels.splits import SPLITS
 from zamba_lcli.data.video.deadline import TIME_LIMIT, Deadline, UnreadableClipError, read_within
 
 BYTES = 16  # of a digest
-PIECE = (
-    32_768  # bytes at the beginning, in the middle and at the end of a file that tell it from others of the same size
-)
+PIECE = 32_768  # bytes at the beginning, in the middle and at the end that tell a file from others of the same size
 UNREAD = bytes(BYTES)
 
 
@@ -47,8 +45,8 @@ class Clip(Protocol):
 AnyClip = TypeVar("AnyClip", bound=Clip)
 
 
-def file_identity(path: Path, time_limit: float = TIME_LIMIT) -> bytes:
-    """Returns 16 bytes that tell what is in a file from what is in others; zeros where there is nothing to read.
+def content_digest(path: Path, time_limit: float = TIME_LIMIT) -> bytes:
+    """Returns 16 bytes that tell a file's content from that of others; zeros where there is nothing to read.
 
     Args:
         path: The file.
@@ -74,10 +72,10 @@ def file_identity(path: Path, time_limit: float = TIME_LIMIT) -> bytes:
         return UNREAD
 
 
-def file_identities(paths: Sequence[Path], time_limit: float = TIME_LIMIT) -> list[bytes]:
-    """Returns the identity of each file; several are read at a time, which waits for the disk mostly."""
+def content_digests(paths: Sequence[Path], time_limit: float = TIME_LIMIT) -> list[bytes]:
+    """Returns the digest of each file; several are read at a time, which waits for the disk mostly."""
     with ThreadPool(min(32, 4 * (os.cpu_count() or 1))) as pool:
-        return list(pool.imap(partial(file_identity, time_limit=time_limit), paths))
+        return list(pool.imap(partial(content_digest, time_limit=time_limit), paths))
 
 
 def _name(filepath: str, site: str | None) -> bytes:
@@ -91,14 +89,22 @@ class SplitRecord:
     """The splits of the clips and sites of the runs that a model comes from."""
 
     names: dict[bytes, str] = field(default_factory=dict)  # digest of filepath and site: split
-    files: dict[bytes, str] = field(default_factory=dict)  # identity of the file: split
+    files: dict[bytes, str] = field(default_factory=dict)  # digest of the content: split
     sites: dict[str, str] = field(default_factory=dict)  # site: split
+    digest_of: dict[Path, bytes] = field(default_factory=dict, repr=False, compare=False)  # of the files read so far
+    time_limit: float = field(default=TIME_LIMIT, repr=False, compare=False)  # seconds for each of them
 
-    def add(self, clip: Clip, identity: bytes) -> None:
-        """Adds a clip and its site; of those known, what the model learned counts: train before val before holdout."""
+    def digests(self, paths: Sequence[Path]) -> list[bytes]:
+        """Returns the digests of the contents of files, each of which is read once."""
+        unread = [path for path in dict.fromkeys(paths) if path not in self.digest_of]
+        self.digest_of |= zip(unread, content_digests(unread, self.time_limit), strict=True)
+        return [self.digest_of[path] for path in paths]
+
+    def add(self, clip: Clip, digest: bytes) -> None:
+        """Adds a clip and its site; where they are known already, train goes before val before holdout."""
         self.names[_name(clip.filepath, clip.site)] = clip.split
-        if identity != UNREAD:
-            self.files[identity] = min(clip.split, self.files.get(identity, clip.split), key=SPLITS.index)
+        if digest != UNREAD:
+            self.files[digest] = min(clip.split, self.files.get(digest, clip.split), key=SPLITS.index)
         if clip.site:
             self.sites[clip.site] = min(clip.split, self.sites.get(clip.site, clip.split), key=SPLITS.index)
 
@@ -116,19 +122,19 @@ class SplitRecord:
             The other clips.
         """
         unnamed = [path for path, row in rows.items() if _name(row.filepath, row.site) not in self.names]
-        identity = dict(zip(unnamed, file_identities(unnamed), strict=True))
+        digest_of = dict(zip(unnamed, self.digests(unnamed), strict=True))
         left = []
         for path, row in rows.items():
-            known = self.names.get(_name(row.filepath, row.site)) or self.files.get(identity.get(path, UNREAD))
+            known = self.names.get(_name(row.filepath, row.site)) or self.files.get(digest_of.get(path, UNREAD))
             row.split = known or self.sites.get(row.site, "")
             if not row.split:
                 left.append(row)
         return left
 
-    def learned_from(self, paths: Sequence[Path], split: str, time_limit: float = TIME_LIMIT) -> list[str | None]:
+    def learned_from(self, paths: Sequence[Path], split: str) -> list[str | None]:
         """Returns for each clip of a split from which split before it (train, val) the model knows it; None if from none."""
         earlier = SPLITS[: SPLITS.index(split)]
-        found = (self.files.get(identity) for identity in file_identities(paths, time_limit))
+        found = (self.files.get(digest) for digest in self.digests(paths))
         return [known if known in earlier else None for known in found]
 
     def state(self) -> dict[str, Any]:
@@ -151,13 +157,13 @@ class SplitRecord:
         )
 
 
-def copies_apart(clips: Sequence[AnyClip], identities: Sequence[bytes]) -> list[tuple[AnyClip, AnyClip]]:
+def copies_apart(clips: Sequence[AnyClip], digests: Sequence[bytes]) -> list[tuple[AnyClip, AnyClip]]:
     """Returns the clips that are copies of one in an earlier split (train before val before holdout), each with that one."""
     earliest: dict[bytes, AnyClip] = {}
-    for clip, identity in zip(clips, identities, strict=True):
-        if identity != UNREAD:
-            earliest[identity] = min(earliest.get(identity, clip), clip, key=lambda clip: SPLITS.index(clip.split))
-    pairs = ((clip, earliest.get(identity, clip)) for clip, identity in zip(clips, identities, strict=True))
+    for clip, digest in zip(clips, digests, strict=True):
+        if digest != UNREAD:
+            earliest[digest] = min(earliest.get(digest, clip), clip, key=lambda clip: SPLITS.index(clip.split))
+    pairs = ((clip, earliest.get(digest, clip)) for clip, digest in zip(clips, digests, strict=True))
     return [(clip, other) for clip, other in pairs if clip.split != other.split]
 
 

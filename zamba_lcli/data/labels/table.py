@@ -3,14 +3,13 @@
 import csv
 import io
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
-from zamba_lcli.data.clip_files import wrong_with_file
+from zamba_lcli.data.clip_files import check_inside
 from zamba_lcli.data.csv_tables import (
     OTHER_NAMES,
     LabelRow,
@@ -19,7 +18,6 @@ from zamba_lcli.data.csv_tables import (
     check_columns,
     check_formulas,
     counted,
-    listing,
     parse_label,
     read_table,
     records,
@@ -77,9 +75,6 @@ class LabelTable:
         return [clip for clip in self.clips if clip.split == name]
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
-
-
 def read_labels(
     path: str | Path,
     *,
@@ -90,6 +85,7 @@ def read_labels(
     split_proportions: Mapping[str, int | float] | None = None,
     seed: int = 0,
     record: SplitRecord | None = None,
+    allow_outside: bool = True,
 ) -> LabelTable:
     """Reads and checks a table of labels; the clips themselves are not looked at.
 
@@ -109,6 +105,7 @@ def read_labels(
         seed: Changes which clips or sites the drawn splits get.
         record: The splits of the run that a model comes from: where the table has no split, clips and sites that are known
             keep theirs, and splits are drawn for the others.
+        allow_outside: Allow filepaths that lead out of ``data_dir``; see ``check_inside``.
 
     Raises:
         InputError: Names the table, every wrong row (1 is the header, as in a spreadsheet) and what to do.
@@ -134,7 +131,11 @@ def read_labels(
     warn_of_synonyms(labels, problems)
     warn_of_missing(labels, sites, problems)
     check_not_columns(labels, problems)
-    drafts = merge_rows(rows, source.parent if data_dir is None else Path(data_dir), problems)
+    folder = source.parent if data_dir is None else Path(data_dir)
+    if not allow_outside:
+        stated = data_dir is not None or package is not None
+        check_inside([(row.place, row.filepath) for row in rows], folder, problems, stated=stated)
+    drafts = merge_rows(rows, folder, problems)
     if multiclass:
         _check_one_label_each(drafts.values(), problems)
     elif package is None:  # a package's reader sees to it
@@ -233,9 +234,6 @@ def _check_one_label_each(clips: Iterable[Sequence[LabelRow]], problems: Problem
             problems.add(rows[0].place, what, "For several labels a clip set model.task to multilabel; else keep one.")
 
 
-# ---- writing ---------------------------------------------------------------------------------------------------------
-
-
 def write_labels(table: LabelTable, path: Path) -> None:
     """Writes a table that ``read_labels`` reads, with all splits; its filepaths start from where they did before.
 
@@ -260,104 +258,3 @@ def tell_warnings(table: LabelTable) -> None:
         rank_zero_warn(f"{problem.file}, row {problem.row}: {problem.what}. {problem.remedy}")
     if (more := len(table.warnings) - MAX_WARNINGS) > 0:
         rank_zero_warn(f"{table.source}: {counted(more, 'other warning')}: zamba check lists them all.")
-
-
-# ---- checks that a command asks for ----------------------------------------------------------------------------------
-
-
-def check_classes_in_train(table: LabelTable, class_names: Iterable[str] | None = None) -> None:
-    """Refuses classes without a clip to train on.
-
-    Args:
-        table: The labels.
-        class_names: The model's classes; ``None`` for those of the table.
-
-    Raises:
-        InputError: Names the classes and where their clips are.
-    """
-    number = {split: Counter(label for clip in table.split(split) for label in clip.labels) for split in SPLITS}
-    lines = [
-        f"{name!r}: " + ", ".join(f"{number[split][name]} in {split}" for split in SPLITS)
-        for name in (table.class_names if class_names is None else class_names)
-        if not number["train"][name]
-    ]
-    if lines:
-        raise InputError(
-            f"data.labels: {counted(len(lines), 'class', 'classes')} without a clip in the split train of "
-            f"{table.source.absolute()}:\n{listing(lines)}\n"
-            "Put clips (with their whole site) of each class into train, or take the class out of the table."
-        )
-
-
-def require_split(table: LabelTable, name: str) -> None:
-    """Refuses a table without clips in the split ``name``.
-
-    Raises:
-        InputError: Says which splits there are.
-    """
-    number = Counter(clip.split for clip in table.clips)
-    if not number[name]:
-        there = ", ".join(f"{number[split]} in {split}" for split in SPLITS)
-        raise InputError(
-            f"data.labels: {table.source.absolute()} has no clip in the split {name} ({there}). Write {name} in the "
-            f"column split for some clips; or, without that column, give {name} a share in data.split_proportions."
-        )
-
-
-def sites_in_several_splits(table: LabelTable) -> dict[str, set[str]]:
-    """Returns the sites whose clips are in more than one split, with those splits."""
-    splits: dict[str, set[str]] = {}
-    for clip in table.clips:
-        if clip.site is not None:
-            splits.setdefault(clip.site, set()).add(clip.split)
-    return {site: names for site, names in sorted(splits.items()) if len(names) > 1}
-
-
-def check_sites_apart(table: LabelTable) -> None:
-    """Refuses sites with clips in several splits: the score would not tell how well new sites are recognized.
-
-    Raises:
-        InputError: Names the sites and their splits.
-    """
-    lines = [
-        f"{site!r}: {' and '.join(split for split in SPLITS if split in splits)}"
-        for site, splits in sites_in_several_splits(table).items()
-    ]
-    if lines:
-        raise InputError(
-            f"data.labels: {counted(len(lines), 'site')} with clips in several splits of {table.source.absolute()}:\n"
-            f"{listing(lines)}\n"
-            "A model does better at sites that it was trained on, so val and holdout would promise too much of it. Give all "
-            "clips of a site the same split, or empty the column split, and they are drawn so; or set "
-            "data.allow_sites_across_splits to true."
-        )
-
-
-def check_files(clips: Iterable[LabelledClip], source: Path, *, data_dir: str | Path | None = None) -> None:
-    """Refuses clips whose files are missing, empty, not files or not readable by this user; none is opened.
-
-    Args:
-        clips: The clips to look for.
-        source: The table they are from, for the message.
-        data_dir: The setting of that name, for the message; ``None`` for the folder of the table.
-
-    Raises:
-        InputError: Names the clips and says what to do.
-    """
-    clips = list(clips)
-    wrong = [(clip, what) for clip in clips if (what := wrong_with_file(clip.path))]
-    if not wrong:
-        return
-    folder = (source.parent if data_dir is None else Path(data_dir)).absolute()
-    if folder.is_file() and data_dir is not None:
-        raise InputError(
-            f"data.data_dir: {folder} is a file. Give the folder that the filepaths in the table start from."
-        )
-    remedy = f"Filepaths start from data.data_dir, which is {folder}: check it, or correct the table or the files."
-    if len(wrong) == len(clips) and all(what.startswith("missing") for _, what in wrong):
-        first = clips[0].path.absolute()
-        remedy = f"None is there: data.data_dir is probably wrong. It is {folder}; the first clip would be {first}."
-    raise InputError(
-        f"data.labels: {len(wrong)} of {counted(len(clips), 'clip')} in {source.absolute()} cannot be used:\n"
-        f"{listing([f'{clip.filepath}: {what}' for clip, what in wrong])}\n{remedy}"
-    )
