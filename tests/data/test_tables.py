@@ -4,6 +4,7 @@ import bz2
 import csv
 import gzip
 import lzma
+import os
 from collections import Counter
 
 import pytest
@@ -462,3 +463,16 @@ def test_fit_says_that_sites_are_missing(zamba, clips, folder):
         table.writerows([rows[0], *({**row, "site": "NA"} for row in rows[1:])])
     with pytest.warns(UserWarning, match=r"row 3: 15 of 16 clips have no site.* Fill in the column site"):
         zamba("fit", "--data.data_dir", clips, "--trainer.max_epochs=1", labels="t.csv")
+
+
+def test_tables_are_regular_files(folder):
+    """Who opens a named pipe to read it may never come back."""
+    for name in ("pipe.csv", "datapackage.json", "package.zip"):
+        os.mkfifo(name)
+    (folder / "link.csv").symlink_to("pipe.csv")
+    for name in ("pipe.csv", "link.csv", ".", "package.zip"):
+        with pytest.raises(InputError, match="regular file"):
+            read_labels(name)
+    for name in ("pipe.csv", "link.csv"):
+        with pytest.raises(InputError, match=rf"data.videos: \S*{name} is neither a folder nor a regular file"):
+            find_videos(name)

@@ -93,6 +93,8 @@ def find_videos(videos: str | None, data_dir: str | None = None, allow_outside: 
         raise InputError(f"data.videos: {path.absolute()} cannot be looked at: {reason}.") from None
     if stat.S_ISDIR(mode):
         return _in_folder(path)
+    if not has_video_ending(path.name) and not stat.S_ISREG(mode):
+        raise InputError(f"data.videos: {path.absolute()} is neither a folder nor a regular file. Give one of these.")
     if not has_video_ending(path.name) and _is_table(path):
         return _in_table(path, data_dir, allow_outside)
     return Videos([str(path)], [path], None)

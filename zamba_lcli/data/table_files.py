@@ -59,6 +59,9 @@ def read_text(file: Path | zipfile.Path, encoding: str = "utf-8", key: str = "da
         InputError: Names the file that is not there, cannot be read or is no text, and says what to do.
     """
     where = file.absolute() if isinstance(file, Path) else file
+    if isinstance(file, Path) and file.exists() and not file.is_file() and not file.is_dir():
+        # to open a named pipe might never return
+        raise InputError(f"{key}: {where} is not a regular file. {KINDS}: write what comes from there to one.")
     try:
         content = _read(file)
     except FileNotFoundError:

@@ -175,7 +175,7 @@ def test_a_new_fit_from_the_weights_with_a_grown_table(zamba, many, fitted_on_ma
 
 def test_a_resumed_run_keeps_its_splits_when_the_table_grows(zamba, many, fitted_on_many, folder, monkeypatch):
     read = Counter()
-    monkeypatch.setattr(split_record, "content_digest", lambda path: read.update([path]) or content_digest(path))
+    monkeypatch.setattr(split_record, "content_digest", lambda path, **k: read.update([path]) or content_digest(path))
     checkpoint = ["--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", "--trainer.max_epochs=2"]
     zamba("fit", *SHORT[1:], *checkpoint, labels=many / "all.csv")
     assert set(read.values()) == {1}  # each file once

@@ -164,6 +164,8 @@ def open_package(source: Path, key: str) -> Iterator[CamtrapPackage]:
         yield CamtrapPackage(where.parent, where.name, key)
         return
     try:
+        if where.exists() and not where.is_file():  # to open a named pipe might never return
+            raise OSError("it is not a regular file")
         archive = zipfile.ZipFile(where)
     except FileNotFoundError:
         raise InputError(f"{key}: there is no file {where}. Correct the path.") from None
