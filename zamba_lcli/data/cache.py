@@ -1,4 +1,4 @@
-"""Scaled frames on disk, so that a clip is decoded once only."""
+"""Scaled frames on disk, so that each clip is decoded once."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ GB = 10**9
 
 
 class FrameCache:
-    """Keeps clips as they were read: a file for each, shared by all processes, bounded in size.
+    """Keeps the frames of clips: a file for each, shared by all processes, bounded in size.
 
     An entry belongs to a file as it is (path, size, time of change) and to a way of loading it; if any of these changes,
     the clip is read anew. Entries are numpy's ``.npz`` with a checksum behind them: one with any bit wrong is made anew.
@@ -98,7 +98,7 @@ class FrameCache:
                 )
             self._failed_to_write = True
             return
-        # looking through a large cache takes a while: once in so many bytes is enough
+        # looking through a large cache takes a while: now and then is enough
         if self.max_bytes is not None and self._written > self.max_bytes // 100:
             self._written = 0
             self.shrink()
@@ -122,7 +122,7 @@ class FrameCache:
             excess -= size
 
     def announce(self, clips: int, clip_bytes: int) -> None:
-        """Says how large the cache will become.
+        """Says in the log how large the cache will become.
 
         Args:
             clips: Number of clips that the run reads.

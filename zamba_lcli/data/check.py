@@ -1,4 +1,4 @@
-"""Are labels and clips in order? All that is wrong, in one report."""
+"""Checks labels and clips, and reports all problems at once."""
 
 import csv
 import os
@@ -31,7 +31,7 @@ LONG_GAP = 60.0  # seconds between two frames
 
 
 def find_problems(data: ZambaVideoDataModule) -> list[Problem]:
-    """Checks the labels and tries every clip, in threads, with a progress bar; returns problems, then warnings.
+    """Checks the labels and decodes a frame of every clip, with a progress bar; returns problems, then warnings.
 
     Args:
         data: Says where labels and clips are. Labels that cannot be understood are all that is told of; the clips are tried
@@ -64,7 +64,7 @@ def find_problems(data: ZambaVideoDataModule) -> list[Problem]:
 
 
 def write_report(problems: list[Problem], path: Path) -> None:
-    """Writes a table with the columns row, file, what, remedy and severity; it has only these where all is well."""
+    """Writes a table with the columns row, file, what, remedy and severity, and a row for each problem."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
@@ -118,7 +118,7 @@ def _copies(table: LabelTable, time_limit: float) -> list[Problem]:
 
 
 def _odd_times(index: ClipIndex) -> list[tuple[str, str]]:
-    """Returns what is odd about a clip's times, and what to do: it is read as players show it, but perhaps not as meant."""
+    """Returns what is odd about the times of a clip, each with a remedy: players show it so, but it may be meant otherwise."""
     odd = []
     if index.restarts:
         odd.append(

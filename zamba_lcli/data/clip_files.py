@@ -1,4 +1,4 @@
-"""Where the clips of a table are: one file is one clip, however its path is written; and what is wrong with a file."""
+"""Files of the clips in a table: one file is one clip, however its path is written."""
 
 import os
 import re
@@ -112,7 +112,7 @@ class _Keys:
 
 
 class _Firsts:
-    """Keeps which clip of a table was the first of its file."""
+    """Keeps the first clip in the table of each file."""
 
     def __init__(self) -> None:
         self.by_key: dict[str, int] = {}
@@ -144,7 +144,7 @@ def _key_of_missing(path: str) -> str:
 
 
 class _OtherNames:
-    """Finds files by names that are not quite theirs."""
+    """Finds files by names that differ a little from theirs."""
 
     def __init__(self) -> None:
         self.listed: dict[tuple[str, bool], dict[str, list[str]]] = {}
@@ -181,7 +181,7 @@ class _OtherNames:
 
 
 def _loose(name: str, is_file: bool) -> str:
-    """Returns what is the same for names that may mean the same file or folder."""
+    """Returns a key that names of the same file or folder share."""
     name = unicodedata.normalize("NFC", name).strip(UNSEEN)
     if not is_file:
         return name
@@ -190,7 +190,7 @@ def _loose(name: str, is_file: bool) -> str:
 
 
 def _looser(name: str) -> str:
-    """Returns what is the same for names that may be mistaken for each other."""
+    """Returns a key that names share which may be mistaken for each other."""
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
 
 
@@ -224,7 +224,7 @@ def _in_threads(function: Callable[[str], str | None], paths: Sequence[str]) -> 
 
 
 def wrong_with_file(path: Path) -> str | None:
-    """Returns why there is no clip at ``path``, or ``None`` if there may be one."""
+    """Returns what is wrong with the file at ``path``, or ``None``."""
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -239,7 +239,7 @@ def wrong_with_file(path: Path) -> str | None:
 
 
 def _hint(path: Path) -> str:
-    """Returns what may be wrong with the path of a file that is not there."""
+    """Returns what may be wrong with the path of a missing file."""
     text = str(path)
     if os.path.islink(path):
         return ""

@@ -1,4 +1,4 @@
-"""Tables of text and what is wrong in them: what the readers of labels have in common."""
+"""Reads tables of text (CSV) and collects their problems."""
 
 import csv
 import difflib
@@ -29,7 +29,7 @@ OTHER_NAMES = {  # what people call the columns that are needed
 
 
 class Place(NamedTuple):
-    """Where something stands."""
+    """A row of a table."""
 
     file: str  # within a package; empty for a table that stands alone
     row: int  # 1 is the header, as in a spreadsheet
@@ -44,7 +44,7 @@ Record = tuple[Place, dict[str, str]]  # a row: where it is, and its values by t
 
 @dataclass
 class LabelRow:
-    """What one row says of a clip; after merging, what all rows say."""
+    """Labels, split and site of a clip in one row; after merging, in all rows."""
 
     place: Place
     filepath: str
@@ -57,7 +57,7 @@ class LabelRow:
 
 @dataclass
 class Problems:
-    """What is wrong with the rows of a table or package, to be told in one go."""
+    """Problems in the rows of a table or package, reported together."""
 
     source: Path
     key: str = "data.labels"  # the argument that named the table
@@ -65,15 +65,15 @@ class Problems:
     warnings: list[Problem] = field(default_factory=list)  # what ``zamba check`` tells besides
 
     def add(self, place: Place, what: str, remedy: str) -> None:
-        """Notes a problem; what is wrong in the same way has the same remedy."""
+        """Adds a problem; problems of one kind share a remedy."""
         self.found.append((place, what, remedy))
 
     def warn(self, place: Place, what: str, remedy: str) -> None:
-        """Notes what is odd but stops no run; ``zamba check`` tells it."""
+        """Adds a warning, which stops no run; ``zamba check`` lists it."""
         self.warnings.append(Problem(str(place.row), place.file or str(self.source), what, remedy, "warning"))
 
     def raise_if_any(self) -> None:
-        """Raises InputError with all that was noted, in the order of files and rows."""
+        """Raises ``InputError`` with all problems, in the order of files and rows."""
         if self.found:
             in_order = sorted(self.found, key=lambda problem: problem[0])
             lines = [f"{place}: {what}" for place, what, _ in in_order]
@@ -95,7 +95,7 @@ class Cells(NamedTuple):
 
 
 def read_table(path: Path, columns: Sequence[str], key: str = "data.labels") -> Cells:
-    """Reads a table of text, however its columns are separated and whichever program saved it.
+    """Reads a table of text, whatever separates its columns and whichever program saved it.
 
     Args:
         path: The table.
@@ -120,7 +120,7 @@ def read_table(path: Path, columns: Sequence[str], key: str = "data.labels") -> 
 
 
 def separator_in(text: str, columns: Sequence[str] = ()) -> str:
-    """Returns what separates the columns of a table, judged by its header alone: in the rows ``;`` may join labels."""
+    """Returns the separator of the columns, judged by the header alone: in the rows ``;`` may join labels."""
 
     def fit(separator: str) -> tuple[int, int]:
         try:
@@ -153,7 +153,7 @@ def parse_cells(text: str, separator: str, where: str | Path, key: str = "data.l
 
 
 def _stripped(cell: str) -> str:
-    """Returns a cell without what is not seen around it; Windows puts marks of direction before paths that are copied."""
+    """Strips invisible characters too: Windows puts marks of direction before copied paths."""
     cell = cell.strip()
     return cell if cell.isascii() else cell.strip(UNSEEN)
 
@@ -168,7 +168,7 @@ def check_columns(
     label_column: str | None = None,
     key: str = "data.labels",
 ) -> None:
-    """Refuses a header without the columns that are needed, or with one that was surely meant to be one we know.
+    """Refuses a header without a required column, or with a misspelt one.
 
     Args:
         names: The header.
@@ -280,18 +280,18 @@ def parse_label(text: str, place: Place, problems: Problems) -> list[str]:
 
 
 def shown(value: str) -> str:
-    """Returns a value in quotes as messages show it, cut if it is long."""
+    """Returns a value in quotes for a message, cut if it is long."""
     return repr(value if len(value) <= MAX_SHOWN else value[: MAX_SHOWN - 3] + "...")
 
 
 def listing(lines: Sequence[str]) -> str:
-    """Returns the lines below each other, cut if they are many."""
+    """Returns an indented list for a message, cut if it is long."""
     more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
     return "\n".join([*(f"  {line}" for line in lines[:MAX_LISTED]), *more])
 
 
 def counted(number: int, thing: str, things: str = "") -> str:
-    """Returns such as ``1 clip`` and ``2 clips``."""
+    """Returns a number with its noun, such as ``1 clip`` or ``2 clips``."""
     return f"{number} {thing if number == 1 else things or thing + 's'}"
 
 

@@ -29,19 +29,19 @@ class ClipDraw(NamedTuple):
 
 @dataclass(frozen=True)
 class ClipItem:
-    """One clip of a dataset: what was read of it, or the reason why nothing was."""
+    """A clip of a dataset: what was read of it, or why nothing could be."""
 
     index: int
     filepath: str
     target: np.ndarray  # float32 (classes,)
-    cached: list[str] | None = None  # names of its features, which stand for the frames
+    cached: list[str] | None = None  # names of its features, which take the place of frames
     clip: Clip | None = None  # what is read of the file
     error: str = ""
     drawn: tuple[int, int] = (0, 0)  # epoch, and how many times it was drawn before in the epoch
 
 
 class ClipDataset(Dataset[ClipItem]):
-    """Reads clips when they are asked for.
+    """Reads clips on demand.
 
     Args:
         filepaths: Names of the clips as the user wrote them.
@@ -69,7 +69,7 @@ class ClipDataset(Dataset[ClipItem]):
         self.reader = reader
         self.cache = cache
         self.jitter = jitter
-        self.features: dict[int, list[str]] = {}  # names of features that stand for the frames, by position
+        self.features: dict[int, list[str]] = {}  # names of features that take the place of frames, by position
         self.errors: dict[int, str] = {}  # of clips that have none
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Which clips to predict."""
+"""Lists the clips to predict."""
 
 import os
 import stat
@@ -29,7 +29,7 @@ TEXT_ENDINGS = (".csv", ".tsv", ".txt", ".tab")
 
 
 class PathsBelow(Sequence[Path]):
-    """Paths of clips, made when they are asked for: a million of them take four times the memory of their names.
+    """Paths of clips, made on demand: a million of them take four times the memory of their names.
 
     Args:
         folder: What the names are relative to.
@@ -117,7 +117,7 @@ def _in_folder(folder: Path) -> Videos:
 
 
 def _is_table(path: Path) -> bool:
-    """Returns whether a file that is not named like a clip is, or was meant to be, a table."""
+    """Returns whether a file without the name of a clip is, or was meant to be, a table."""
     name = path.name.lower()
     if name.endswith((*TEXT_ENDINGS, *PACKED_ENDINGS)):
         return True
@@ -182,7 +182,7 @@ def _clips_of(rows: Sequence[tuple[Place, str, str]], folder: Path, problems: Pr
 
 
 def folder_beside(videos: str) -> Path:
-    """Returns where predictions go if nothing is said: ``clips_predictions`` beside the folder, table or clip ``clips``.
+    """Returns the default folder of predictions: ``clips_predictions`` beside the folder, table or clip ``clips``.
 
     Raises:
         InputError: If there is nothing beside it.

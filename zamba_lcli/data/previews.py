@@ -1,4 +1,4 @@
-"""Small moving pictures of clips, for people to look at."""
+"""Small moving pictures of clips for reports."""
 
 import base64
 import os
@@ -35,11 +35,11 @@ class Preview:
 
 
 def read_preview(path: Path, num_frames: int = 6, width: int = 128, time_limit: float = TIME_LIMIT) -> Preview | None:
-    """Returns evenly spaced frames of a clip in small, or None if it cannot be read.
+    """Returns small, evenly spaced frames of a clip, or ``None`` if it cannot be read.
 
     Args:
         path: The file.
-        num_frames: How many.
+        num_frames: Number of frames.
         width: Of a frame, in pixels; its height follows.
         time_limit: Seconds that each of the two readings may take: for the size, and for the frames.
     """
@@ -56,7 +56,7 @@ def read_preview(path: Path, num_frames: int = 6, width: int = 128, time_limit: 
 def read_previews(
     paths: Sequence[Path], num_frames: int = 6, width: int = 128, time_limit: float = TIME_LIMIT
 ) -> list[Preview | None]:
-    """Returns a preview of each clip, or None where it cannot be read; so many at a time as there are cores, 8 at most."""
+    """Returns a preview of each clip, or ``None`` where it cannot be read; reads one clip a core at a time, 8 at most."""
     read = partial(read_preview, num_frames=num_frames, width=width, time_limit=time_limit)
     with ThreadPool(min(MAX_THREADS, os.cpu_count() or 1)) as pool:  # decoding happens outside Python's lock
         return list(pool.imap(read, paths))

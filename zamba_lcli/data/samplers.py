@@ -1,4 +1,4 @@
-"""In which order, and how often, clips are drawn; where a resumed run goes on in its epoch."""
+"""Order and frequency in which clips are drawn, and the position in an epoch that a resumed run goes on from."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ from zamba_lcli.errors import InputError
 
 
 class Loading(Protocol):
-    """What determines how many clips a batch of the run takes; a data module."""
+    """A data module, as far as the position in an epoch depends on it."""
 
     trainer: Trainer | None
     batch_size: int
@@ -85,11 +85,11 @@ class EpochPosition:
 
 
 class ClipWeights(ABC):
-    """Base of all ways to draw train clips; an epoch has as many clips as there are, whatever the weights."""
+    """Base of the weightings of train clips; an epoch has as many draws as there are clips, whatever the weights."""
 
     @abstractmethod
     def weights(self, targets: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Returns how often each clip is to be drawn, relative to the others: (clips,) numbers from 0 on.
+        """Returns the weights to draw clips by, (clips,), 0 or more.
 
         Args:
             targets: (clips, classes), 1 where a clip has the label.
@@ -98,12 +98,12 @@ class ClipWeights(ABC):
 
 @dataclass(frozen=True)
 class ClassBalanced(ClipWeights):
-    """Draws clips of rare classes more often: in the mean over epochs all classes come equally often.
+    """Draws clips of rare classes more often, so that on average over epochs all classes are equally frequent.
 
-    A clip with several labels is drawn as often as its rarest label demands.
+    A clip with several labels is weighted by the rarest of them.
 
     Args:
-        power: How far to go: 1 for equally often, 0 for as often as they are, 0.5 for the square root between.
+        power: 1 for equal frequencies, 0 for those of the table, 0.5 for weights by the inverse square root.
     """
 
     power: float = 1.0
@@ -129,12 +129,12 @@ class ShuffledSampler(DistributedSampler[ClipDraw]):
 
     Args:
         dataset: The clips.
-        position: Tells, when an epoch begins, which one it is and how many of this process's clips are done.
+        position: Returns the epoch and the number of clips that this process is done with; called when an epoch begins.
         num_replicas: Number of processes.
         rank: Which of them this is.
         seed: The run's seed.
-        weights: How often each clip is drawn relative to the others, (clips,); None for once an epoch. Of the n clips of an
-            epoch, a clip with the share w of all weights is drawn n * w times, rounded up or down by chance.
+        weights: Weights to draw clips by, (clips,); ``None`` for once an epoch. Of the n draws of an epoch, a clip with
+            the share w of all weights gets n * w, rounded up or down at random.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class ShuffledSampler(DistributedSampler[ClipDraw]):
 
 
 class InOrderSampler(ShuffledSampler, SequentialSampler):
-    """Deals the clips in the table's order, the same in each epoch, for ``trainer.overfit_batches``.
+    """Deals the clips in the order of the table in each epoch, for ``trainer.overfit_batches``.
 
     Lightning puts a sampler in the place of one that is not sequential, with which a resumed run would begin its epoch anew.
     """

@@ -1,4 +1,4 @@
-"""How many processes that read clips the shared memory of the machine has room for.
+"""Number of processes that the shared memory of the machine has room for.
 
 Workers of a torch DataLoader hand over their batches in shared memory. Where that is full, a worker drops its batch and the
 training process waits for it without end (pytorch#5040); a container has 64 MB of it if nothing else is stated.
@@ -13,7 +13,7 @@ HANDED_OUT = 2  # batches that the training process holds: the one it computes w
 
 
 def workers_with_room(workers: int, batch_bytes: int, prefetched: int, free: int) -> int:
-    """Returns how many workers may read at a time, ``workers`` at most; 0 where there is no room for a single one.
+    """Returns the number of workers that shared memory has room for, at most ``workers``.
 
     Args:
         workers: How many are wanted.
@@ -32,7 +32,7 @@ def workers_with_room(workers: int, batch_bytes: int, prefetched: int, free: int
 
 
 def free_bytes() -> int:
-    """Returns how much shared memory is free; 0 where there is none."""
+    """Returns the bytes of shared memory that are free; 0 where there is none."""
     try:
         found = os.statvfs(SHARED_MEMORY)
     except OSError:  # not mounted

@@ -1,4 +1,4 @@
-"""From the bytes of a table to its text: encodings, packing, and what is no text at all."""
+"""Reads the text of tables, encoded and compressed in any usual way; refuses other kinds of files."""
 
 import bz2
 import codecs
@@ -102,7 +102,7 @@ def read_text(file: Path | zipfile.Path, encoding: str = "utf-8", key: str = "da
 
 
 def looks_like_table(start: bytes) -> bool:
-    """Returns whether a file that begins so is text, or of another kind that is often meant to be a table."""
+    """Returns whether a file is a table, or of another kind often taken for one, by its first bytes."""
     if start.startswith((*(magic for magic, _ in UNPACKERS), *(magic for magic, _ in OTHER_KINDS))):
         return True
     decoder = codecs.getincrementaldecoder(_encoding_of(start) or "utf-8")()  # the last character may be cut
@@ -134,7 +134,7 @@ def _up_to_limit(stream: IO[bytes] | Unpacked) -> bytes:
 
 
 def _encoding_of(content: bytes) -> str | None:
-    """Returns the encoding that the first bytes tell of, or ``None``."""
+    """Returns the encoding by the first bytes; ``None`` if they do not tell."""
     for mark, encoding in BYTE_ORDER_MARKS:
         if content.startswith(mark):
             return encoding
