@@ -139,6 +139,7 @@ def _in_table(path: Path, data_dir: str | None, allow_outside: bool) -> Videos:
     check_columns(
         header, path.absolute(), needed=["filepath"], optional=["site"], other_names=OTHER_NAMES, key=problems.key
     )
+    folder = path.parent if data_dir is None else Path(data_dir)
     rows: list[tuple[Place, str, str]] = []
     for place, value in records(header, cells, problems, first=first):
         name, site = value["filepath"], value.get("site", "")
@@ -150,7 +151,6 @@ def _in_table(path: Path, data_dir: str | None, allow_outside: bool) -> Videos:
             problems.add(place, f"the {column} {shown(rest)} is the name of a file, and {shown(name)} is not", remedy)
         elif not check_formulas(place, value, ("filepath", "site"), problems):
             rows.append((place, name, site))
-    folder = path.parent if data_dir is None else Path(data_dir)
     if not allow_outside:
         check_inside([(place, name) for place, name, _ in rows], folder, problems, stated=data_dir is not None)
     found = _clips_of(rows, folder, problems, "site" in header)

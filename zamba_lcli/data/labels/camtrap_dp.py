@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_info
 
+from zamba_lcli.data.clip_files import check_inside
 from zamba_lcli.data.csv_tables import LabelRow, Problems, Record, check_columns, counted
 from zamba_lcli.data.labels.camtrap_observations import (
     Events,
@@ -34,7 +35,12 @@ COLUMNS = {  # of the tables: those that are needed, those that may be there
 
 
 def read_package(
-    source: Path, label_column: str, problems: Problems, *, machine_labels: bool = False
+    source: Path,
+    label_column: str,
+    problems: Problems,
+    *,
+    machine_labels: bool = False,
+    folder: Path | None = None,
 ) -> list[LabelRow]:
     """Returns what the observations of a Camtrap DP 1.0 package say of its videos, in the order of its media.
 
@@ -56,6 +62,7 @@ def read_package(
         label_column: Column of the observations.
         problems: Gets what is wrong with rows of videos and their observations; other rows are not looked at.
         machine_labels: Whether a machine's observations count where people say nothing.
+        folder: Folder that no filePath may lead out of; ``None`` to allow it.
 
     Raises:
         InputError: If there is no such package, table or column, or no video with a label.
@@ -67,6 +74,8 @@ def read_package(
     }
     media_by_id = by_id(media, "mediaID", problems)
     videos = videos_in(media_by_id, sites, problems)
+    if folder is not None:
+        check_inside([(video.place, video.filepath) for video in videos.values()], folder, problems, stated=True)
     by_people: list[Record] = []
     by_machines: list[Record] = []
     observed = {video.deployment for video in videos.values()}

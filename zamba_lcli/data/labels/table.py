@@ -114,11 +114,17 @@ def read_labels(
     shares = shares_of(DEFAULT_PROPORTIONS if split_proportions is None else split_proportions)
     package = find_package(source)
     source = package or source
+    folder = source.parent if data_dir is None else Path(data_dir)
     problems = Problems(source)
     if package is not None:
-        rows = read_package(package, label_column or "scientificName", problems, machine_labels=machine_labels)
+        inside = None if allow_outside else folder
+        rows = read_package(
+            package, label_column or "scientificName", problems, machine_labels=machine_labels, folder=inside
+        )
     else:
         rows = _read_table(source, label_column or "label", problems, machine_labels=machine_labels)
+        if not allow_outside:
+            check_inside([(row.place, row.filepath) for row in rows], folder, problems, stated=data_dir is not None)
     has_splits = any(row.split for row in rows)
     if has_splits:
         if split_proportions is not None:
@@ -131,10 +137,6 @@ def read_labels(
     warn_of_synonyms(labels, problems)
     warn_of_missing(labels, sites, problems)
     check_not_columns(labels, problems)
-    folder = source.parent if data_dir is None else Path(data_dir)
-    if not allow_outside:
-        stated = data_dir is not None or package is not None
-        check_inside([(row.place, row.filepath) for row in rows], folder, problems, stated=stated)
     drafts = merge_rows(rows, folder, problems)
     if multiclass:
         _check_one_label_each(drafts.values(), problems)
