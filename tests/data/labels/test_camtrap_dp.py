@@ -98,6 +98,14 @@ def test_of_two_events_at_one_time_each_has_its_own_videos(package):
     }
 
 
+@pytest.mark.parametrize("spelled", ["1.0", "01", "\uff11"])
+def test_an_event_in_two_spellings(package, spelled):
+    media = [clip("a", eventID=spelled), clip("b", eventID="2")]
+    events = [event("fox", "12:00:00Z", "12:01:00Z", eventID="1"), event("deer", "12:00:00Z", "12:01:00Z", eventID="2")]
+    message = error_of(package(media, events))
+    assert f"media.csv, row 2: the eventID {spelled!r} is '1' in observations.csv, row 2\nSpell each eventID" in message
+
+
 def test_without_an_event_of_its_own_the_time_decides(package):
     span = ("12:00:00Z", "12:01:00Z")
     folder = package(

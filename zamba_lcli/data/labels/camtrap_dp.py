@@ -13,6 +13,7 @@ from zamba_lcli.data.labels.camtrap_observations import (
     add_labels,
     by_id,
     check_blank,
+    check_event_ids,
     find_videos,
     videos_in,
     warn_of_disagreement,
@@ -76,6 +77,7 @@ def read_package(
     videos = videos_in(media_by_id, sites, problems)
     if folder is not None:
         check_inside([(video.place, video.filepath) for video in videos.values()], folder, problems, stated=True)
+    check_event_ids(videos.values(), observations, problems)
     by_people: list[Record] = []
     by_machines: list[Record] = []
     observed = {video.deployment for video in videos.values()}

@@ -8,6 +8,7 @@ from datetime import datetime
 from zamba_lcli.data.csv_tables import Place, Problems, Record, counted, parse_label
 from zamba_lcli.data.labels.camtrap_package import URL
 from zamba_lcli.data.labels.camtrap_terms import read_time
+from zamba_lcli.data.labels.spellings import first_places, number_spelling
 
 OBSERVATION_TYPES = ("animal", "human", "vehicle", "blank", "unknown", "unclassified")
 
@@ -87,6 +88,17 @@ def videos_in(media: Mapping[str, Record], sites: Mapping[str, str], problems: P
         site = sites.get(deployment, "")
         videos[media_id] = Video(place, filepath, deployment, site, record["timestamp"], events)
     return videos
+
+
+def check_event_ids(videos: Iterable[Video], observations: Iterable[Record], problems: Problems) -> None:
+    """Refuses videos of an event that no observation names, where one names it in another spelling, such as 1 for 1.0."""
+    known = first_places((record["eventID"], place) for place, record in observations)
+    alike = {number_spelling(event): event for event in known}
+    for video in videos:
+        for event in video.events.difference(known):
+            if other := alike.get(number_spelling(event)):
+                what = f"the eventID {event!r} is {other!r} in {known[other]}"
+                problems.add(video.place, what, "Spell each eventID in one way.")
 
 
 def labels_of(place: Place, record: Mapping[str, str], column: str, problems: Problems) -> list[str]:
