@@ -104,6 +104,7 @@ class OwnCycle(SlowFast):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
 
+@pytest.mark.slow
 def test_a_model_with_an_optimizer_of_its_own(zamba, folder, refused, monkeypatch):
     finder = cls("LearningRateFinder", min_lr=1e-4, num_training_steps=20, early_stop_threshold=None)
     callbacks = [finder, cls("ModelCheckpoint", save_last=True), cls("LearningRateMonitor", logging_interval="step")]

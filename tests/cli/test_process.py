@@ -82,6 +82,7 @@ ends(lambda: ZambaCLI(["fit", "--config", "run.yaml", "--print_config"]))
     assert told == ["code 0", "[]", "code 0", "[]", "code 2", "[]", "code 2", "[]", "code 0", "[]"]
 
 
+@pytest.mark.slow
 def test_a_command_that_returns_leaves_nothing_behind(folder, clips):
     code = f"""
 from zamba_lcli.cli import main
@@ -92,6 +93,7 @@ print(differences(before))
     assert run(code).stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_another_program_in_the_process_parses_as_ever(folder, capsys):
     code = """
 from zamba_lcli.cli import main

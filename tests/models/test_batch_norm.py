@@ -2,6 +2,8 @@
 
 import pytest
 
+from helpers.marks import some_slow
+
 ONE_FRAME = "--data.sampling.num_frames=4"  # in SlowFast's slow pathway, at the end of 1 x 1 pixels
 ONE_LEFT = "--data.batch_size=7"  # of 8 train clips
 
@@ -21,12 +23,16 @@ def test_they_are_refused_when_they_come_where_no_clip_is_seen_before(zamba, ref
     assert "last batch of an epoch has one clip" not in message
 
 
-@pytest.mark.parametrize("args", [("--data.batch_size=6",), (ONE_LEFT, "--trainer.max_steps=2")])
+@pytest.mark.parametrize(
+    "args",
+    some_slow([["--data.batch_size=6"], [ONE_LEFT, "--trainer.max_steps=2"]], [[ONE_LEFT, "--trainer.max_steps=2"]]),
+)
 def test_runs_without_them_are_not(zamba, folder, args):
     zamba("fit", ONE_FRAME, *args)
     assert list(folder.rglob("last.ckpt"))
 
 
+@pytest.mark.slow
 def test_layers_that_keep_their_statistics_take_them(zamba, folder):
     (folder / "more.yaml").write_text(
         "trainer: {callbacks: [{class_path: BackboneFinetuning, init_args: {unfreeze_backbone_at_epoch: 0, train_bn: false}}]}"

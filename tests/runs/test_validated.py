@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from helpers.marks import some_slow
 from helpers.runs import cls, state, write_yaml
 
 ONE_CALLBACK = ["--trainer.callbacks=[{class_path: ModelCheckpoint, init_args: {save_last: true}}]"]
@@ -33,12 +34,12 @@ def warned(zamba, recwarn):
     return run
 
 
-@pytest.mark.parametrize("waits", [[], *WAITS.values()], ids=["nothing", *WAITS])
+@pytest.mark.parametrize("waits", some_slow([[], *WAITS.values()], [WAITS["EarlyStopping"]]), ids=["nothing", *WAITS])
 def test_the_first_epoch_need_not_be_validated(warned, waits):
     assert not warned(*epochs(2), *EVERY_SECOND, *waits)
 
 
-@pytest.mark.parametrize(("batches", "is_validated"), [(5, False), (6, True)])
+@pytest.mark.parametrize(("batches", "is_validated"), some_slow([(5, False), (6, True)], [(5, False)], several=True))
 def test_the_accumulation_of_each_epoch_counts(warned, zamba, refused, folder, batches, is_validated):
     """The first epoch has 4 steps of a batch, the second one 2: of 3 batches and of 1."""
     callbacks = [cls("GradientAccumulationScheduler", scheduling={0: 1, 1: 3})]
@@ -51,7 +52,7 @@ def test_the_accumulation_of_each_epoch_counts(warned, zamba, refused, folder, b
         refused(lambda: zamba("fit", *options), NEVER, "after 7 batches", "EarlyStopping waits for val_loss")
 
 
-@pytest.mark.parametrize("who", WAITS)
+@pytest.mark.parametrize("who", some_slow(WAITS, ["lr_scheduler"]))
 def test_a_resumed_run_without_the_metric_is_refused(zamba, refused, folder, who):
     zamba("fit", *ONE_CALLBACK, *UNVALIDATED)
     resumed = [*epochs(2, "--trainer.limit_val_batches=0"), "--ckpt_path", FIRST]
@@ -59,6 +60,7 @@ def test_a_resumed_run_without_the_metric_is_refused(zamba, refused, folder, who
     assert not list(folder.glob("runs/tiny/version_[1-9]/checkpoints"))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_with_the_metric_is_warned_of(zamba, warned):
     zamba("fit", *epochs(1))
     resumed = ["--ckpt_path", FIRST, *WAITS["EarlyStopping"]]
@@ -66,6 +68,7 @@ def test_a_resumed_run_with_the_metric_is_warned_of(zamba, warned):
     assert "EarlyStopping goes on with the checkpoint's val_loss" in message
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_counted_from_where_it_goes_on(zamba, warned, refused):
     zamba("fit", *ONE_CALLBACK, "--trainer.limit_val_batches=0", "--trainer.max_epochs=3")
     third = ["--trainer.check_val_every_n_epoch=3", "--ckpt_path", FIRST, *WAITS["EarlyStopping"]]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.marks import some_slow
 from helpers.tables import read_csv
 from helpers.video_files import numbered, numbers_in, write_video
 from zamba_lcli.cli import main
@@ -158,7 +159,7 @@ def test_a_clip_whose_list_of_frames_takes_too_much_memory_fails_alone(two, monk
     assert len(read_timeline(two[1]).times) == 7
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", some_slow([0, 2], [2]))
 def test_predict_gives_the_reason(two, stuck, fitted, predict, num_workers):
     arguments = [f"--data.num_workers={num_workers}", f"--data.time_limit={IN_TIME}"]
     rows = {row["filepath"]: row for row in predict(fitted / "checkpoints" / "last.ckpt", ".", *arguments)}
@@ -166,7 +167,7 @@ def test_predict_gives_the_reason(two, stuck, fitted, predict, num_workers):
     assert NO_ANSWER in rows["bad.mp4"]["error"]
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", some_slow([0, 2], [0]))
 def test_fit_leaves_it_out(stuck, zamba, clips, num_workers):
     stuck.names.add(name := train_clip(clips))
     arguments = ["--data.check_clips=false", f"--data.num_workers={num_workers}", f"--data.time_limit={IN_TIME}"]
@@ -190,7 +191,7 @@ def test_check_has_a_row_for_it(stuck, clips, capfd):
     assert NO_ANSWER in problem["what"]
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", some_slow([0, 2], [0]))
 def test_predict_ends_where_the_drive_is_gone(two, stuck, fitted, predict, monkeypatch, capfd, num_workers):
     monkeypatch.setattr(deadline, "MAX_UNANSWERED", 1)
     with pytest.raises(SystemExit, match="1"):
