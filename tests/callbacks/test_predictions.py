@@ -21,7 +21,7 @@ from zamba_lcli.cli import main
 from zamba_lcli.cli.trainer import callback_priority
 from zamba_lcli.data import DemoClips
 from zamba_lcli.errors import InputError
-from zamba_lcli.predictions.formats import PredictedClip, PredictedPart
+from zamba_lcli.predictions.formats import PredictedPart, PredictedRow
 from zamba_lcli.predictions.spool import HEADER, Spool, append
 
 DRIVER = TESTS / "helpers/predict_driver.py"
@@ -165,7 +165,7 @@ def test_a_torn_line_does_not_count(folder):
     spool = Spool(folder / "spool")
     assert spool.begin({"weights": "a"}, discard=False) == 0
     rows = BytesIO()
-    append(rows, [PredictedClip(name, Path(name), None, "", error="gone") for name in ("a.mp4", "b.mp4")])
+    append(rows, [PredictedRow(name, "", error="gone") for name in ("a.mp4", "b.mp4")])
     with spool.open(0, 0) as file:
         file.write(rows.getvalue()[:-20])
     assert spool.begin({"weights": "a"}, discard=False) == 1
@@ -270,7 +270,7 @@ def test_terminated_it_keeps_what_is_done(fitted, many, folder):
 
 
 def test_any_single_bit_of_what_is_kept_of_a_killed_run_may_be_wrong(folder):
-    clip = PredictedClip("a.mp4", Path(), None, "", [0.25, 0.75], [PredictedPart([0.25, 0.75], [0.0, 1.0], [0, 8])])
+    clip = PredictedRow("a.mp4", "", [0.25, 0.75], [PredictedPart([0.25, 0.75], [0.0, 1.0], [0, 8])])
     spool = Spool(folder / "spool")
     spool.begin({"weights": "x"}, discard=False)
     with spool.open(0, 0) as file:

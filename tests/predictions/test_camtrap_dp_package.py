@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def table_text(rows, separator=",") -> str:
 
 def predicted(name: str) -> PredictedClip:
     part = PredictedPart([0.9, 0.1], [0.0, 1.5], [0, 9])
-    return PredictedClip(name, Path(name), None, "2024-07-01T00:00:00Z", [0.9, 0.1], [part], 9.0, 1.5)
+    return PredictedClip(name, "2024-07-01T00:00:00Z", [0.9, 0.1], [part], 9.0, 1.5, path=Path(name))
 
 
 def run_of(*names: str) -> PredictionRun:
@@ -311,7 +312,7 @@ def add(package: Path, **arguments) -> Path:
     run = PredictionRun(["deer", "blank"], "multiclass", "a model", False, ["a.mp4"], [package / "a.mp4"], Path("out"))
     made = CamtrapDPObservations(str(package), **arguments)
     made.check(run)
-    made.write(Path("written"), [PredictedClip(**{**vars(predicted("a.mp4")), "path": package / "a.mp4"})], run)
+    made.write(Path("written"), [replace(predicted("a.mp4"), path=package / "a.mp4")], run)
     return Path("written")
 
 

@@ -19,8 +19,8 @@ from helpers.tables import read_csv
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
 from zamba_lcli.data.labels.table import read_labels
-from zamba_lcli.predictions import camtrap_dp
-from zamba_lcli.predictions.formats import (
+from zamba_lcli.predictions import (
+    CamtrapDPObservations,
     CSVPredictions,
     HTMLReport,
     MegaDetectorJSON,
@@ -28,6 +28,7 @@ from zamba_lcli.predictions.formats import (
     PredictedPart,
     PredictionRun,
 )
+from zamba_lcli.predictions.camtrap_dp import COLUMNS
 
 NAMES = DemoClips.class_names
 FORMATS = "zamba_lcli.callbacks"
@@ -201,9 +202,10 @@ ODD_NAMES = ["=1+1.mp4", "+1.mp4", "-2.mp4", "@sum(a).mp4", "\tx.mp4", "Übersic
 @pytest.mark.parametrize("for_excel", [False, True])
 def test_a_table_for_spreadsheets(folder, for_excel):
     clips = [
-        PredictedClip(name, Path(name), "-site" if i else "", "", [0.25, 0.75]) for i, name in enumerate(ODD_NAMES)
+        PredictedClip(name, "", [0.25, 0.75], path=Path(name), site="-site" if i else "")
+        for i, name in enumerate(ODD_NAMES)
     ]
-    clips.append(PredictedClip("bad.mp4", Path("bad.mp4"), "", "", error="@ the end"))
+    clips.append(PredictedClip("bad.mp4", "", error="@ the end", path=Path("bad.mp4"), site=""))
     run = PredictionRun(["=deer", "blank"], "multiclass", "a model", True, ODD_NAMES, [], folder)
     csv_format = CSVPredictions(threshold=0.5, for_excel=for_excel)
     csv_format.check(run)
@@ -396,7 +398,7 @@ def test_a_package_is_made_of_deployments_and_media(videos, write, folder):
     check_complete(out / "camtrap_dp")
     for name in ("deployments", "media", "observations"):
         with (out / f"camtrap_dp/{name}.csv").open(newline="") as file:
-            assert next(csv.reader(file)) == camtrap_dp.COLUMNS[name].split(",")
+            assert next(csv.reader(file)) == COLUMNS[name].split(",")
     rows = read_csv(out / "camtrap_dp/observations.csv")
     check_observations([{**row, "mediaID": f"m-{row['mediaID']}"} for row in rows], read_csv(out / "predictions.csv"))
     descriptor = json.loads((out / "camtrap_dp/datapackage.json").read_text())
@@ -498,7 +500,7 @@ def test_all_kinds_of_clips_in_all_formats(package, folder):
     paths = [package / name for name in names]
     clips = [
         PredictedClip(
-            name, path, None, "2020-06-01T00:00:00Z", list(p), [PredictedPart(list(p), [0.0, 1.0], [0, 9])], 9.0, 1.0
+            name, "2020-06-01T00:00:00Z", list(p), [PredictedPart(list(p), [0.0, 1.0], [0, 9])], 9.0, 1.0, path=path
         )
         for name, path, (p, _, _) in zip(names, paths, KINDS, strict=True)
     ]
@@ -507,7 +509,7 @@ def test_all_kinds_of_clips_in_all_formats(package, folder):
     old = {"observationID": "o1", **seen(names[0], "Meles meles")}
     (package / "media.csv").write_text(csv_text("media", table), newline="")
     (package / "observations.csv").write_text(csv_text("observations", [old]), newline="")
-    observations = camtrap_dp.CamtrapDPObservations(str(package))
+    observations = CamtrapDPObservations(str(package))
     observations.check(run)
     observations.write(folder / "written", clips, run)
     check_complete(folder / "written")
@@ -533,7 +535,7 @@ def test_all_kinds_of_clips_in_all_formats(package, folder):
 def test_each_class_has_a_preview_before_any_has_two(folder):
     few = [1, 30, 2, 1, 1]
     clips = [
-        PredictedClip(f"{i}-{n}.mp4", Path(), None, "", [0.9 if j == i else n / 100 for j in range(5)])
+        PredictedClip(f"{i}-{n}.mp4", "", [0.9 if j == i else n / 100 for j in range(5)], path=Path())
         for i, number in enumerate(few)
         for n in range(number)
     ]
@@ -545,16 +547,15 @@ def test_two_classes_of_one_kind_are_two_observations(package, folder):
     path = package / "a.mp4"
     clip = PredictedClip(
         "a.mp4",
-        path,
-        None,
         "2020-06-01T00:00:00Z",
         [1.0, 1.0],
         [PredictedPart([1.0, 1.0], [0.0, 1.0], [0, 9])],
         9.0,
         1.0,
+        path=path,
     )
     run = PredictionRun(["car", "truck"], "multilabel", "a model", False, ["a.mp4"], [path], folder / "out")
-    vehicles = camtrap_dp.CamtrapDPObservations(str(package), observation_types={"car": "vehicle", "truck": "vehicle"})
+    vehicles = CamtrapDPObservations(str(package), observation_types={"car": "vehicle", "truck": "vehicle"})
     vehicles.check(run)
     vehicles.write(folder / "written", [clip], run)
     rows = read_csv(folder / "written/observations.csv")[1:]

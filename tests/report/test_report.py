@@ -12,7 +12,7 @@ from helpers.tables import read_csv
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
 from zamba_lcli.evaluation.scores import confusion_matrix
-from zamba_lcli.report.page import Report, ReportClip, spread
+from zamba_lcli.report.page import Report, ReportClip, evenly_spaced_ranks
 
 NAMES = list(DemoClips.class_names)
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -203,7 +203,7 @@ def test_names_cannot_break_out_of_the_data(folder):
 
 
 def test_spread_takes_the_ends():
-    assert spread([0.1, 0.9, 0.5, 0.7], 2) == [1, 0]
-    assert spread([0.1, 0.9], 5) == [1, 0]
-    assert spread([], 3) == []
-    assert len(set(spread([i / 100 for i in range(100)], 7))) == 7
+    assert evenly_spaced_ranks([0.1, 0.9, 0.5, 0.7], 2) == [1, 0]
+    assert evenly_spaced_ranks([0.1, 0.9], 5) == [1, 0]
+    assert evenly_spaced_ranks([], 3) == []
+    assert len(set(evenly_spaced_ranks([i / 100 for i in range(100)], 7))) == 7

@@ -12,9 +12,9 @@ from zamba_lcli.callbacks.lr_finder import ZambaLearningRateFinder
 from zamba_lcli.callbacks.predictions import WritePredictions
 from zamba_lcli.callbacks.progress import ClipProgressBar
 from zamba_lcli.callbacks.speed import Speed
-from zamba_lcli.predictions.camtrap_dp import CamtrapDPObservations
-from zamba_lcli.predictions.camtrap_dp_package import CamtrapDPPackage
-from zamba_lcli.predictions.formats import (
+from zamba_lcli.predictions import (
+    CamtrapDPObservations,
+    CamtrapDPPackage,
     ClipTimelines,
     CSVPredictions,
     HTMLReport,

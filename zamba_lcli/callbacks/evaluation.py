@@ -28,7 +28,7 @@ from zamba_lcli.evaluation import scores as ev
 from zamba_lcli.evaluation.intervals import site_intervals
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.predictions.formats import BLANK, is_called, printable
-from zamba_lcli.report.page import Report, ReportClip, spread
+from zamba_lcli.report.page import Report, ReportClip, evenly_spaced_ranks
 from zamba_lcli.run_folder import free_name, is_dry_run, run_folder
 from zamba_lcli.types import Batch, Task
 
@@ -225,7 +225,9 @@ class Evaluation(Callback):
         mistakes = [int(i) for i in np.argsort(-highest, kind="stable") if not right[i]][: self.previews]
         others = [int(i) for i in np.flatnonzero(right)]
         left = self.previews - len(mistakes)
-        chosen = mistakes + [others[i] for i in spread([float(highest[i]) for i in others], left) if left > 0]
+        chosen = mistakes + [
+            others[i] for i in evenly_spaced_ranks([float(highest[i]) for i in others], left) if left > 0
+        ]
         found = read_previews([holdout.paths[i] for i in chosen], time_limit=holdout.time_limit)
         pictures = {i: preview for i, preview in zip(chosen, found, strict=True) if preview is not None}
         drawn = metrics["intervals_95"]["drawn"]

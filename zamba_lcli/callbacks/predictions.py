@@ -23,11 +23,11 @@ from zamba_lcli.data.listing import folder_beside
 from zamba_lcli.errors import InputError
 from zamba_lcli.files import remove_partial, replacing
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
-from zamba_lcli.predictions.formats import (
+from zamba_lcli.predictions import (
     CSVPredictions,
     HTMLReport,
-    PredictedClip,
     PredictedPart,
+    PredictedRow,
     PredictionFormat,
     PredictionRun,
 )
@@ -112,7 +112,7 @@ class WritePredictions(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Writes the rows of a ``Batch`` and its ``Prediction``."""
-        append(self._file, _clips(batch, prediction))
+        append(self._file, _rows(batch, prediction))
         if trainer.received_sigterm:  # all that is done is written
             raise SystemExit(SIGTERM_CODE)
 
@@ -276,18 +276,16 @@ def _header(
     return plain
 
 
-def _clips(batch: Batch, prediction: Prediction) -> list[PredictedClip]:
-    """Returns the clips of a batch, with numbers as short as they are exact."""
+def _rows(batch: Batch, prediction: Prediction) -> list[PredictedRow]:
+    """Returns the rows of a batch, with numbers as short as they are exact."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     finite = prediction["probabilities"].isfinite().all(dim=1).tolist()  # (B,)
     probabilities = prediction["probabilities"].tolist()  # (B, classes)
     by_part = prediction["part_probabilities"].tolist()  # (B, clips, classes)
     times, numbers = batch["times"].tolist(), batch["frame_numbers"].tolist()  # (B, clips, T)
-    clips = [
-        PredictedClip(
+    rows = [
+        PredictedRow(
             filepath=filepath,
-            path=Path(),
-            site=None,
             predicted_at=now,
             probabilities=_short(probabilities[i]),
             parts=[
@@ -301,8 +299,7 @@ def _clips(batch: Batch, prediction: Prediction) -> list[PredictedClip]:
     ]
     reasons = [(filepath, reason) for _, filepath, reason in batch["failed"]]
     reasons += [(f, NOT_FINITE) for f, ok in zip(batch["filepath"], finite, strict=True) if not ok]
-    failed = [PredictedClip(filepath, Path(), None, predicted_at=now, error=reason) for filepath, reason in reasons]
-    return [*clips, *failed]
+    return [*rows, *(PredictedRow(filepath, now, error=reason) for filepath, reason in reasons)]
 
 
 def _short(values: list[float]) -> list[float]:

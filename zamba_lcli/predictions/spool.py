@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.files import replacing
-from zamba_lcli.predictions.formats import PredictedClip, PredictedPart
+from zamba_lcli.predictions.formats import PredictedClip, PredictedPart, PredictedRow
 
 HEADER = "header.json"
 CHECKSUM = b'{"checksum": "%08x", '  # how each line begins
@@ -132,8 +132,8 @@ class Spool:
                         "predicted again."
                     )
                 parts = [PredictedPart(**part) for part in row.pop("parts")]
-                filepath, path, site = filepaths[position], paths[position], sites and sites[position]
-                yield PredictedClip(**{**row, "filepath": filepath, "path": path, "site": site, "parts": parts})
+                site = None if sites is None else sites[position]
+                yield PredictedClip(**row, parts=parts, path=paths[position], site=site)
 
     def remove_done(self) -> None:
         """Deletes what a run has left that was killed when it was done."""
@@ -145,14 +145,9 @@ class Spool:
         shutil.rmtree(self._done)
 
 
-def append(file: IO[bytes], clips: Sequence[PredictedClip]) -> None:
-    """Appends the rows of ``clips`` and hands them to the system, which keeps them whatever happens to the process."""
-    rows = []
-    for clip in clips:
-        row = asdict(clip)
-        del row["path"], row["site"]  # these are the listing's
-        rows.append(_line(row))
-    file.write(b"".join(rows))
+def append(file: IO[bytes], rows: Sequence[PredictedRow]) -> None:
+    """Appends rows and hands them to the system, which keeps them whatever happens to the process."""
+    file.write(b"".join(_line(asdict(row)) for row in rows))
     file.flush()
 
 

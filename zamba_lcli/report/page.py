@@ -45,8 +45,8 @@ class Report:
         path.write_text(template.replace(DATA, data, 1), encoding="utf-8")
 
 
-def spread(scores: Sequence[float], number: int) -> list[int]:
-    """Returns the positions of so many scores, evenly spread from the highest to the lowest."""
+def evenly_spaced_ranks(scores: Sequence[float], number: int) -> list[int]:
+    """Returns the positions of ``number`` scores, evenly spaced by rank from the highest to the lowest."""
     order = sorted(range(len(scores)), key=lambda i: -scores[i])
     if number >= len(order):
         return order
