@@ -27,6 +27,14 @@ from zamba_lcli.types import Task
 Stage: TypeAlias = Literal["train", "val", "test"]
 
 
+def f1_score(tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
+    """Returns F1 from counts of true positives, false positives and false negatives, float, each (...,); NaN where all are 0.
+
+    Every macro F1 of the program is the mean of this over the classes, without those that are NaN.
+    """
+    return 2 * tp / (2 * tp + fp + fn)
+
+
 class MacroF1(Metric):
     """Mean F1 of the classes that have clips or are predicted.
 
@@ -68,8 +76,7 @@ class MacroF1(Metric):
 
     def compute(self) -> Tensor:
         """Returns the mean F1, float32 between 0 and 1; NaN without clips and predictions."""
-        either = 2 * self.tp + self.fp + self.fn  # (classes,); zeros are left out
-        return (2 * self.tp / either).nanmean()
+        return f1_score(self.tp, self.fp, self.fn).nanmean()
 
 
 class TopKAccuracy(Metric):

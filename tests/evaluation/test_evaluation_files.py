@@ -18,7 +18,7 @@ from helpers.runs import scalars
 from helpers.tables import read_csv
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
-from zamba_lcli.evaluation.scores import BINS
+from zamba_lcli.evaluation.calibration import BINS
 
 NAMES = list(DemoClips.class_names)
 FILES = {
@@ -104,6 +104,46 @@ def test_all_files_are_there_and_agree_with_scikit_learn(tested):
         if inside.any():
             assert float(row["accuracy"]) == pytest.approx((truth == top)[inside].mean(), abs=1e-5)
             assert float(row["confidence"]) == pytest.approx(probabilities.max(axis=1)[inside].mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "multiclass"])
+def test_fit_validate_and_test_give_the_same_macro_f1(task, zamba, clips, folder):
+    """Of the same answers, with a class that none of their clips has: it is left out, in every task."""
+    shutil.copytree(clips, folder / "clips")
+    rows = read_csv(clips / "labels.csv")
+    for row in rows:
+        row["split"] = row["site"] = "train" if row["split"] == "train" else "val"
+        if task == "multilabel" and row["label"] != "blank":
+            row["label"] += ";night"  # the first class that a model learns to predict
+    next(row for row in rows if row["split"] == "train")["label"] = "owl"
+
+    def write(name, split):
+        table = [{**row, "split": split if row["split"] == "val" else row["split"]} for row in rows]
+        lines = [",".join(rows[0])] + [",".join(row.values()) for row in table]
+        (folder / "clips" / name).write_text("\n".join(lines))
+        return f"clips/{name}"
+
+    arguments = [f"--model.init_args.task={task}", "--data.trained_clips=keep", "--optimizer.init_args.lr=0.5"]
+    zamba("fit", *arguments, labels=write("labels.csv", "val"))
+    checkpoint = ["--ckpt_path", "runs/tiny/version_0/checkpoints/last.ckpt"]
+    zamba("validate", *arguments, *checkpoint, labels="clips/labels.csv")
+    zamba("test", *arguments, *checkpoint, labels=write("tested.csv", "holdout"))
+    fitted, validated, tested = (scalars(folder / f"runs/tiny/version_{run}") for run in range(3))
+    found = read_csv(folder / "runs/tiny/version_2/predictions.csv")
+    names = sorted({*NAMES, "owl", *(["night"] if task == "multilabel" else [])})
+    probabilities = np.array([[float(row[name]) for name in names] for row in found])
+    truth = np.array([[name in row["labels"].split(";") for name in names] for row in found])
+    predicted = probabilities > 0.5
+    if task == "multiclass":
+        predicted = probabilities == probabilities.max(axis=1, keepdims=True)
+    assert not (truth | predicted)[:, names.index("owl")].any()
+    expected = sk.f1_score(truth, predicted, average="macro", zero_division=np.nan)
+    there = np.flatnonzero((truth | predicted).any(axis=0))
+    assert expected == pytest.approx(sk.f1_score(truth, predicted, average="macro", labels=there, zero_division=0))
+    logged = [fitted["val_macro_f1"][-1][1], validated["val_macro_f1"][-1][1], tested["test_macro_f1"][-1][1]]
+    metrics = json.loads((folder / "runs/tiny/version_2/metrics.json").read_text())
+    assert [*logged, metrics["macro_f1"]] == pytest.approx([expected] * 4, abs=1e-6)
+    assert expected > sk.f1_score(truth, predicted, average="macro", zero_division=0)
 
 
 def test_a_multilabel_model(zamba, clips, folder):

@@ -8,6 +8,7 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from zamba_lcli.evaluation import calibration
 from zamba_lcli.evaluation import scores as ev
 
 CLASSES = 5
@@ -36,12 +37,12 @@ def probabilities_of(logits, task):
 def test_scores_are_scikit_learns(task, ties, seed):
     targets, logits = sample(task, seed, ties=ties)
     probabilities = probabilities_of(logits, task)
-    named = ev.decide(probabilities, task)
+    predicted = ev.predict_labels(probabilities, task)
     if task == "multiclass":
-        assert (named == np.eye(CLASSES, dtype=bool)[probabilities.argmax(axis=1)]).all()
-    scores = ev.class_scores(targets, named, probabilities)
+        assert (predicted == np.eye(CLASSES, dtype=bool)[probabilities.argmax(axis=1)]).all()
+    scores = ev.class_scores(targets, predicted, probabilities)
     precision, recall, f1, support = sk.precision_recall_fscore_support(
-        targets.astype(int), named.astype(int), average=None, zero_division=np.nan
+        targets.astype(int), predicted.astype(int), average=None, zero_division=np.nan
     )
     assert scores.precision == pytest.approx(precision, nan_ok=True)
     assert scores.recall == pytest.approx(recall, nan_ok=True)
@@ -49,28 +50,26 @@ def test_scores_are_scikit_learns(task, ties, seed):
     assert scores.support.tolist() == support.tolist()
     expected = [sk.average_precision_score(targets[:, i], probabilities[:, i]) for i in range(CLASSES)]
     assert scores.average_precision == pytest.approx(expected)
-    assert ev.macro_f1(targets, named) == pytest.approx(np.mean(f1))
+    assert ev.macro_f1(targets, predicted) == pytest.approx(np.mean(f1))
     if task == "multiclass":
         truth = targets.argmax(axis=1)
-        for k in (1, 3) if not ties else (1,):
-            assert ev.top_k_accuracy(targets, probabilities, k) == pytest.approx(
-                sk.top_k_accuracy_score(truth, probabilities, k=k)
-                if not ties
-                else sk.accuracy_score(truth, named.argmax(1))
-            )
-        assert (ev.confusion_matrix(targets, probabilities) == sk.confusion_matrix(truth, named.argmax(axis=1))).all()
+        accuracy = sk.accuracy_score(truth, predicted.argmax(axis=1))
+        assert ev.is_top_class_right(targets, probabilities).mean() == pytest.approx(accuracy)
+        assert (
+            ev.confusion_matrix(targets, probabilities) == sk.confusion_matrix(truth, predicted.argmax(axis=1))
+        ).all()
 
 
 def test_what_is_not_defined_is_nan_and_not_counted():
     targets = np.array([[1, 0, 0], [1, 0, 0]], bool)
-    named = np.array([[1, 0, 0], [0, 1, 0]], bool)
-    scores = ev.class_scores(targets, named, named.astype(float))
+    predicted = np.array([[1, 0, 0], [0, 1, 0]], bool)
+    scores = ev.class_scores(targets, predicted, predicted.astype(float))
     assert scores.precision == pytest.approx([1.0, 0.0, np.nan], nan_ok=True)
     assert scores.recall == pytest.approx([0.5, np.nan, np.nan], nan_ok=True)
     assert scores.f1 == pytest.approx([2 / 3, 0.0, np.nan], nan_ok=True)
     assert np.isnan(scores.average_precision[1:]).all()
-    assert ev.macro_f1(targets, named) == pytest.approx((2 / 3 + 0) / 2)  # the third class is not there
-    assert np.isnan(ev.macro_f1(targets[:, 2:], named[:, 2:]))
+    assert ev.macro_f1(targets, predicted) == pytest.approx((2 / 3 + 0) / 2)  # the third class is not there
+    assert np.isnan(ev.macro_f1(targets[:, 2:], predicted[:, 2:]))
 
 
 def test_clips_with_several_labels_are_not_in_the_confusion_matrix():
@@ -83,42 +82,44 @@ def test_clips_with_several_labels_are_not_in_the_confusion_matrix():
 @pytest.mark.parametrize("seed", range(5))
 def test_operating_points_are_on_scikit_learns_curve(seed, ties):
     targets, logits = sample("multilabel", seed, ties=ties)
-    wanted, scores = targets[:, 0], logits[:, 0]
-    false_rate, true_rate, _ = sk.roc_curve(wanted, scores, drop_intermediate=False)
-    for point in ev.operating_points(wanted, scores, SITES):
+    positive, scores = targets[:, 0], logits[:, 0]
+    false_rate, true_rate, _ = sk.roc_curve(positive, scores, drop_intermediate=False)
+    for point in calibration.operating_points(positive, scores, SITES):
         if np.isnan(point.threshold):
             continue
-        lowest = point.expected_lost * (wanted.sum() + 1)  # the threshold is the so-and-so-many-th lowest score
-        allowed = 1 - true_rate <= (lowest - 1) / wanted.sum() + 1e-9
-        assert point.expected_lost <= point.may_lose + 1e-9
-        assert point.removed == pytest.approx((1 - false_rate)[allowed].max())
-        assert point.lost == pytest.approx((scores[wanted] < point.threshold).mean())
-        assert point.removed == pytest.approx((scores[~wanted] < point.threshold).mean())
+        lowest = point.expected_miss_rate * (positive.sum() + 1)  # the threshold is the so-and-so-many-th lowest score
+        allowed = 1 - true_rate <= (lowest - 1) / positive.sum() + 1e-9
+        assert point.expected_miss_rate <= point.max_miss_rate + 1e-9
+        assert point.specificity == pytest.approx((1 - false_rate)[allowed].max())
+        assert point.miss_rate == pytest.approx((scores[positive] < point.threshold).mean())
+        assert point.specificity == pytest.approx((scores[~positive] < point.threshold).mean())
 
 
 def test_operating_points_by_hand():
-    wanted = np.array([1] * 10 + [0] * 4, bool)
+    positive = np.array([1] * 10 + [0] * 4, bool)
     scores = np.array([*range(1, 11), 0.5, 1.5, 2.5, 9.5], float)
     sites = ["a"] * 5 + ["b"] * 5 + ["c"] * 4
-    none, one, two = ev.operating_points(wanted, scores, sites, (0.09, 0.1, 0.25))
-    assert np.isnan([none.threshold, none.lost, none.removed, none.expected_lost]).all()  # 10 clips do not tell 9 %
-    assert (one.threshold, one.lost, one.removed, one.expected_lost) == (1.0, 0.0, 0.25, 1 / 11)
-    assert (two.threshold, two.lost, two.removed, two.expected_lost) == (2.0, 0.1, 0.5, 2 / 11)
+    none, one, two = calibration.operating_points(positive, scores, sites, (0.09, 0.1, 0.25))
+    assert np.isnan(
+        [none.threshold, none.miss_rate, none.specificity, none.expected_miss_rate]
+    ).all()  # 10 clips do not tell 9 %
+    assert (one.threshold, one.miss_rate, one.specificity, one.expected_miss_rate) == (1.0, 0.0, 0.25, 1 / 11)
+    assert (two.threshold, two.miss_rate, two.specificity, two.expected_miss_rate) == (2.0, 0.1, 0.5, 2 / 11)
     # by the lowest of site b's five, 6, all of site a's are lost; by that of site a's, 1, none of b's
-    assert np.isnan(one.lost_at_new_sites)
-    assert two.lost_at_new_sites == 0.5
-    assert ev.operating_points(np.ones(3, bool), np.ones(3), ["a"] * 3) == []
+    assert np.isnan(one.miss_rate_at_new_sites)
+    assert two.miss_rate_at_new_sites == 0.5
+    assert calibration.operating_points(np.ones(3, bool), np.ones(3), ["a"] * 3) == []
 
 
 @pytest.mark.parametrize("clips", [10, 20, 100])
 def test_no_more_is_lost_of_other_clips_than_is_stated(clips):
     chance = np.random.default_rng(clips)
-    lost = {share: [] for share in ev.LOST}
+    lost = {share: [] for share in calibration.MISS_RATES}
     for _ in range(2000):
         scores, others = chance.normal(size=clips + 1), chance.normal(size=1000)
-        for point in ev.operating_points(np.arange(clips + 1) < clips, scores, ["a"] * (clips + 1)):
-            lost[point.may_lose].append((others < point.threshold).mean())
-            assert np.isnan(point.threshold) == (clips < 1 / point.may_lose - 1 - 1e-9)
+        for point in calibration.operating_points(np.arange(clips + 1) < clips, scores, ["a"] * (clips + 1)):
+            lost[point.max_miss_rate].append((others < point.threshold).mean())
+            assert np.isnan(point.threshold) == (clips < 1 / point.max_miss_rate - 1 - 1e-9)
     for share, found in lost.items():
         if clips >= 1 / share - 1:
             assert np.mean(found) <= share + 0.003, share
@@ -130,25 +131,25 @@ def test_calibration_error_is_torchmetrics(seed):
     targets, logits = sample("multiclass", seed)
     probabilities = probabilities_of(logits, "multiclass")
     truth = torch.from_numpy(targets.argmax(axis=1))
-    expected = multiclass_calibration_error(torch.from_numpy(probabilities), truth, CLASSES, n_bins=ev.BINS)
-    found = ev.reliability(targets, probabilities)
+    expected = multiclass_calibration_error(torch.from_numpy(probabilities), truth, CLASSES, n_bins=calibration.BINS)
+    found = calibration.reliability(targets, probabilities)
     assert found.expected_calibration_error == pytest.approx(float(expected), abs=1e-6)
     assert found.count.sum() == len(targets)
     targets, logits = sample("multilabel", seed)
     probabilities = probabilities_of(logits, "multilabel")
     # of the top class; scikit-learn has the curve, as of any other class
     top = probabilities.argmax(axis=1)
-    share, mean = calibration_curve(targets[np.arange(200), top], probabilities.max(axis=1), n_bins=ev.BINS)
-    found = ev.reliability(targets, probabilities)
+    share, mean = calibration_curve(targets[np.arange(200), top], probabilities.max(axis=1), n_bins=calibration.BINS)
+    found = calibration.reliability(targets, probabilities)
     full = found.count > 0
     assert found.accuracy[full] == pytest.approx(share)
     assert found.confidence[full] == pytest.approx(mean)
     errors = []
     for i in range(CLASSES):
-        share, mean = calibration_curve(targets[:, i], probabilities[:, i], n_bins=ev.BINS)
-        count = np.histogram(probabilities[:, i], np.linspace(0, 1, ev.BINS + 1))[0]
+        share, mean = calibration_curve(targets[:, i], probabilities[:, i], n_bins=calibration.BINS)
+        count = np.histogram(probabilities[:, i], np.linspace(0, 1, calibration.BINS + 1))[0]
         errors.append((abs(share - mean) * count[count > 0]).sum() / 200)
-    assert ev.class_wise_calibration_error(targets, probabilities) == pytest.approx(np.mean(errors))
+    assert calibration.class_wise_calibration_error(targets, probabilities) == pytest.approx(np.mean(errors))
 
 
 def test_a_multilabel_model_too_sure_of_its_top_class_is_told_so():
@@ -157,8 +158,10 @@ def test_a_multilabel_model_too_sure_of_its_top_class_is_told_so():
     targets, probabilities = np.zeros((1000, 10), bool), np.full((1000, 10), 0.005)
     targets[:, 0] = chance.random(1000) < 0.6
     probabilities[:, 0] = 0.95
-    assert ev.reliability(targets, probabilities).expected_calibration_error == pytest.approx(0.35, abs=0.04)
-    assert ev.class_wise_calibration_error(targets, probabilities) == pytest.approx((0.35 + 9 * 0.005) / 10, abs=0.005)
+    assert calibration.reliability(targets, probabilities).expected_calibration_error == pytest.approx(0.35, abs=0.04)
+    assert calibration.class_wise_calibration_error(targets, probabilities) == pytest.approx(
+        (0.35 + 9 * 0.005) / 10, abs=0.005
+    )
 
 
 @pytest.mark.parametrize("clips", [50, 200])
@@ -168,9 +171,9 @@ def test_the_calibration_error_by_chance_is_that_of_a_calibrated_model(clips):
     for i in range(300):
         probabilities = torch.from_numpy(chance.normal(size=(clips, 4)) * 1.5).softmax(dim=1).numpy()
         targets = np.array([chance.multinomial(1, p) for p in probabilities], bool)  # calibrated
-        errors.append(ev.reliability(targets, probabilities).expected_calibration_error)
+        errors.append(calibration.reliability(targets, probabilities).expected_calibration_error)
         if i < 10:
-            by_chance.append(ev.calibration_by_chance(probabilities))
+            by_chance.append(calibration.calibration_by_chance(probabilities))
     assert np.mean([c.mean for c in by_chance]) == pytest.approx(np.mean(errors), rel=0.05)
     assert np.mean(np.array(errors) < np.mean([c.high for c in by_chance])) == pytest.approx(0.95, abs=0.03)
     assert np.mean(errors) > 0.05 * (50 / clips) ** 0.5  # by itself it would tell of a fault
@@ -181,7 +184,7 @@ def test_the_calibration_error_by_chance_is_that_of_a_calibrated_model(clips):
 def test_the_temperature_is_the_best_one(task, factor):
     targets, logits = sample(task, 3)
     logits = logits * factor
-    found = ev.fit_temperature(targets, logits, task)
+    found = calibration.fit_temperature(targets, logits, task)
 
     def loss(temperature):
         probabilities = probabilities_of(logits / temperature, task)
@@ -191,9 +194,9 @@ def test_the_temperature_is_the_best_one(task, factor):
 
     best = minimize_scalar(loss, bounds=(0.01, 100), method="bounded", options={"xatol": 1e-9})
     assert found == pytest.approx(best.x, rel=1e-4)
-    assert ev.negative_log_likelihood(targets, logits, task, found) == pytest.approx(best.fun, rel=1e-7)
+    assert calibration.negative_log_likelihood(targets, logits, task, found) == pytest.approx(best.fun, rel=1e-7)
 
 
 def test_a_model_that_is_never_wrong_has_a_temperature():
     targets = np.eye(3, dtype=bool)
-    assert 0.01 <= ev.fit_temperature(targets, np.eye(3), "multiclass") < 0.1
+    assert 0.01 <= calibration.fit_temperature(targets, np.eye(3), "multiclass") < 0.1

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from zamba_lcli.evaluation.scores import is_top_class_right
+from zamba_lcli.metrics import f1_score
 
 Bools: TypeAlias = NDArray[np.bool_]
 Floats: TypeAlias = NDArray[np.float64]
@@ -44,20 +48,20 @@ def site_intervals(
         np.add.at(sums, site_of, per_clip)
         return sums
 
-    hits, false, missed = by_site(targets & predicted), by_site(~targets & predicted), by_site(targets & ~predicted)
-    right = by_site(targets[np.arange(len(targets)), probabilities.argmax(axis=1)])
+    tp, fp, fn = by_site(targets & predicted), by_site(~targets & predicted), by_site(targets & ~predicted)
+    right = by_site(is_top_class_right(targets, probabilities))
     clips = by_site(np.ones(len(targets)))
-    either = hits + false + missed  # clips that tell of the class
+    either = tp + fp + fn  # clips that have the class or for which it is predicted
     parts = {
-        "precision": (hits, hits + false, hits + false),
-        "recall": (hits, hits + missed, hits + missed),
-        "f1": (2 * hits, hits + either, either),
+        "precision": (tp, tp + fp, tp + fp),
+        "recall": (tp, tp + fn, tp + fn),
+        "f1": (2 * tp, tp + either, either),
     }
     by_class = {
         name: np.array([_share_interval(*(part[:, i] for part in of_score)) for i in range(targets.shape[1])])
         for name, of_score in parts.items()
     }
-    overall = {"accuracy": _share_interval(right, clips, clips), "macro_f1": _macro_interval(hits, hits + either)}
+    overall = {"accuracy": _share_interval(right, clips, clips), "macro_f1": _macro_interval(tp, fp, fn)}
     return overall, by_class
 
 
@@ -81,24 +85,22 @@ def _share_interval(part: Floats, whole: Floats, clips: Floats) -> tuple[float, 
     return low, float(betaincinv(yes + 1, no, 1 - TAIL)) if share < 1 else 1.0
 
 
-def _macro_interval(hits: Floats, sums: Floats) -> tuple[float, float]:
-    """Returns the interval of macro F1; F1 is 2 ``hits`` over ``sums``, each (sites, classes).
+def _macro_interval(tp: Floats, fp: Floats, fn: Floats) -> tuple[float, float]:
+    """Returns the interval of macro F1 from true positives, false positives and false negatives, each (sites, classes).
 
     Rare classes are at few sites, and the mean over classes is as uncertain as these make it: its degrees of freedom are
     Satterthwaite's, and of no class is the variance taken to be smaller than if each site counted as one clip and a half. The
     middle is that of the jackknife, since F1 of few clips is too low on average; the interval is Wilson's.
     """
-    sites = len(sums)
-    if sites < 2:
+    sites = len(tp)
+    f1 = f1_score(*(torch.from_numpy(counts.sum(axis=0)) for counts in (tp, fp, fn))).numpy()
+    there = ~np.isnan(f1)
+    if sites < 2 or not there.any():
         return float("nan"), float("nan")
-    there = sums.sum(axis=0) > 0
-    hits, sums = hits[:, there], sums[:, there]
-    if not there.any():
-        return float("nan"), float("nan")
-    classes = hits.shape[1]
-    f1 = 2 * hits.sum(axis=0) / sums.sum(axis=0)  # (classes,)
+    f1, tp, sums = f1[there], tp[:, there], (2 * tp + fp + fn)[:, there]
+    classes = len(f1)
     number = (sums > 0).sum(axis=0)  # of sites, (classes,)
-    without = _without_one(2 * hits, sums)  # (sites, classes)
+    without = _without_one(2 * tp, sums)  # (sites, classes)
     variances = np.where(number > 1, _jackknife(without), 0.0)
     shrunk = (f1 * number + 1) / (number + 2)  # a variance that is not 0 where all is right
     least = np.maximum(variances, shrunk * (1 - shrunk) / (CLIPS_OF_A_SITE * number))
