@@ -1,5 +1,6 @@
 """The cache changes how long a run takes, and nothing else."""
 
+import inspect
 import os
 import re
 import shutil
@@ -14,7 +15,9 @@ from helpers.marks import some_slow
 from helpers.paths import TESTS, TINY
 from helpers.runs import EACH_STEP, cls, largest_difference, scalars, state
 from helpers.video_files import damage
-from zamba_lcli.callbacks.features import FeatureStore
+from zamba_lcli import models
+from zamba_lcli.callbacks.feature_store import FeatureStore
+from zamba_lcli.callbacks.features import _arguments
 from zamba_lcli.data.video.reading import ClipReader
 from zamba_lcli.models import SlowFast, TimeDistributedTimm
 
@@ -421,3 +424,22 @@ def test_the_same_experiment_with_every_model(zamba, folder, config, small_mvit)
         more = ["--config", config, *recipe(folder, name, cache, dropout=None), "--trainer.max_epochs=3"]
         zamba("fit", *more)
     close(folder, "cached", "plain")
+
+
+IN_THE_HEAD = {"num_frames", "pooling", "post_backbone_dropout", "head_dropout_rate", "head_hidden_layer_sizes"}
+
+
+@pytest.mark.parametrize("name", ["SlowFast", "PytorchVideo", "TimeDistributedTimm", "TimeDistributedEfficientNet"])
+def test_each_argument_of_a_network_is_in_the_key_or_of_its_head(name):
+    network = getattr(models, name)
+    own = set(inspect.signature(network).parameters) - {"class_names", "weights", "common"}
+    assert own - IN_THE_HEAD == set(network.feature_arguments)
+
+
+def test_all_arguments_of_a_network_that_names_none_are_in_the_key():
+    class Own(models.ZambaVideoClassificationLightningModule):
+        def __init__(self, class_names, width=16, **common):
+            super().__init__(class_names=class_names, **common)
+
+    keys = {_arguments(Own(["a", "b"], width=width, temperature=heat)) for width in (8, 16) for heat in (1, 2)}
+    assert len(keys) == 2

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pytorch_lightning import LightningModule
@@ -65,6 +65,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     backbone: nn.Module
     head: nn.Module
+    # arguments that the output of trunk and backbone depends on, besides the weights; None: all that the subclass adds
+    feature_arguments: ClassVar[tuple[str, ...] | None] = None
 
     def __init__(
         self,
@@ -107,8 +109,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self.stated_callbacks: dict[str, Any] = {}
         self.resumed: dict[str, Any] | None = None
         self._unfinished: dict[str, Any] = {}  # of the checkpoint that is resumed, until the training starts
-        # kept where a checkpoint may be saved within a batch
-        self._before_batch: exact_resume.BeforeBatch | None = None
+        self._before_batch: exact_resume.BeforeBatch | None = None  # where a checkpoint may be saved within a batch
 
     @property
     def trunk(self) -> nn.Module:

@@ -66,6 +66,8 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
         common: What all models have, such as ``task``: see ``ZambaVideoClassificationLightningModule``.
     """
 
+    feature_arguments = ("name", "backbone_blocks")
+
     def __init__(
         self,
         class_names: Sequence[str],

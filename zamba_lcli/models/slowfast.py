@@ -62,6 +62,8 @@ class SlowFast(ZambaVideoClassificationLightningModule):
         common: What all models have, such as ``task``: see ``ZambaVideoClassificationLightningModule``.
     """
 
+    feature_arguments = ("model_depth", "stem_dim_outs", "backbone_blocks")
+
     def __init__(
         self,
         class_names: Sequence[str],

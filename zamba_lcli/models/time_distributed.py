@@ -182,6 +182,8 @@ class TimeDistributedEfficientNet(_FrameNetwork):
         common: What all models have, such as ``task``: see ``ZambaVideoClassificationLightningModule``.
     """
 
+    feature_arguments = ()
+
     def __init__(
         self,
         class_names: Sequence[str],
@@ -276,6 +278,8 @@ class TimeDistributedTimm(_FrameNetwork):
         common: What all models have, such as ``task``: see ``ZambaVideoClassificationLightningModule``.
     """
 
+    feature_arguments = ("network", "backbone_blocks")
+
     def __init__(
         self,
         class_names: Sequence[str],
@@ -314,6 +318,8 @@ class SingleFrameResnet(_FrameNetwork):
             that fit, null for a random start.
         common: What all models have, such as ``task``: see ``ZambaVideoClassificationLightningModule``.
     """
+
+    feature_arguments = ()
 
     def __init__(
         self,
