@@ -1,4 +1,4 @@
-"""What to look at in TensorBoard while a model trains."""
+"""Figures for TensorBoard during training."""
 
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,19 +20,19 @@ from zamba_lcli.types import Batch
 if TYPE_CHECKING:  # it takes long to import
     from matplotlib.figure import Figure
 
-MAX_WRITTEN = 25  # classes up to which counts are written into the cells of a confusion matrix
+MAX_WRITTEN = 25  # classes; with more, the cells of a confusion matrix have no counts
 
 
 class TensorBoardFigures(Callback):
-    """Pictures of the val clips for TensorBoard: confusion matrix, a precision-recall curve for each class, worst mistakes.
+    """Figures of the val clips for TensorBoard: confusion matrix, a precision-recall curve of each class, worst mistakes.
 
-    The worst mistakes are the clips whose true label (or the worst of them) gets the lowest probability while another class is
-    said to be there: some of their frames with the times, the labels and what the model says.
+    The worst mistakes are the clips of which the probability of the predicted class is the furthest above that of a label: some
+    of their frames, with times, labels and the predicted class.
 
     Args:
-        every_n_epochs: How often; after the last epoch in any case.
-        mistakes: How many clips.
-        frames: How many frames of each.
+        every_n_epochs: Epochs between figures; there is one after the last epoch in any case.
+        mistakes: Number of clips.
+        frames: Number of frames of each.
     """
 
     def __init__(self, every_n_epochs: int = 5, mistakes: int = 4, frames: int = 6) -> None:
@@ -43,12 +43,12 @@ class TensorBoardFigures(Callback):
         self.every_n_epochs = every_n_epochs
         self.mistakes = mistakes
         self.frames = frames
-        self._seen: list[tuple[int, NDArray[np.float64]]] = []  # of the last validation
+        self._seen: list[tuple[int, NDArray[np.float64]]] = []  # positions and probabilities of the last validation
         self._is_drawn = True
-        self._previews: dict[int, Preview | None] = {}  # of the clips shown last, most of which are shown again
+        self._previews: dict[int, Preview | None] = {}  # of the clips drawn last, most of which are drawn again
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins anew."""
+        """Drops the last validation."""
         self._seen, self._is_drawn = [], trainer.sanity_checking or trainer.state.fn != "fit"
 
     def on_validation_batch_end(
@@ -67,16 +67,16 @@ class TensorBoardFigures(Callback):
             self._seen += list(zip(batch["index"], probabilities, strict=True))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws, every so many epochs."""
+        """Draws every ``every_n_epochs`` epochs."""
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the last validation, however the run came to its end."""
+        """Draws the last validation, also of a run that stopped early."""
         self._draw(trainer, pl_module)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws what all processes have seen, once."""
+        """Draws the clips of all processes, once for each validation."""
         if self._is_drawn:
             return
         self._is_drawn = True
@@ -121,8 +121,8 @@ class TensorBoardFigures(Callback):
         axes = figure.subplots(len(worst), self.frames, squeeze=False)
         for line, row, clip in zip(axes, worst, chosen, strict=True):
             top = int(probabilities[row].argmax())
-            said = f"{names[top]} ({probabilities[row, top]:.2f})"
-            title = f"{clips.filepaths[clip]}: {', '.join(names[targets[row]])}, the model says {said}"
+            predicted = f"{names[top]} ({probabilities[row, top]:.2f})"
+            title = f"{clips.filepaths[clip]}: {', '.join(names[targets[row]])}, predicted {predicted}"
             preview = self._previews[clip]
             for column, axis in enumerate(line):
                 axis.set_axis_off()
@@ -137,12 +137,12 @@ class TensorBoardFigures(Callback):
 
 
 def worst_mistakes(targets: NDArray[np.bool_], probabilities: NDArray[np.float64], number: int) -> list[int]:
-    """Returns the positions of so many clips, the worst first, whose most probable class is not among their labels.
+    """Returns the positions of clips whose most probable class is not a label, the worst first.
 
     Args:
         targets: (clips, classes).
         probabilities: (clips, classes).
-        number: How many; there may be fewer mistakes.
+        number: At most; there may be fewer mistakes.
     """
     wrong = ~np.take_along_axis(targets, probabilities.argmax(axis=1)[:, None], axis=1)[:, 0]
     of_truth = np.where(targets, probabilities, np.inf).min(axis=1)  # infinite where a clip has no label
@@ -160,7 +160,7 @@ def _draw_matrix(matrix: NDArray[np.int64], names: list[str]) -> "Figure":
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
     axis.set_yticks(range(len(names)), names, parse_math=False)
-    axis.set_xlabel("the model says")
+    axis.set_xlabel("predicted")
     axis.set_ylabel("label")
     for (i, j), count in np.ndenumerate(matrix):
         if len(names) <= MAX_WRITTEN and count:

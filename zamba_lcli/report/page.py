@@ -1,4 +1,4 @@
-"""A page about predictions that is one file: opened in any browser, without a network."""
+"""A page of predictions: a single file that any browser opens without a network."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class ReportClip:
 
     filepath: str
     probabilities: list[float]  # (classes,)
-    truth: list[int]  # positions of its labels; empty if they are not known
+    truth: list[int]  # positions of its labels; empty if unknown
     site: str | None = None
     preview: str | None = None  # frames side by side, JPEG in base64
     num_frames: int = 0  # of the preview
@@ -24,23 +24,23 @@ class ReportClip:
 
 @dataclass
 class Report:
-    """What is on the page."""
+    """The content of the page."""
 
     title: str
-    summary: list[tuple[str, str]]  # names and values, as they are to be read
+    summary: list[tuple[str, str]]  # names and values, as text
     class_names: Sequence[str]
-    columns: list[str]  # of the table of classes, after the name: a count, then shares
-    per_class: list[list[float | int | None]]  # a row for each class, None where a share is not defined
+    columns: list[str]  # of the table of classes, after the name: a count, then scores
+    per_class: list[list[float | int | None]]  # a row for each class, None where a score is undefined
     clips: list[ReportClip]
     total: int  # number of clips, of which ``clips`` may be a part
-    confusion: list[list[int]] | None = None  # clips by label (rows) and top class (columns)
+    confusion: list[list[int]] | None = None  # clips by label (rows) and predicted class (columns)
     failed: list[tuple[str, str]] = field(default_factory=list)  # filepath and reason
     notes: list[str] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
         """Writes the page."""
         template = files("zamba_lcli.report").joinpath("page.html").read_text(encoding="utf-8")
-        # all text goes in as data, and the page shows it as text: nothing of it can be taken for a tag
+        # all text is data, and the page shows it as text: none of it can become a tag
         data = json.dumps(_short(asdict(self))).replace("<", "\\u003c")
         path.write_text(template.replace(DATA, data, 1), encoding="utf-8")
 
@@ -54,7 +54,7 @@ def evenly_spaced_ranks(scores: Sequence[float], number: int) -> list[int]:
 
 
 def _short(value: Any) -> Any:
-    """Rounds numbers to four digits after the point, which are as many as the page shows."""
+    """Rounds numbers to four digits after the point, more than the page shows."""
     if isinstance(value, float):
         return round(value, 4) if value == value else None
     if isinstance(value, dict):
