@@ -1,4 +1,4 @@
-"""Predictions out."""
+"""Predictions to files."""
 
 import json
 import os
@@ -42,12 +42,12 @@ NOT_FINITE = "the model's output is not a number"
 
 
 class WritePredictions(BasePredictionWriter):
-    """Writes what is predicted of every clip, whether it could be read or not, in one format or several.
+    """Writes the predictions of all clips, also of those that could not be read, in one format or several.
 
-    Each process appends its rows to a file below ``predictions.partial`` in the output folder as they come. At the end they are
-    merged, in the order in which the clips were found, and the files are moved into place. A run that is killed at any moment
-    goes on if it is started again with the same arguments: only clips without a row, and those that could not be read, are
-    looked at again. Whether a clip is the same is told by its name, not by its content.
+    Each process appends its rows to a file in ``predictions.partial`` in the output folder as they are made. At the end they
+    are merged, in the order in which the clips were found, and the files are moved into place. A run that is killed at any
+    moment continues when it is started again with the same arguments: it predicts the clips without a row and those that could
+    not be read. Clips are identified by name, not by content.
 
     Several processes, on one machine or many, are dealt the clips in turn before the first is read; those that are done first
     wait for the others, however long that takes. With several machines the output folder must be on a disk that all of them
@@ -56,9 +56,8 @@ class WritePredictions(BasePredictionWriter):
     Args:
         output_dir: Folder to write to; null for one beside the input: ``clips_predictions`` for the folder ``clips``,
             ``list_predictions`` for the table ``list.csv``, ``a_predictions`` for the clip ``a.mp4``.
-        formats: What to write; null for ``CSVPredictions`` and ``HTMLReport``.
-        overwrite: Whether files of the formats that are there already are replaced, and what is left of a run that was not
-            finished and had other arguments is deleted.
+        formats: Formats to write; null for ``CSVPredictions`` and ``HTMLReport``.
+        overwrite: Whether to replace files of an earlier run, and to delete the rows of an unfinished run with other arguments.
     """
 
     def __init__(
@@ -79,23 +78,21 @@ class WritePredictions(BasePredictionWriter):
                 f"WritePredictions: formats must write at least one file and each another one, not {names}."
             )
 
-    # ---- Lightning's hooks -------------------------------------------------------------------------------------------
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds out where to write, and lets clips that are done already be left out."""
+        """Finds the output folder, and has the data leave out clips that are done."""
         if stage != "predict":
             return
         data, module = _data_of(trainer), cast(ZambaVideoClassificationLightningModule, pl_module)
         self.folder = folder_beside(str(data.videos)) if self.output_dir is None else Path(self.output_dir)
-        if is_dry_run(trainer):  # everything is done as in a run, and nothing kept
+        if is_dry_run(trainer):  # a run of which nothing is kept
             self._dry = TemporaryDirectory()
             self.folder = Path(trainer.strategy.broadcast(self._dry.name))
         self.spool = Spool(self.folder / SPOOL)
-        # once the weights are there, which rows depend on
+        # not before the weights are loaded: rows depend on them
         data.leave_out(lambda: self._done_already(trainer, module, data))
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens this process's file; makes ready to wait for the others at the end, while all are at the same place."""
+        """Opens this process's file, and the group in which processes wait for each other at the end."""
         self._all: Any = None
         if torch.distributed.is_initialized():
             self._all = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
@@ -113,7 +110,7 @@ class WritePredictions(BasePredictionWriter):
     ) -> None:
         """Writes the rows of a ``Batch`` and its ``Prediction``."""
         append(self._file, _rows(batch, prediction))
-        if trainer.received_sigterm:  # all that is done is written
+        if trainer.received_sigterm:  # all rows so far are written
             raise SystemExit(SIGTERM_CODE)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -124,15 +121,13 @@ class WritePredictions(BasePredictionWriter):
         if trainer.is_global_zero:
             self._merge(trainer, _data_of(trainer))
 
-    # ---- what is done already ----------------------------------------------------------------------------------------
-
     def _done_already(
         self, trainer: Trainer, module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule
     ) -> NDArray[np.bool_]:
-        """Returns which clips are done, bool (clips,), in every process; refuses, in all, what cannot be written."""
+        """Returns which clips are done, bool (clips,), in every process; refuses runs that cannot be written, in all."""
         self.run = _run(trainer, module, data, self.folder)
         begun: tuple[int, NDArray[np.bool_]] | str = ""
-        if trainer.is_global_zero:  # the others must not look: those that are ahead write already
+        if trainer.is_global_zero:  # others that are ahead may be writing
             try:
                 begun = self._begin(trainer, module, data)
             except InputError as error:
@@ -143,11 +138,9 @@ class WritePredictions(BasePredictionWriter):
         self._start, self._done_before = begun
         if self._done_before.any():
             rank_zero_info(
-                f"{self._done_before.sum()} of {len(self._done_before)} clips are done; going on with the others."
+                f"{self._done_before.sum()} of {len(self._done_before)} clips are done; continuing with the others."
             )
         return self._done_before
-
-    # ---- what the first process does ---------------------------------------------------------------------------------
 
     def _begin(
         self, trainer: Trainer, module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule
@@ -155,7 +148,7 @@ class WritePredictions(BasePredictionWriter):
         """Returns the number of this start, and which clips are done, bool (clips,)."""
         self.spool.remove_done()
         there = [path for f in self.formats if (path := self.folder / f.filename).exists()]
-        # what is there beside a spool was written by a run that was killed when it was nearly done
+        # a run that was killed when it was nearly done leaves files beside its rows
         if there and not self.overwrite and not self.spool.folder.exists():
             raise InputError(
                 f"{there[0]} exists already. Move it away; or give WritePredictions another output_dir, or overwrite: true."
@@ -200,13 +193,13 @@ class WritePredictions(BasePredictionWriter):
         ok = int((found.there & ~found.failed).sum())
         self.nothing_predicted = ok == 0
         before = int(self._done_before.sum())
-        told = f", {before} of them by the run before" if before else ""
+        by_earlier_run = f", {before} of them by the run before" if before else ""
         paths = ", ".join(str(self.folder / f.filename) for f in self.formats)
         paths = "a dry run writes nothing" if is_dry_run(trainer) else paths
-        trainer.print(f"{ok} clips predicted{told}, {int(found.failed.sum())} failed: {paths}")
+        trainer.print(f"{ok} clips predicted{by_earlier_run}, {int(found.failed.sum())} failed: {paths}")
 
     def _write(self, prediction_format: PredictionFormat, found: FoundRows, data: ZambaVideoDataModule) -> None:
-        """Writes one format under another name and moves it into place when it is whole."""
+        """Writes one format."""
         path = self.folder / prediction_format.filename
         remove_partial(path)
         rows = self.spool.read(found, self.run.filepaths, self.run.paths, data.sites)
@@ -240,7 +233,7 @@ def _run(
 
 
 def _root(videos: str, data_dir: str | None, filepaths: Sequence[str], paths: Sequence[Path]) -> Path:
-    """Returns the folder that names of clips for other programs start from, absolute.
+    """Returns the folder, absolute, that the paths of clips for other programs are relative to.
 
     It is the folder of clips; of a table ``data_dir``, or the table's folder if all filepaths are relative; else the folder
     that all clips share.
@@ -261,7 +254,7 @@ def _shared(places: Sequence[str]) -> Path:
 def _header(
     trainer: Trainer, module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule
 ) -> dict[str, Any]:
-    """Returns all that a clip's row depends on besides its file, as plain values under names for messages."""
+    """Returns all that a row depends on besides its clip, as plain values by names for messages."""
     hparams = {key: value for key, value in module.hparams.items() if key not in ("weights", "class_names")}
     header = {
         "weights": fingerprint(module),

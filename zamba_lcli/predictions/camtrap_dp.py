@@ -7,6 +7,7 @@ import os
 import shutil
 import unicodedata
 import uuid
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -15,8 +16,6 @@ from functools import cached_property
 from math import ceil, floor
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
-
-from pytorch_lightning.utilities import rank_zero_warn
 
 from zamba_lcli.data.csv_tables import Problems, Record
 from zamba_lcli.data.labels import camtrap_terms as terms
@@ -37,33 +36,32 @@ from zamba_lcli.predictions.formats import (
 ObservationType: TypeAlias = Literal["animal", "human", "vehicle", "blank"]
 TYPES: dict[ObservationType, tuple[str, ...]] = {"blank": BLANK, "human": PEOPLE, "vehicle": VEHICLES}
 COLUMNS = {table: ",".join(terms.column_names(table)) for table in terms.TABLES}  # all must be there
-MAX_TOLD = 5  # values of a package that the standard does not know, named in the log
+MAX_NAMED = 5  # invalid values of a package, in the log
 
 
 @dataclass(frozen=True)
 class Media:
-    """A row of the table media, as far as observations need it."""
+    """The part of a row of the table media that observations need."""
 
     media_id: str
     deployment_id: str
-    timestamp: datetime  # with its zone: when the clip begins
+    timestamp: datetime  # with its zone, of the start of the clip
 
 
 @dataclass(frozen=True)
 class CamtrapDP(PredictionFormat):
     """Base of the formats in Camtrap DP: the folder ``camtrap_dp`` with a package, to which observations are added.
 
-    Each clip, or each part of it that was looked at by itself, has a media-level observation, ``classificationMethod`` being
-    ``machine``, for each class (or, of a multiclass model, for the most probable class) from ``threshold`` on; if there is
-    none, one of the type ``unknown``. A clip that could not be read has one of the type ``unclassified`` with the reason in
-    its comments. The clips' own table must say when they were made and in which deployment: clocks in files are too often
-    wrong, and nothing is guessed.
+    Each clip, or each part of it that is predicted by itself, has a media-level observation with the ``classificationMethod``
+    ``machine`` for each predicted class, of a multiclass model the most probable one; without a predicted class, it has one of
+    the type ``unknown``. A clip that could not be read has one of the type ``unclassified``, with the reason as comment. The
+    time and the deployment of a clip are those of the table media, never of the file, whose clock is often wrong.
 
     Args:
-        threshold: From which probability on a class counts as seen: one number, or one for each class by name.
-        observation_types: What a class is, where its name does not say so: all but ``blank``, ``empty``, ``human``, ``person``
-            and ``vehicle`` are animals.
-        scientific_names: Scientific names of classes of animals; those left out are taken to have them as names.
+        threshold: Lowest probability at which a class is predicted: one number, or one for each class by name.
+        observation_types: Types of classes. Default: ``blank`` and ``empty`` are blank, ``human`` and ``person`` are human,
+            ``vehicle`` is a vehicle, and all others are animals.
+        scientific_names: Scientific names of animal classes. Default: the name of the class.
         media_dir: Folder that the filePath of the media is relative to; null for the folder of its table or package.
     """
 
@@ -75,7 +73,7 @@ class CamtrapDP(PredictionFormat):
     filename = "camtrap_dp"
 
     def check(self, run: PredictionRun) -> None:
-        """Refuses clips whose time or deployment is not told, and whatever would make the package invalid."""
+        """Refuses clips without a time or deployment, and arguments that would make the package invalid."""
         check_thresholds(self.threshold, run)
         for argument, given in (
             ("observation_types", self.observation_types),
@@ -116,7 +114,7 @@ class CamtrapDP(PredictionFormat):
 
     @abstractmethod
     def _source(self) -> Path:
-        """Returns the file that says which media there are."""
+        """Returns the file that lists the media."""
 
     @abstractmethod
     def _media(self) -> dict[str, Media]:
@@ -124,14 +122,14 @@ class CamtrapDP(PredictionFormat):
 
     @abstractmethod
     def _begin(self, folder: Path) -> list[str]:
-        """Writes all tables, observations without those of this run, and returns the columns of observations."""
+        """Writes all tables but the observations of this run, and returns the columns of observations."""
 
     @abstractmethod
     def _descriptor(self, scientific_names: Sequence[str]) -> dict[str, Any]:
         """Returns the datapackage.json."""
 
     def _refuse_to_lose(self, argument: str, path: Path, run: PredictionRun) -> None:
-        """Refuses input that lies where the output goes, which takes the place of what is there."""
+        """Refuses input in the output folder, which would be replaced."""
         if path.resolve().is_relative_to((run.folder / self.filename).resolve()):
             raise InputError(
                 f"{argument}: {path.resolve()} is where the package with the predictions goes, and would be lost. Give "
@@ -166,30 +164,35 @@ class CamtrapDP(PredictionFormat):
                 "eventStart": format_time(media.timestamp + timedelta(seconds=floor(start))),
                 "eventEnd": format_time(media.timestamp + timedelta(seconds=ceil(end))),
             }
-            for name, seen in self._seen(part.probabilities, run):
-                yield {**base, **section, "observationID": _identifier(base, str(number), name, *seen.values()), **seen}
+            for name, values in self._predicted(part.probabilities, run):
+                yield {
+                    **base,
+                    **section,
+                    "observationID": _identifier(base, str(number), name, *values.values()),
+                    **values,
+                }
 
-    def _seen(self, probabilities: Sequence[float], run: PredictionRun) -> list[tuple[str, dict[str, str]]]:
-        """Returns the classes seen in a part, and what is said of each."""
+    def _predicted(self, probabilities: Sequence[float], run: PredictionRun) -> list[tuple[str, dict[str, str]]]:
+        """Returns the predicted classes of a part, each with the values of its observation."""
         of = self.threshold if isinstance(self.threshold, dict) else dict.fromkeys(run.class_names, self.threshold)
         ranked = sorted(zip(probabilities, run.class_names, strict=True), key=lambda pair: -pair[0])
         if run.task == "multiclass":
-            named = [(p, name) for p, name in ranked[:1] if p >= of[name]]
+            predicted = [(p, name) for p, name in ranked[:1] if p >= of[name]]
         else:
-            named = [(p, name) for p, name in ranked if p >= of[name]]
-            something = [(p, name) for p, name in named if self._type(name) != "blank"]
-            named = something or named[:1]  # where something is seen it is not blank
-        if not named:
+            predicted = [(p, name) for p, name in ranked if p >= of[name]]
+            not_blank = [(p, name) for p, name in predicted if self._type(name) != "blank"]
+            predicted = not_blank or predicted[:1]  # a clip of something is not blank
+        if not predicted:
             probability, name = ranked[0]
             comment = f"most probable: {name} ({probability:.3f})"
             return [(name, {"observationType": "unknown", "observationComments": comment})]
-        seen = []
-        for probability, name in named:
+        observations = []
+        for probability, name in predicted:
             kind = self._type(name)
             animal = {"scientificName": (self.scientific_names or {}).get(name, name)} if kind == "animal" else {}
-            said = {"observationType": kind, **animal, "classificationProbability": f"{probability:.6f}"}
-            seen.append((name, said))
-        return seen
+            values = {"observationType": kind, **animal, "classificationProbability": f"{probability:.6f}"}
+            observations.append((name, values))
+        return observations
 
     def _type(self, class_name: str) -> str:
         usual = next((kind for kind, names in TYPES.items() if is_called(class_name, names)), "animal")
@@ -198,9 +201,9 @@ class CamtrapDP(PredictionFormat):
 
 @dataclass(frozen=True)
 class CamtrapDPObservations(CamtrapDP):
-    """Adds observations to a package that exists: the folder ``camtrap_dp`` gets its tables, and both old and new observations.
+    """Adds observations to an existing package: the folder ``camtrap_dp`` gets its tables with old and new observations.
 
-    The package itself is left as it is. Where the media are files of the package, put the folder's content in its place.
+    The package itself stays unchanged. If its media are files of the package, copy the content of the folder over it.
 
     Args:
         package: Folder of the package, or its ``datapackage.json``.
@@ -213,11 +216,11 @@ class CamtrapDPObservations(CamtrapDP):
     package: str
 
     def check(self, run: PredictionRun) -> None:
-        """Refuses a package that is not whole, and one that the package written would take the place of."""
+        """Refuses an incomplete package, and one in the output folder."""
         self._refuse_to_lose("package", self._source().parent, run)
         self._check_files()
         super().check(run)
-        self._tell_unknown_values()
+        self._warn_of_invalid_values()
 
     def _source(self) -> Path:
         path = Path(self.package)
@@ -231,7 +234,7 @@ class CamtrapDPObservations(CamtrapDP):
         return CamtrapPackage(source.parent, source.name, "package")
 
     def _check_files(self) -> None:
-        """Refuses a package of which a file is missing, and tables in several files, which are not put together."""
+        """Refuses a package with missing files, and tables in several files, which are not joined."""
         for table in terms.TABLES:
             if len(self._package.paths(table)) > 1:
                 raise InputError(f"package: {self._package} must name one file for {table} in its resources.")
@@ -243,8 +246,8 @@ class CamtrapDPObservations(CamtrapDP):
     def _table(self, name: terms.Table, problems: Problems) -> CamtrapTable:
         return self._package.read_table(name, problems, as_written=True)
 
-    def _tell_unknown_values(self) -> None:
-        """Says in the log what the standard does not know in the package: it was there before, and is passed on."""
+    def _warn_of_invalid_values(self) -> None:
+        """Warns of values of the package that are invalid in the standard; they are copied."""
         source = self._source()
         found: list[str] = []
         for name in terms.TABLES:
@@ -258,10 +261,11 @@ class CamtrapDPObservations(CamtrapDP):
             of_lacking = {f"the {column} is empty" for column in lacking}
             found += [f"{place}: {what}" for place, what, _ in problems.found if what not in of_lacking]
         if found:
-            more = f" and {len(found) - MAX_TOLD} more" if len(found) > MAX_TOLD else ""
-            rank_zero_warn(
-                f"{source} is not valid Camtrap DP {terms.version()}, and what is added to it does not mend that: "
-                f"{'; '.join(found[:MAX_TOLD])}{more}."
+            more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
+            warnings.warn(
+                f"{source} is not valid Camtrap DP {terms.version()}, and neither is the package with the predictions: "
+                f"{'; '.join(found[:MAX_NAMED])}{more}.",
+                stacklevel=2,
             )
 
     def _media(self) -> dict[str, Media]:
@@ -293,7 +297,7 @@ class CamtrapDPObservations(CamtrapDP):
         return columns
 
     def _observation_columns(self, names: Sequence[str]) -> list[str]:
-        """Returns the columns written: those of the package and of the standard, in the order that the schema wants."""
+        """Returns the columns of the package and of the standard, in the order of the schema."""
         standard = terms.column_names("observations")
         if isinstance(self._package.resources["observations"].get("schema"), dict):
             return [*names, *(name for name in standard if name not in names)]
@@ -306,7 +310,7 @@ class CamtrapDPObservations(CamtrapDP):
         for key in ("dialect", "encoding", "bytes", "hash"):  # of the file as it was
             resource.pop(key, None)
         resource["path"] = "observations.csv"
-        if isinstance(schema := resource.get("schema"), dict):  # else it is the standard's, by its address
+        if isinstance(schema := resource.get("schema"), dict):  # else it is the URL of the standard's
             fields = schema.get("fields") or []
             described = {field.get("name") for field in fields}
             added = [dict(c.descriptor) for c in terms.columns("observations") if c.name not in described]
@@ -322,7 +326,7 @@ class CamtrapDPObservations(CamtrapDP):
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
-    """Writes a table with these columns."""
+    """Writes a table as CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, columns)
         table.writeheader()
@@ -336,9 +340,9 @@ def media_in(
 
     Args:
         rows: The table media.
-        folder: What its filePaths are relative to.
+        folder: Folder that filePath is relative to.
         deployments: The deployments by deploymentID.
-        problems: Gets media without a deployment or a time, and those that were there before.
+        problems: Collects media without a deployment or time, and duplicates.
     """
     found: dict[str, Media] = {}
     for place, record in rows:
@@ -361,10 +365,10 @@ def _key(path: Path) -> str:
 
 
 def _alike(path: str) -> str:
-    """Returns what is the same for paths that look the same but for their case."""
+    """Returns a path without the differences of case and of Unicode composition."""
     return unicodedata.normalize("NFC", path).casefold()
 
 
 def _identifier(base: Mapping[str, str], *more: str) -> str:
-    """Returns an identifier that is a function of what is observed, by whom and when, and no other observation has."""
+    """Returns the identifier of an observation, a function of its values."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, "\x1f".join([*base.values(), *more])))

@@ -1,4 +1,4 @@
-"""Predictions as a Camera Trap Data Package of their own, made from a table of deployments and one of the clips."""
+"""Predictions as a new Camera Trap Data Package, from a table of deployments and one of the clips."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +20,7 @@ SamplingDesign: TypeAlias = Literal[
 ]
 CaptureMethod: TypeAlias = Literal["activityDetection", "timeLapse"]
 SCHEMAS = f"https://raw.githubusercontent.com/tdwg/camtrap-dp/{terms.version()}"
-FILLED_IN = {
-    "mediaID",
-    "filePublic",
-    "fileMediatype",
-}  # required by the standard; without such a column they follow from others
+FILLED_IN = {"mediaID", "filePublic", "fileMediatype"}  # required by the standard, with defaults here
 EMAIL = re.compile(r"[^@\s<>()]+@[^@\s<>()]+\.[^@\s<>().]+")
 LOCATION = re.compile(r"(?![./~])(?!.*\.\.).+")  # of a contributor: a URL, or a file of the package
 MEDIATYPES = {
@@ -62,23 +58,24 @@ MEDIATYPES = {
 class CamtrapDPPackage(CamtrapDP):
     """Makes a package from a table of deployments and one of the clips.
 
-    The tables may be separated by commas, semicolons or tabs. Whatever would make the package invalid is refused with its row
-    before anything is predicted: values that the standard does not know, deployments that end before they start, clips made
-    outside of their deployment.
+    The tables are separated by commas, semicolons or tabs. Rows that would make the package invalid are refused before anything
+    is predicted: values that the standard does not know, deployments that end before they start, clips recorded outside of
+    their deployment.
 
     Args:
         deployments: Table (CSV) with the columns that Camtrap DP requires of deployments, ``deploymentID``, ``latitude``,
-            ``longitude``, ``deploymentStart`` and ``deploymentEnd``, and whichever of the others.
-        media: Table (CSV) with ``filePath``, ``deploymentID`` and ``timestamp`` of each clip, and whichever of the other
-            columns of Camtrap DP's media. Times have a zone, as in 2020-05-30T04:57:37+02:00. Without a column ``mediaID`` it
-            is the filePath, without ``fileMediatype`` it goes by the ending of the file.
+            ``longitude``, ``deploymentStart`` and ``deploymentEnd``, and any of the others.
+        media: Table (CSV) with ``filePath``, ``deploymentID`` and ``timestamp`` of each clip, and any of the other columns
+            of Camtrap DP's media. Times have a zone, as in 2020-05-30T04:57:37+02:00. Default of ``mediaID``: the
+            filePath; of ``fileMediatype``: by the suffix of the file.
         title: Title of the project.
         sampling_design: How the places of the cameras were chosen.
-        capture_method: What makes the cameras record: ``activityDetection``, ``timeLapse`` or both.
-        contributors: Who made it: for each a ``title``, the name, and maybe ``role`` (``contact``, ``principalInvestigator``,
-            ``rightsHolder``, ``publisher`` or ``contributor``), ``email``, ``path`` and ``organization``.
-        individual_animals: Whether the project tells individuals apart.
-        file_public: Whether the clips may be seen by all, where the table of media has no ``filePublic``.
+        capture_method: What triggers the cameras: ``activityDetection``, ``timeLapse`` or both.
+        contributors: Authors of the package: for each a ``title``, the name, and optionally ``role`` (``contact``,
+            ``principalInvestigator``, ``rightsHolder``, ``publisher`` or ``contributor``), ``email``, ``path`` and
+            ``organization``.
+        individual_animals: Whether the project identifies individuals.
+        file_public: Whether the clips are public, for tables of media without ``filePublic``.
         threshold: See ``CamtrapDP``, as for all the following.
         observation_types: See there.
         scientific_names: See there.
@@ -103,7 +100,7 @@ class CamtrapDPPackage(CamtrapDP):
         super().check(run)
 
     def _check_project(self) -> None:
-        """Refuses what the profile of the standard does not know."""
+        """Refuses values that the profile of the standard does not know."""
         if not self.title.strip():
             raise InputError("title: give the project a title.")
         if self.sampling_design not in (designs := terms.project_terms("samplingDesign")):
@@ -131,7 +128,7 @@ class CamtrapDPPackage(CamtrapDP):
         return Path(self.media)
 
     def _read(self, name: terms.Table, path: str, optional: set[str]) -> tuple[CamtrapTable, Problems]:
-        """Returns a table with columns of the standard alone, and what is wrong with it so far."""
+        """Returns a table with columns of the standard alone, and its problems so far."""
         problems = Problems(Path(path), name)
         columns = terms.columns(name)
         header, cells, first = read_table(Path(path), [column.name for column in columns], key=name)
@@ -142,7 +139,7 @@ class CamtrapDPPackage(CamtrapDP):
         if unknown := [column for column in table.names if column not in terms.column_names(name)]:
             raise InputError(
                 f"{name}: {path}: the columns {unknown} are none of Camtrap DP's {name}. Take them out; its tags and comments "
-                "have room for what they tell."
+                "have room for their values."
             )
         return table, problems
 
@@ -169,11 +166,11 @@ class CamtrapDPPackage(CamtrapDP):
             if not record["fileMediatype"] and "fileMediatype" not in table.names:
                 what = f"the ending of {record['filePath']!r} does not tell what the file is"
                 problems.add(place, what, "Give the table a column fileMediatype, with such as video/mp4.")
-                record["fileMediatype"] = "video/*"  # not told twice
+                record["fileMediatype"] = "video/*"  # for one message, not two
         return terms.check_rows("media", filled, problems), problems
 
     def _filled_in(self, record: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-        """Returns a row with what follows from others where there is no such column, and a path as the standard writes it."""
+        """Returns a row with defaults for missing columns, and with a path as the standard writes it."""
         filepath = record.get("filePath", "")
         if "\\" in filepath and not (self._media_folder() / filepath).exists():
             filepath = filepath.replace("\\", "/")
@@ -200,7 +197,7 @@ class CamtrapDPPackage(CamtrapDP):
     def _check_times(
         self, rows: Sequence[Record], deployments: Mapping[str, Mapping[str, str]], problems: Problems
     ) -> None:
-        """Finds clips made outside of their deployment, unless that says that its clock was wrong."""
+        """Finds clips recorded outside of their deployment, unless its clock is known to be wrong."""
         spans = {
             name: [parse_time(row[f"deployment{end}"]) for end in ("Start", "End")] for name, row in deployments.items()
         }

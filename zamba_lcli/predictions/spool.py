@@ -1,4 +1,4 @@
-"""Predictions on disk while they come, so that a run that is killed at any moment can go on."""
+"""Predictions on disk as they are made, so that a run that is killed at any moment can be continued."""
 
 import json
 import shutil
@@ -23,10 +23,10 @@ OPEN_FILES = 200  # at a time; systems allow a process some hundred
 
 @dataclass(frozen=True)
 class FoundRows:
-    """Where the row of each clip is; no row is held in memory."""
+    """Positions of the clips' rows in the files; no row is held in memory."""
 
     files: list[Path]
-    file: NDArray[np.int32]  # (clips,) position in ``files``, -1 where there is no row
+    file: NDArray[np.int32]  # (clips,) position in ``files``, -1 without a row
     offset: NDArray[np.int64]  # (clips,) bytes
     failed: NDArray[np.bool_]  # (clips,) whether the clip could not be read
 
@@ -37,13 +37,13 @@ class FoundRows:
 
 
 class Spool:
-    """A folder with rows as lines of JSON: each process of each start of a run appends to a file of its own.
+    """A folder with rows as lines of JSON; each process of each start of a run appends to a file of its own.
 
-    A line that is torn, as the last one of a process that was killed, or damaged, which its checksum tells, does not count: its
-    clip is predicted again. So is a clip that could not be read, which may have been the disk's fault.
+    The clip of a torn line, such as the last one of a killed process, or of a damaged one, which its checksum shows, is
+    predicted again. So is a clip that could not be read: the disk may have been at fault.
 
     Args:
-        folder: Where the files are.
+        folder: Of the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,17 +51,17 @@ class Spool:
         self.folder = folder
 
     def begin(self, header: Mapping[str, Any], discard: bool) -> int:
-        """Makes the folder, or goes on with what is there.
+        """Makes the folder, or continues with its rows.
 
         Args:
-            header: What the rows depend on, plain values.
-            discard: Whether rows that depend on something else may be deleted.
+            header: Plain values that the rows depend on.
+            discard: Whether to delete rows with another header.
 
         Returns:
             The number of this start, 0 for the first.
 
         Raises:
-            InputError: If the rows that are there depend on something else.
+            InputError: If there are rows with another header.
         """
         file = self.folder / HEADER
         try:
@@ -94,7 +94,7 @@ class Spool:
         return (self.folder / f"{start:06d}-{rank:06d}.jsonl").open("xb")
 
     def find(self, filepaths: Sequence[str]) -> FoundRows:
-        """Looks where the row of each clip is; a clip with several rows has that which could be read, or else the last."""
+        """Finds the row of each clip; of several, the first of a clip that could be read, or else the last."""
         files, clips = self._files(), len(filepaths)
         position_of = {filepath: position for position, filepath in enumerate(filepaths if files else ())}
         found = FoundRows(files, np.full(clips, -1, np.int32), np.zeros(clips, np.int64), np.zeros(clips, np.bool_))
@@ -128,19 +128,19 @@ class Spool:
                 row = _parse(file.readline())
                 if row is None:
                     raise InputError(
-                        f"{found.files[number]} was changed or damaged while it was read. Start again: what is missing is "
-                        "predicted again."
+                        f"{found.files[number]} was changed or damaged while it was read. Start again: missing clips "
+                        "are predicted again."
                     )
                 parts = [PredictedPart(**part) for part in row.pop("parts")]
                 site = None if sites is None else sites[position]
                 yield PredictedClip(**row, parts=parts, path=paths[position], site=site)
 
     def remove_done(self) -> None:
-        """Deletes what a run has left that was killed when it was done."""
+        """Deletes what is left of a run that was killed when it was done."""
         shutil.rmtree(self._done, ignore_errors=True)
 
     def remove(self) -> None:
-        """Deletes the folder; if that is interrupted, what is left does not pass for rows."""
+        """Deletes the folder; if that is interrupted, none of it is taken for rows."""
         self.folder.rename(self._done)
         shutil.rmtree(self._done)
 
@@ -158,7 +158,7 @@ def _line(content: Mapping[str, Any]) -> bytes:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """Returns what a line holds, or None if it is torn or damaged."""
+    """Returns the content of a line, or None if it is torn or damaged."""
     rest = line[len(CHECKSUM % 0) : -1]
     if line != b"%b%b\n" % (CHECKSUM % zlib.crc32(rest), rest):
         return None
