@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what tells a file from another."""
+"""Files that are written whole or not at all, and the identity of a file."""
 
 import os
 import re
@@ -49,10 +49,10 @@ def remove_partial(path: Path) -> None:
 
 
 def file_identity(path: Path) -> list[str | int]:
-    """Returns what tells a file as it is from itself before a change: absolute path, size in bytes, time of change in ns.
+    """Returns the absolute path of a file, its size in bytes and the time of its last change in ns.
 
-    It is not read. ``labels.split_record`` tells files by their content, whatever their names, and ``clip_files`` whether two
-    names are one file.
+    For caches, which must not read the file. Two identities have another meaning: ``data.labels.split_record`` identifies
+    files by their content, whatever their names, and ``data.clip_files`` finds the names of one file.
 
     Raises:
         OSError: If there is no such file.
