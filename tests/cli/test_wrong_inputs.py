@@ -579,14 +579,14 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         MORE,
         ["lr_scheduler: with mode max", "val_loss", "Set mode: min"],
     ),
-    "worst for best, nested": (
+    "a plateau among several schedulers": (
         write(
             "wrong.yaml",
             "lr_scheduler: {class_path: ChainedScheduler, init_args: {schedulers: [{class_path: "
             "pytorch_lightning.cli.ReduceLROnPlateau, init_args: {monitor: species/val_f1/walker}}]}}\n",
         ),
         MORE,
-        ["lr_scheduler: with mode min", "Set mode: max"],
+        ["ReduceLROnPlateau", "cannot be one of several schedulers"],
     ),
     "worst for best, to stop by": (
         callbacks("[{class_path: EarlyStopping, init_args: {monitor: val_top_1_accuracy}}]"),
@@ -741,7 +741,7 @@ QUICK = (  # one of each kind of mistake
     "epochs as elsewhere",
     "arguments beside class_path",
     "stopping by what is not logged",
-    "worst for best, nested",
+    "a plateau among several schedulers",
     "schedulers in no order",
     "crop larger than the frames",
 )

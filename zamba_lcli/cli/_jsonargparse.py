@@ -1,8 +1,8 @@
-"""All private names of jsonargparse and argparse, and what is wrong in jsonargparse, mended while the program runs.
+"""All private names of jsonargparse and argparse, and the faults of jsonargparse, mended while the program runs.
 
-Nothing is changed by an import: ``mended_jsonargparse`` puts functions in place of jsonargparse's and takes them back, so that
-no other program in the process parses otherwise. To be reviewed at each upgrade; each function says when it
-may be deleted. Measured with jsonargparse 4.53.
+An import changes nothing: ``mended_jsonargparse`` replaces functions of jsonargparse and restores them, so that other programs
+in the process parse as ever. To be reviewed at each upgrade; each function says when to delete it. Measured with jsonargparse
+4.53.
 """
 
 import collections.abc
@@ -42,60 +42,66 @@ takes_any_text = jsonargparse._typehints.ActionTypeHint._is_valid_string
 
 
 def drop_init_args_of_other_class(parser: Any, previous: Any, value: Any) -> None:
-    """Takes away the arguments of a class when another one is named in its place.
+    """Drops the arguments of a class when another class is named in its place.
 
-    jsonargparse hands on those that the other class accepts: an AdamW's weight_decay to an SGD named later (jsonargparse#460).
-    Delete when that is closed.
+    jsonargparse keeps those that the other class accepts: an AdamW's weight_decay for an SGD named later (jsonargparse#460).
+    Delete when that issue is closed.
     """
     if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
         previous["init_args"] = Namespace()  # type: ignore[no-untyped-call]
 
 
 def adapt(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
-    """Adapts a value to a type, as jsonargparse does, but for lists and schedulers.
+    """Adapts a value to a type as jsonargparse does, except for lists, schedulers, times and enumerations.
 
-    A list that is given again replaces the one before. jsonargparse completes its items from those that had the same place:
-    an EarlyStopping got the ``verbose`` of the ModelCheckpoint that stood there (jsonargparse#478). Delete that part when the
-    items of a list are no longer matched by their place.
+    A list that is stated again replaces the one before. jsonargparse completes its items from those at the same position: an
+    EarlyStopping got the ``verbose`` of a ModelCheckpoint (jsonargparse#478). Delete that part when items of a list are no
+    longer matched by position.
 
-    Torch's schedulers that a YAML cannot state are those of ``zamba_lcli.schedulers``, wherever a scheduler may be named.
+    The names of torch's schedulers that a YAML cannot state mean those of ``zamba_lcli.schedulers``.
 
-    When a configuration is written, a default that is a text and a member of an enumeration, such as a Timer's interval, is
-    written as the text: YAML cannot represent the member.
+    When a configuration is written, a default that is both a text and a member of an enumeration, such as a Timer's interval,
+    is written as the text: YAML cannot represent the member.
 
-    A misspelt time is refused, which jsonargparse hands on where a text or a dictionary may be given as well.
+    A misspelt time is refused, which jsonargparse accepts where a text or a dictionary may be given as well.
     """
     if kwargs.get("serialize") and isinstance(val, str) and isinstance(val, Enum):
         val = str(val.value)
     if kwargs.get("serialize") and isinstance(val, dict | list) and get_registered_type(typehint) is not None:
-        # else the text of {hours: 3} would stand for it, where a timedelta is one of several types
-        raise ValueError(f"{val} is no {typehint}")
+        # else {hours: 3} would be written as its text where a timedelta is one of several types
+        raise ValueError(f"{val} is not a {typehint}")
     if not kwargs.get("serialize") and takes_time(typehint):
         check_time(val, typehint)
     if isinstance(val, list) and not kwargs.get("append"):
         kwargs["prev_val"] = None
     if is_scheduler(typehint):
-        val = with_statable_name(val)
+        val = with_resolved_alias(val)
         if get_origin(typehint) is not None:
             refuse_plateau(val)
     return adapt_to_type(val, typehint, *args, **kwargs)  # type: ignore[no-untyped-call]
 
 
 def is_valid_text(action: Any, value: Any) -> bool:
-    """Returns whether a text that cannot be adapted stands for itself, as jsonargparse has it, but not a misspelt time."""
+    """Returns whether a text that cannot be adapted is a value itself, as for jsonargparse, unless it is a misspelt time.
+
+    Delete when jsonargparse refuses a misspelt time where a text may be given as well.
+    """
     return not takes_time(action._typehint) and takes_any_text(action, value)  # type: ignore[no-untyped-call]
 
 
 def is_scheduler(typehint: Any) -> bool:
-    """Returns whether a type is that of schedulers, or of functions that make one."""
+    """Returns whether a type is a scheduler, or a function that returns one."""
     if get_origin(typehint) is collections.abc.Callable and get_args(typehint):
         returned = get_args(typehint)[-1]
         return any(map(is_scheduler, (returned, *get_args(returned))))
     return inspect.isclass(typehint) and issubclass(typehint, LRScheduler)
 
 
-def with_statable_name(val: Any) -> Any:
-    """Returns what is given for a scheduler, a name or with ``class_path``, with the name of the class here."""
+def with_resolved_alias(val: Any) -> Any:
+    """Returns a scheduler as stated, by name or ``class_path``, with the name of our class in place of torch's.
+
+    Delete the branch of ``NestedArg`` when jsonargparse hands on ``--lr_scheduler.class_path NAME`` as a plain value.
+    """
     if isinstance(val, str):
         return resolve_alias(val)
     if isinstance(val, NestedArg):  # --lr_scheduler.class_path NAME
@@ -117,11 +123,11 @@ def refuse_plateau(val: Any) -> None:
 
 
 def as_import_path_or_itself(val: Any) -> Any:
-    """Returns what stands in a YAML for a value whose type is a class or function: numbers and texts stand for themselves.
+    """Returns what is written to YAML for a value whose type is a class or function: numbers and texts as they are.
 
     jsonargparse looks for the import path of a 10 where a ``numbers.Number`` is expected (torchvision's RandomRotation), and of
-    the text where a function or a text is (ModelPruning); delete that part when it writes them as they are. Other objects are
-    told of by ``zamba_lcli.cli.repeatable``, which knows their keys.
+    a text where a function or a text is (ModelPruning); delete that part when it writes them as they are. Other objects are
+    reported by ``zamba_lcli.cli.repeatable``, which knows their keys.
     """
     if isinstance(val, str | int | float):
         return val
@@ -132,14 +138,14 @@ def as_import_path_or_itself(val: Any) -> Any:
 
 
 def yaml_loader() -> Any:
-    """Returns the class by which jsonargparse reads YAML."""
+    """Returns the loader by which jsonargparse reads YAML. Delete when jsonargparse has a public function for it."""
     return get_yaml_default_loader()  # type: ignore[no-untyped-call]
 
 
 def resolvers_without_octals(loader: Any) -> dict[str, Any]:
-    """Returns the resolvers of a YAML loader, which leave 010 as it is written: 10 as a number, "010" as a text.
+    """Returns the resolvers of a YAML loader without octal numbers: 010 is 10 as a number, "010" as a text.
 
-    By YAML 1.1, which PyYAML reads, it is 8; but on the command line jsonargparse reads 10, as YAML 1.2 does. Delete when
+    In YAML 1.1, which PyYAML reads, it is 8; on the command line jsonargparse reads 10, as YAML 1.2 does. Delete when
     jsonargparse reads YAML 1.2.
     """
     tag = "tag:yaml.org,2002:int"
@@ -149,7 +155,7 @@ def resolvers_without_octals(loader: Any) -> dict[str, Any]:
 
 @contextmanager
 def replaced(owner: Any, **values: Any) -> Iterator[None]:
-    """Puts values in place of attributes of a module or class, and takes them back."""
+    """Replaces attributes of a module or class, and restores them."""
     before = {name: getattr(owner, name) for name in values}
     for name, value in values.items():
         setattr(owner, name, value)
@@ -166,15 +172,15 @@ def mended_jsonargparse(
     schema: type[ParserJsonschema],
     first_level: Callable[[Callable[..., Any]], Callable[..., Any]],
 ) -> Iterator[None]:
-    """Lets jsonargparse parse, complete and write configurations as the functions here do.
+    """Lets jsonargparse parse, complete and write configurations as the functions here do, for a while.
 
     Args:
-        raise_union_error: Raises what is said of a value that fits none of several types, of which jsonargparse tells for each
-            why not. Delete when that is a hook of the parser.
+        raise_union_error: Raises the error of a value that fits none of several types; jsonargparse's lists them all. Delete
+            when the parser has a hook for it.
         schema: Writes the JSON schema of ``--print_completion``. Delete when jsonargparse's is right;
             ``zamba_lcli.cli.completion`` says what is wrong.
-        first_level: Makes of the function that adds arguments of classes to a shell's completion one that adds fewer. Delete
-            when jsonargparse ends in seconds.
+        first_level: Wraps the function that adds the arguments of classes to a shell's completion, to add fewer. Delete when
+            jsonargparse takes seconds.
     """
     completions = jsonargparse._completions
     add = first_level(completions.add_subactions_and_get_subclass_choices)
@@ -199,7 +205,7 @@ def mended_jsonargparse(
 
 @contextmanager
 def registered_device() -> Iterator[None]:
-    """Lets a ``torch.device`` be written and read, the default of an argument of Lightning's StochasticWeightAveraging.
+    """Lets a ``torch.device`` be written and read, a default of Lightning's StochasticWeightAveraging.
 
     Delete when jsonargparse registers it, as it does ``torch.dtype``.
     """
@@ -226,7 +232,7 @@ def print_completion_added() -> Iterator[None]:
 
 @contextmanager
 def no_deprecation_warnings() -> Iterator[None]:
-    """Keeps back warnings of calls that Lightning's command line makes and that version 5, which is excluded, takes away.
+    """Silences warnings about calls of LightningCLI that version 5, which is excluded, removes.
 
     Delete when LightningCLI works with jsonargparse 5.
     """
@@ -248,7 +254,7 @@ class HelpFormatter(DefaultHelpFormatter):
     """
 
     def text_of(self, action: Action) -> str | None:
-        """Returns what is said of an argument, to which jsonargparse adds type and default."""
+        """Returns the text of an argument, to which jsonargparse adds type and default."""
         return action.help
 
     def polished(self, action: Action, text: str) -> str:
