@@ -259,6 +259,11 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         ["predict", "--model", "SingleFrameResnet", "--ckpt_path", "CHECKPOINT", "--data.videos", "CLIPS"],
         ["SlowFast", "SingleFrameResnet"],
     ),
+    "checkpoint of a network with more in it": (
+        None,
+        [*FIT, "--ckpt_path", "CHECKPOINT", "--trainer.max_epochs=3", "--model.backbone_blocks=1"],
+        ["ckpt_path", "another network", "weights that the model has not"],
+    ),
     "checkpoint of a network of another size": (
         of_another_size,
         ["predict", "--ckpt_path", "other.ckpt", "--data.videos", "CLIPS"],

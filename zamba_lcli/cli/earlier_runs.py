@@ -76,8 +76,9 @@ def refuse_to_write_over(trainer: Trainer, ckpt_path: str | None, config: str) -
         newest = max(there, key=lambda path: path.stat().st_mtime_ns)
         raise InputError(
             f"{newest.parent} holds checkpoints of an earlier run, such as {newest.name}, that might be overwritten. To resume "
-            f"that run, give --ckpt_path {newest}; for a new one leave out trainer.logger.init_args.version or state "
-            "another, and give no ModelCheckpoint the same dirpath; or move that folder away."
+            f"that run, give --ckpt_path {newest}; for a new one leave out trainer.logger.init_args.version (id of "
+            "WandbLogger, run_id of MLFlowLogger) or state another, and give no ModelCheckpoint the same dirpath; or move "
+            "that folder away."
         )
     folder = run_folder(trainer)
     if folder is not None and (folder / CONFIG).is_file() and (folder / CONFIG).read_text(encoding="utf-8") != config:

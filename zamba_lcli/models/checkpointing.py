@@ -172,7 +172,7 @@ def reorder_classes(
 
 
 def check_weights(checkpoint: dict[str, Any], ours: Mapping[str, Tensor]) -> None:
-    """Refuses a checkpoint without all weights of the model.
+    """Refuses a checkpoint without all weights of the model, or with others.
 
     Args:
         checkpoint: As loaded.
@@ -191,3 +191,8 @@ def check_weights(checkpoint: dict[str, Any], ours: Mapping[str, Tensor]) -> Non
                 f"ckpt_path: the checkpoint is of a network of another size: {name} is {list(theirs.shape)} there and "
                 f"{list(weight.shape)} here. Leave out the arguments of the model that differ from those it was made with."
             )
+    if others := [name for name in checkpoint["state_dict"] if name not in ours]:
+        raise InputError(
+            f"ckpt_path: the checkpoint is of another network: it has {len(others)} weights that the model has not, such as "
+            f"{others[0]}. Leave out the arguments of the model that differ from those it was made with."
+        )
