@@ -1,6 +1,8 @@
 """A read of a clip that never comes back costs that clip, and nothing else."""
 
 import os
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -157,6 +159,41 @@ def test_a_clip_whose_list_of_frames_takes_too_much_memory_fails_alone(two, monk
         with pytest.raises(UnreadableClipError, match="not enough memory"):
             read_timeline(two[1])
     assert len(read_timeline(two[1]).times) == 7
+
+
+STUCK_IN_A_SYSTEM_CALL = """
+import os
+from pathlib import Path
+
+from torch.utils.data import DataLoader
+
+from zamba_lcli.data.video.deadline import UnreadableClipError, read_within
+
+
+class Clips:
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, i):
+        try:
+            return read_within(Path("pipe"), 0.1, lambda _: len(os.read(os.open("pipe", os.O_RDWR), 1)))
+        except UnreadableClipError:
+            return 7
+
+
+if __name__ == "__main__":
+    answers = DataLoader(Clips(), num_workers=1, persistent_workers=True)
+    assert [int(answer) for answer in answers] == [7, 7]
+    assert Clips()[0] == 7
+    raise SystemExit(5)
+"""
+
+
+@pytest.mark.slow
+def test_processes_end_though_a_system_call_does_not(folder):
+    os.mkfifo(folder / "pipe")  # nobody writes into it
+    (folder / "run.py").write_text(STUCK_IN_A_SYSTEM_CALL)
+    assert subprocess.run([sys.executable, "run.py"], timeout=120).returncode == 5
 
 
 @pytest.mark.parametrize("num_workers", some_slow([0, 2], [2]))
