@@ -348,7 +348,13 @@ def test_sites_that_are_not_one(folder, first, second):
     assert not [w for w in warnings_of(folder, f"a.mp4,x,train,{first}", f"b.mp4,x,val,{second}") if "case" in w]
 
 
-@pytest.mark.parametrize(("first", "second"), [("Peña", "Pena"), ("North-1", "North 1"), ("deer.", "deer")])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        *(("Peña", "Pena"), ("North-1", "North 1"), ("deer.", "deer")),
+        *(("1'000", "1000"), ("1 000", "1'000"), ("S1.0", "S1"), ("Site 2", "Site 2.0")),
+    ],
+)
 def test_names_that_differ_in_accents_or_punctuation_are_warned_of(folder, first, second):
     (what,) = warnings_of(folder, f"a.mp4,{first},train,S", f"b.mp4,{second},train,S")
     assert what == f"the label {second!r} differs from {first!r} (row 2) in accents or punctuation only"

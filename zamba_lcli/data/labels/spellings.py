@@ -17,6 +17,8 @@ SAME_THING = {  # what it is -> its names, as ``spelling`` returns them
     "animals of an unknown kind": ("unknown", "unidentified", "unknown animal", "unknown species", "indeterminate"),
 }
 NUMBER = re.compile(r"([+-]?)(?=[.,]?\d)(\d*)(?:[.,](\d*))?(?:e([+-]?\d{1,4}))?")  # in small letters
+GROUPED = re.compile(r"[1-9]\d{0,2}(?:[ ',.\u2019]\d{3})+")  # by thousands
+NO_DECIMALS = re.compile(r"([^\W\d_] ?\d+)[.,]0+$")  # at the end of a name
 LEADING_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")
 
 
@@ -35,7 +37,7 @@ def number_spelling(text: str) -> str:
         return LEADING_ZEROS.sub("", text)
     sign, whole, decimals, exponent = number.groups(default="")
     value = Decimal(f"{sign}{whole}.{decimals}e{exponent or 0}")
-    return str(value.normalize(Context(prec=len(text)))) if value else "0"
+    return f"{value.normalize(Context(prec=len(text))):f}" if value else "0"
 
 
 def _zeros_apart(one: str, other: str) -> bool:
@@ -47,8 +49,11 @@ def _zeros_apart(one: str, other: str) -> bool:
 
 
 def look(text: str) -> str:
-    """Returns what besides is the same for texts that differ in accents and punctuation."""
-    plain = unicodedata.normalize("NFD", number_spelling(text))
+    """Returns what besides is the same for texts that differ in accents and punctuation, also within numbers (1,000; S1.0)."""
+    plain = spelling(text)
+    if GROUPED.fullmatch(plain):
+        return re.sub(r"\D", "", plain)
+    plain = unicodedata.normalize("NFD", number_spelling(NO_DECIMALS.sub(r"\1", plain)))
     plain = "".join(c for c in plain if not "\u0300" <= c <= "\u036f")  # other scripts' marks are their vowels
     words = re.findall(r"[^\W\d_]+|\d+", plain)
     return " ".join(words) or plain
