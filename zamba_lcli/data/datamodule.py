@@ -20,6 +20,7 @@ from zamba_lcli.data.demo import DemoClips
 from zamba_lcli.data.failures import FailedClips
 from zamba_lcli.data.labels.checks import check_files, check_readable
 from zamba_lcli.data.labels.label_set import LabelSet, TrainedClips
+from zamba_lcli.data.labels.splits import SPLITS_OF
 from zamba_lcli.data.labels.table import LabelTable, tell_warnings, write_labels
 from zamba_lcli.data.listing import find_videos
 from zamba_lcli.data.loaders import ClipLoaders
@@ -31,13 +32,6 @@ from zamba_lcli.errors import InputError
 from zamba_lcli.run_folder import is_dry_run, run_folder
 from zamba_lcli.seed import run_seed
 from zamba_lcli.types import POSITION, SPLITS_KEY, Batch, Task
-
-SPLITS_OF = {  # the splits that a command reads
-    TrainerFn.FITTING: ("train", "val"),
-    TrainerFn.VALIDATING: ("val",),
-    TrainerFn.TESTING: ("holdout",),
-    TrainerFn.PREDICTING: (),
-}
 
 
 class ZambaVideoDataModule(LightningDataModule):
@@ -210,9 +204,7 @@ class ZambaVideoDataModule(LightningDataModule):
 
     def count_train_labels(self) -> tuple[dict[str, int], int]:
         """Returns how many train clips have each label, and how many train clips there are."""
-        clips = self.table.split("train")
-        counts = self.label_set.targets(clips).sum(axis=0)
-        return {name: int(count) for name, count in zip(self.class_names, counts, strict=True)}, len(clips)
+        return self.label_set.count_labels("train")
 
     def prepare_data(self) -> None:
         """Renders the demonstration clips; then checks, in one process and before any step, that the clips are there.

@@ -111,6 +111,12 @@ class LabelSet:
             targets[row, [column[label] for label in clip.labels]] = 1
         return targets
 
+    def count_labels(self, split: str) -> tuple[dict[str, int], int]:
+        """Returns how many clips of a split have each label, and how many clips it has."""
+        clips = self.table.split(split)
+        counts = self.targets(clips).sum(axis=0)
+        return {name: int(count) for name, count in zip(self.class_names, counts, strict=True)}, len(clips)
+
     def check_classes(self) -> None:
         """Refuses labels without a class, and classes that no table of predictions can have.
 

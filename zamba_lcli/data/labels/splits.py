@@ -6,11 +6,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
+from pytorch_lightning.trainer.states import TrainerFn
+
 from zamba_lcli.data.csv_tables import LabelRow, counted, listing
 from zamba_lcli.data.labels.camtrap_package import find_package
 from zamba_lcli.errors import InputError
 
 SPLITS = ("train", "val", "holdout")
+SPLITS_OF = {  # the splits that a command reads
+    TrainerFn.FITTING: ("train", "val"),
+    TrainerFn.VALIDATING: ("val",),
+    TrainerFn.TESTING: ("holdout",),
+    TrainerFn.PREDICTING: (),
+}
 DEFAULT_PROPORTIONS = {"train": 3, "val": 1, "holdout": 1}
 ANY_LABEL = ""  # counts all clips, whatever their labels
 
