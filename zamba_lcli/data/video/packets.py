@@ -158,11 +158,13 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
     parts, restarts, jumps = join_parts(
         stored.places, keys, hidden, when, LONG_JUMP / seconds_per_tick if clock_set_anew else 0
     )
-    if restarts and order is None and codec.reorder:  # at a seam frames of both recordings may be mixed
-        order = _order_of_decoder(path, hidden, deadline)
     rank = np.arange(len(keys))
     if codec.reorder:
-        rank = np.argsort(np.lexsort((when, parts)))  # stable: what is shown at one time is shown as it is stored
+        by_times = np.lexsort((when, parts))  # stable: what is shown at one time is shown as it is stored
+        rank = np.argsort(by_times)
+        if restarts and order is None:  # at a seam frames of both recordings may be mixed
+            decoded = _order_of_decoder(path, hidden, deadline)
+            order = None if decoded == by_times[~hidden[by_times]].tolist() else decoded
     if order is None:
         hidden |= _not_decodable(path, keys, hidden, rank, deadline)
         packets = np.flatnonzero(~hidden)
