@@ -151,6 +151,19 @@ def test_a_dry_run_without_training_writes_nothing(zamba, clips, folder, fitted,
     assert command == "validate" or "a dry run writes nothing" in capsys.readouterr().out
 
 
+def test_a_dry_check_writes_nothing(zamba, folder, capsys):
+    zamba("check", DRY)
+    assert "All is well" in capsys.readouterr().out
+    Path("labels.csv").write_text("filepath,label\nnone.mp4,deer\nneither.mp4,blank\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as exit_info:
+        zamba("check", DRY, labels="labels.csv")
+    assert exit_info.value.code == 1
+    out = capsys.readouterr().out
+    assert "labels.csv | data.labels" in out
+    assert "a dry run writes nothing" in out
+    assert [path.name for path in folder.iterdir()] == ["labels.csv"]
+
+
 def test_a_fit_in_the_folder_of_another_is_refused(zamba, folder, fitted, refused):
     shutil.copytree(fitted, RUN)
     before = contents()

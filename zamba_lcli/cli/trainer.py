@@ -17,7 +17,7 @@ from zamba_lcli.loggers import ZambaTensorBoardLogger
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.models.export import export_onnx
 from zamba_lcli.models.weights import load_checkpoint
-from zamba_lcli.run_folder import run_folder
+from zamba_lcli.run_folder import is_dry_run, run_folder
 
 SHOWN = 20  # problems that are printed; all are in the report
 RANKS = ((BackboneFinetuning, 0), (FrozenFeatureCache, 1), (SaveOnInterrupt, 3), (Speed, 4))  # 2: all others
@@ -50,12 +50,15 @@ class ZambaTrainer(Trainer):
         """
         assert datamodule is not None
         problems = find_problems(datamodule)
-        write_report(problems, Path(report))
-        for problem in problems[:SHOWN]:
+        is_dry = is_dry_run(self)
+        if not is_dry:
+            write_report(problems, Path(report))
+        for problem in problems if is_dry else problems[:SHOWN]:
             *parts, severity = problem
             print(" | ".join(part for part in ("warning" if severity == "warning" else "", *parts) if part))
         if problems:
-            print(f"{summary(problems)}; all in {report}.")
+            where = "a dry run writes nothing" if is_dry else f"all in {report}"
+            print(f"{summary(problems)}; {where}.")
         if any(problem.severity == "problem" for problem in problems):
             raise SystemExit(1)
         clips, names = datamodule.table.clips, datamodule.class_names
