@@ -266,6 +266,6 @@ def test_pictures_that_are_not_scaled_are_ffmpegs_own(folder, pix_fmt, colorspac
 
 
 def test_what_was_kept_of_other_pictures_is_not_used_again(monkeypatch):
-    before = ZambaVideoDataModule().loading()
+    before = ZambaVideoDataModule().reader.stated()
     monkeypatch.setattr("zamba_lcli.data.video.pictures.VERSION", 99)
-    assert ZambaVideoDataModule().loading() != before
+    assert ZambaVideoDataModule().reader.stated() != before
