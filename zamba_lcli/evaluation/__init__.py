@@ -1,1 +1,1 @@
-"""What ``zamba test`` finds out: scores, intervals, calibration. No Lightning in it."""
+"""The results of ``zamba test``: scores, intervals, calibration, and their files."""

@@ -6,16 +6,15 @@ Throughout, ``targets`` is bool (clips, classes), true where a clip has a label;
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from zamba_lcli.evaluation.scores import Bools, Floats
 from zamba_lcli.types import Task
 
-Bools: TypeAlias = NDArray[np.bool_]
-Floats: TypeAlias = NDArray[np.float64]
 MISS_RATES = (0.01, 0.02, 0.05, 0.10, 0.15)  # 1 - sensitivity, at most
 BINS = 15  # of the reliability, as in Guo et al. 2017
 TEMPERATURES = (0.01, 100.0)  # the lowest and the highest that is fitted

@@ -1,27 +1,24 @@
-"""95 % intervals of scores for sites like those of the holdout, of which there are few.
+"""95 % intervals of scores for new sites like those of the holdout, of which there are few.
 
-Clips of one site resemble each other, so that the sites are what is drawn. Percentiles of a bootstrap over few sites are too
-narrow (of 8 sites they cover 85 % of the truth in place of 95 %, of rare classes 72 %), and in a draw without any clip of a
-class the mean over classes is another one. Here the variance is the jackknife's, that of leaving out one site at a time (Efron
-and Stein 1981), with Student's t for as few sites as have the class, on the scale of the logits, so that intervals stay
-within 0 and 1.
+Clips of one site resemble each other, so sites are the sampling unit. Percentiles of a bootstrap over few sites are too narrow
+(with 8 sites their coverage is 85 % in place of 95 %, for rare classes 72 %), and a draw without clips of a class changes the
+mean over classes. Here the variance is the jackknife's over sites (Efron and Stein 1981), with Student's t for as few sites as
+have the class, on the scale of the logits, so that intervals stay within 0 and 1.
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zamba_lcli.evaluation.scores import is_top_class_right
+from zamba_lcli.evaluation.scores import Bools, Floats, is_top_class_right
 from zamba_lcli.metrics import f1_score
 
-Bools: TypeAlias = NDArray[np.bool_]
-Floats: TypeAlias = NDArray[np.float64]
 TAIL = 0.025  # on either side
-CLIPS_OF_A_SITE = 1.5  # that count where sites show no difference, or one site alone has the class; by simulation
-FEW_SITES = 4  # with a class; for these the jackknife's estimate of the bias is as large as its error
+CLIPS_OF_A_SITE = 1.5  # effective, where sites do not differ or one site alone has the class; by simulation
+FEW_SITES = 4  # with a class; up to these the jackknife's estimate of the bias is as large as its error
 
 
 def site_intervals(
@@ -33,12 +30,12 @@ def site_intervals(
         targets: (clips, classes), true where a clip has a label.
         predicted: (clips, classes), true where the class is predicted.
         probabilities: (clips, classes).
-        sites: (clips,), the site of each clip, or whatever else is drawn together.
+        sites: (clips,), the site of each clip, or another sampling unit.
 
     Returns:
-        Of ``accuracy`` (the top class is a label) and ``macro_f1``, whose classes are those of all clips, the low and high
-        ends; and of ``precision``, ``recall`` and ``f1``, by class, float (classes, 2). NaN with fewer than two sites (that
-        have the class, or for which it is predicted): one site does not tell how sites differ.
+        The low and high ends of ``accuracy`` (of the top class) and ``macro_f1``, whose classes are those of all clips; and
+        those of ``precision``, ``recall`` and ``f1`` by class, float (classes, 2). NaN with fewer than two sites that have the
+        class, or for which it is predicted: one site does not show how sites differ.
     """
     _, site_of = np.unique(np.asarray(sites, dtype=object).astype(str), return_inverse=True)
 
@@ -66,8 +63,8 @@ def site_intervals(
 
 
 def _share_interval(part: Floats, whole: Floats, clips: Floats) -> tuple[float, float]:
-    """Returns the interval of a share, ``part`` over ``whole``, each (sites,); ``clips``, (sites,), tell of it."""
-    number = int((whole > 0).sum())  # of sites that tell of it
+    """Returns the interval of the ratio of ``part`` to ``whole``, each (sites,), to which ``clips``, (sites,), contribute."""
+    number = int((whole > 0).sum())  # of sites that contribute
     if number < 2:
         return float("nan"), float("nan")
     share = part.sum() / whole.sum()
@@ -76,7 +73,7 @@ def _share_interval(part: Floats, whole: Floats, clips: Floats) -> tuple[float, 
         spread = _student(number - 1) * np.sqrt(variance) / (share * (1 - share))
         middle = np.log(share / (1 - share))
         return _logistic(middle - spread), _logistic(middle + spread)
-    # the sites agree, which the jackknife takes for certainty: Clopper and Pearson's, with few clips for each of them
+    # the sites agree, of which the jackknife makes a variance of 0: Clopper and Pearson's, with few clips of each
     from scipy.special import betaincinv
 
     counted = min(clips.sum(), CLIPS_OF_A_SITE * number)
@@ -88,9 +85,9 @@ def _share_interval(part: Floats, whole: Floats, clips: Floats) -> tuple[float, 
 def _macro_interval(tp: Floats, fp: Floats, fn: Floats) -> tuple[float, float]:
     """Returns the interval of macro F1 from true positives, false positives and false negatives, each (sites, classes).
 
-    Rare classes are at few sites, and the mean over classes is as uncertain as these make it: its degrees of freedom are
-    Satterthwaite's, and of no class is the variance taken to be smaller than if each site counted as one clip and a half. The
-    middle is that of the jackknife, since F1 of few clips is too low on average; the interval is Wilson's.
+    Rare classes, at few sites, dominate the uncertainty of the mean: its degrees of freedom are Satterthwaite's, and the
+    variance of each class is at least that of one clip and a half of each site. The middle is the jackknife's, as F1 of few
+    clips is biased downwards; the interval is Wilson's.
     """
     sites = len(tp)
     f1 = f1_score(*(torch.from_numpy(counts.sum(axis=0)) for counts in (tp, fp, fn))).numpy()
@@ -114,7 +111,7 @@ def _macro_interval(tp: Floats, fp: Floats, fn: Floats) -> tuple[float, float]:
 
 
 def _without_one(part: Floats, whole: Floats) -> Floats:
-    """Returns the share without each of the sites in turn, each (sites, ...); that of all sites where no clip is left."""
+    """Returns the ratio without each of the sites in turn, (sites, ...); that of all sites where no clip is left."""
     all_part, all_whole = part.sum(axis=0), whole.sum(axis=0)
     left = all_whole - whole
     shares: Floats = np.where(left > 0, (all_part - part) / np.where(left > 0, left, 1), all_part / all_whole)
