@@ -1,4 +1,4 @@
-"""Files that tell whether a bit of them is wrong, their last four bytes being a checksum of all before; a hash of weights."""
+"""Files whose last four bytes are a checksum of all before, which shows any damage; and a hash of weights."""
 
 import hashlib
 import mmap
@@ -13,18 +13,18 @@ SIZE = 4  # bytes
 
 
 def seal(content: bytes) -> bytes:
-    """Returns ``content`` with its CRC-32 behind it: formats that end where they say they do, as zip, can be read as before."""
+    """Returns ``content`` with its CRC-32 appended; formats that state their own end, such as zip, are read as before."""
     return content + zlib.crc32(content).to_bytes(SIZE, "little")
 
 
 def unseal(sealed: bytes) -> bytes | None:
-    """Returns what was sealed, or None if it has changed since; any wrong bit, and any run of up to 32, is noticed."""
+    """Returns the content, or None if it was damaged; any wrong bit, and any run of up to 32, is detected."""
     content, checksum = sealed[:-SIZE], sealed[-SIZE:]
     return content if zlib.crc32(content).to_bytes(SIZE, "little") == checksum else None
 
 
 def seal_file(path: Path) -> None:
-    """Appends the checksum to a file as it is."""
+    """Appends the checksum to a file."""
     checksum = 0
     with path.open("r+b") as file:
         while part := file.read(1 << 20):
@@ -33,7 +33,7 @@ def seal_file(path: Path) -> None:
 
 
 def is_sealed(path: Path) -> bool:
-    """Returns whether a file ends with the checksum of all before.
+    """Returns whether a file ends with the checksum of its content.
 
     Raises:
         OSError: If it cannot be read.
