@@ -184,6 +184,9 @@ def test_a_multilabel_model(zamba, clips, folder):
     )
     assert logged == pytest.approx(metrics["macro_f1"], abs=1e-6)
     assert "Intervals by clips are too narrow" in (found / "report.html").read_text()
+    assert any(
+        "Intervals by clips are too narrow" in d for d in json.loads((found / "metrics.json").read_text())["doubts"]
+    )
     right = truth[np.arange(len(truth)), probabilities.argmax(axis=1)]
     assert metrics["accuracy"] == pytest.approx(right.mean(), abs=1e-5)
     assert (found / "report.html").exists()

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from zamba_lcli._lightning import gather
+from zamba_lcli.callbacks.attached import datamodule_of
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.csv_tables import counted
 from zamba_lcli.errors import InputError
@@ -60,7 +61,7 @@ class Evaluation(Callback):
         """Adds the val clips to the test, for the temperature."""
         if stage != "test":
             return
-        self._data = _data_of(trainer)
+        self._data = datamodule_of(trainer, "Evaluation")
         self._data.test_val_too()
         self._seen: dict[str, list[tuple[int, NDArray[np.float64]]]] = {"holdout": [], "val": []}
         self._failed: dict[str, dict[int, str]] = {"holdout": {}, "val": {}}
@@ -103,13 +104,6 @@ class Evaluation(Callback):
         shown = {name: metrics[name] for name in ("accuracy", "macro_f1", "expected_calibration_error")}
         where = "a dry run writes nothing" if is_dry_run(trainer) else folder / "report.html"
         trainer.print(", ".join(f"{name} {value:.4f}" for name, value in shown.items()) + f": {where}")
-
-
-def _data_of(trainer: Trainer) -> ZambaVideoDataModule:
-    data = getattr(trainer, "datamodule", None)
-    if not isinstance(data, ZambaVideoDataModule):
-        raise InputError("Evaluation needs a ZambaVideoDataModule: trainer.test(model, datamodule=data).")
-    return data
 
 
 def _check_finite(outputs: SplitOutputs, split: str) -> None:

@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.utilities import rank_zero_info
 
 from zamba_lcli import __version__
+from zamba_lcli.callbacks.attached import datamodule_of
 from zamba_lcli.checksum import fingerprint
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.listing import folder_beside
@@ -82,7 +83,10 @@ class WritePredictions(BasePredictionWriter):
         """Finds the output folder, and has the data leave out clips that are done."""
         if stage != "predict":
             return
-        data, module = _data_of(trainer), cast(ZambaVideoClassificationLightningModule, pl_module)
+        data, module = (
+            datamodule_of(trainer, "WritePredictions"),
+            cast(ZambaVideoClassificationLightningModule, pl_module),
+        )
         self.folder = folder_beside(str(data.videos)) if self.output_dir is None else Path(self.output_dir)
         if is_dry_run(trainer):  # a run of which nothing is kept
             self._dry = TemporaryDirectory()
@@ -119,7 +123,7 @@ class WritePredictions(BasePredictionWriter):
         if self._all is not None:
             torch.distributed.barrier(self._all)  # ends with an error where a process has gone
         if trainer.is_global_zero:
-            self._merge(trainer, _data_of(trainer))
+            self._merge(trainer, datamodule_of(trainer, "WritePredictions"))
 
     def _done_already(
         self, trainer: Trainer, module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule
@@ -205,13 +209,6 @@ class WritePredictions(BasePredictionWriter):
         rows = self.spool.read(found, self.run.filepaths, self.run.paths, data.sites)
         with replacing(path) as partial:
             prediction_format.write(partial, rows, self.run)
-
-
-def _data_of(trainer: Trainer) -> ZambaVideoDataModule:
-    data = getattr(trainer, "datamodule", None)
-    if not isinstance(data, ZambaVideoDataModule):
-        raise InputError("WritePredictions needs a ZambaVideoDataModule: trainer.predict(model, datamodule=data).")
-    return data
 
 
 def _run(

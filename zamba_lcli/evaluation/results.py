@@ -125,7 +125,7 @@ class TestResults:
             "classes": holdout.class_names,
             "clips": len(holdout.targets),
             "failed": len(holdout.failed),
-            "doubts": holdout.doubts,
+            "doubts": holdout.doubts + _doubts_of_intervals(holdout),
             "sites": None if holdout.sites is None else len({site for site in holdout.sites if site}),
             "accuracy": float(is_top_class_right(holdout.targets, holdout.probabilities).mean()),
             "macro_f1": mean_f1,
@@ -200,7 +200,7 @@ class TestResults:
 
     def _notes(self, metrics: dict[str, Any]) -> list[str]:
         notes = [f"Checkpoint: {self.checkpoint}"] if self.checkpoint else []
-        notes += self.holdout.doubts + _doubts_of_intervals(self.holdout)
+        notes += metrics["doubts"]
         fitted = metrics.get("fitted_temperature", {})
         if doubt := fitted.get("doubt"):
             notes.append(f"The fitted temperature {fitted['temperature']:.3g} is not reliable: {doubt}")
