@@ -242,3 +242,26 @@ def test_focal_losses_reduce_like_torchs():
         assert values[1].item() == pytest.approx(values[0].mean().item())
         assert values[2].item() == pytest.approx(np.sum(values[0].numpy()), rel=1e-5)
     assert stated_loss(SoftmaxFocalLoss(3.0))["init_args"] == {"gamma": 3.0}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_weighted_cross_entropy_is_torchs(smoothing, mixed):
+    torch.manual_seed(0)
+    weights = torch.tensor([4.0, 0.5, 1.0])
+    target = torch.eye(3)[[0, 2, 1, 0]]
+    if mixed:
+        target = 0.7 * target + 0.3 * target.roll(1, 0)
+    goal = target if mixed else target.argmax(1)
+    logits, other = (
+        torch.randn(4, 3, generator=torch.Generator().manual_seed(1), requires_grad=True) for _ in range(2)
+    )
+    loss = torch.nn.CrossEntropyLoss(reduction="none", label_smoothing=smoothing)
+    found = weighted_losses(loss, logits, target, weights, "multiclass")
+    expected = torch.nn.functional.cross_entropy(
+        other, goal, weight=weights, label_smoothing=smoothing, reduction="none"
+    )
+    assert torch.allclose(found, expected)
+    found.sum().backward()
+    expected.sum().backward()
+    assert torch.allclose(logits.grad, other.grad)

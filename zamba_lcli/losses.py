@@ -188,6 +188,10 @@ def weighted_losses(loss: nn.Module, logits: Tensor, target: Tensor, weights: Te
         if not is_mixed:
             return cast(Tensor, losses * (1 + target * (weights - 1)))
         return cast(Tensor, losses + target * (weights - 1) * loss(logits, torch.ones_like(target)))
+    if type(loss) is nn.CrossEntropyLoss:  # label smoothing weighs the other classes by theirs
+        goal = target if is_mixed else target.argmax(dim=1)
+        smoothing = loss.label_smoothing
+        return F.cross_entropy(logits, goal, weight=weights, reduction="none", label_smoothing=smoothing)
     if not is_mixed:
         return cast(Tensor, loss(logits, target.argmax(dim=1)) * (target @ weights))
     each = torch.arange(classes, device=logits.device).repeat(clips)
