@@ -392,6 +392,9 @@ def test_a_clip_with_an_animal_is_not_blank(folder, rows):
         (["A/x.mp4", "A/y.mp4", "B/z.mp4"], "2 of one folder"),
         (["A\\x.mp4", "A\\y.mp4", "B\\z.mp4"], "2 of one folder"),
         (["IMG_0007.mp4", "IMG_0008.mp4", "IMG_0100.mp4"], "2 with numbers that follow each other"),
+        (["IMG_0007 (1).mp4", "IMG_0008 (1).mp4", "IMG_0100.mp4"], "2 with numbers that follow each other"),
+        (["IMG_0007 - Copy.mp4", "IMG_0008.mp4", "IMG_0100.mp4"], "2 with numbers that follow each other"),
+        (["VID1000_a.mp4", "VID1001_a.mp4", "VID1001_b.mp4"], "2 with numbers that follow each other"),
         (["c-2024-05-01T10:20:30.mp4", "c-2024-05-01T10:21:10.mp4", "c-2024-05-02T10:20:30.mp4"], "2 within a minute"),
         (["20240501_102030.mp4", "20240501_102045.mp4", "20240601_102045.mp4"], "2 within a minute"),
     ],
@@ -415,6 +418,9 @@ def test_a_column_of_times_tells_events(folder):
     ]
     (warning,) = warnings_of(folder, *rows, header="filepath,label,split,DateTime")
     assert "(2 within a minute), such as k7.mp4 (train) and k9.mp4 (val)" in warning
+    unlike = [row.replace("k7", "aaa").replace("k9", "bbb") for row in rows]  # names that tell no camera
+    (warning,) = warnings_of(folder, *unlike, header="filepath,label,split,DateTime")
+    assert "(2 within a minute), such as aaa.mp4 (train) and bbb.mp4 (val)" in warning
     days = [f"{row.partition('2024')[0]}2024-05-01" for row in rows]  # a day is no event
     assert warnings_of(folder, *days, header="filepath,label,split,DateTime") == []
 

@@ -254,6 +254,20 @@ def test_cameras_number_their_clips_alike(zamba, many, fitted_on_many, folder):
     assert looked_at(folder) == {row["filepath"] for row in rows}
 
 
+def test_a_train_clip_whose_file_was_changed_is_no_clip_to_test_on(zamba, many, fitted_on_many, folder, refused):
+    shutil.copytree(many, "clips")
+    was = splits_in(fitted_on_many)
+    rows = [{**row, "split": was[row["filepath"]]} for row in read_csv(many / "labels.csv")]
+    changed = next(row for row in rows if row["split"] == "train")
+    changed["split"] = "holdout"
+    with open(f"clips/{changed['filepath']}", "ab") as file:
+        file.write(b"\0\0\0\x08free")
+    write_csv(folder / "clips/new.csv", rows)
+    checkpoint = ["--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", "--data.allow_sites_across_splits=true"]
+    told = f"{changed['filepath']} (holdout): in train of the checkpoint's run, by its name: the file is another"
+    refused(lambda: zamba("test", *checkpoint, labels="clips/new.csv"), told, "leave_out")
+
+
 def test_what_tells_files_apart(folder):
     content = bytes(100_000) + b"beginning" + bytes(200_000)
     for name, changed in (("a", 0), ("b", len(content) // 2), ("c", len(content) - 1)):

@@ -153,12 +153,12 @@ def find_learned_clips(
     learned: dict[Path, str] = {}
     for split in ("val", "holdout"):
         clips = table.split(split)
-        for clip, before in zip(clips, record.learned_from([clip.path for clip in clips], split), strict=True):
+        for clip, before in zip(clips, record.learned_from(clips), strict=True):
             at_site = record.sites.get(clip.site or "", split)
             if fits and record.is_as_it_was(clip):
                 continue  # the run goes on as it began, which warned of copies
             if before is not None:
-                learned[clip.path] = f"{clip.filepath} ({split}): in {before} of the checkpoint's run"
+                learned[clip.path] = f"{clip.filepath} ({split}): in {before[0]} of the checkpoint's run{before[1]}"
             elif not allow_sites_across_splits and SPLITS.index(at_site) < SPLITS.index(split):
                 learned[clip.path] = f"{clip.filepath} ({split}): its site {clip.site!r} was in {at_site}"
     return learned

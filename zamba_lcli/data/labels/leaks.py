@@ -16,7 +16,8 @@ TIME_FORMATS = tuple(f"{day} {clock}" for day in DAYS for clock in CLOCKS)  # be
 TIME_IN_NAME = re.compile(
     r"(?<!\d)((?:19|20)\d\d)[-_.]?([01]\d)[-_.]?([0-3]\d)[-_.T ]*([0-2]\d)[-_.:hH]?([0-5]\d)(?:[-_.:mM]?([0-5]\d))?(?!\d)"
 )
-NUMBER_AT_END = re.compile(r"(.*?)(\d{1,18})$")
+LAST_NUMBER = re.compile(r"(.*?)(\d{1,18})(\D*)$", re.S)
+COPY = re.compile(r"(?: *\(\d+\)| *-? *copy)+$", re.I)  # what systems add to the names of copies and second downloads
 ONE_EVENT = timedelta(seconds=60)  # between clips that a passing animal sets off
 KINDS = {"folder": "of one folder", "time": "within a minute", "number": "with numbers that follow each other"}
 
@@ -82,14 +83,15 @@ def _folders(clips: Iterable[LabelRow]) -> Iterator[list[LabelRow]]:
 
 def _times(clips: Iterable[LabelRow]) -> Iterator[list[LabelRow]]:
     """Yields pairs of clips that were made within a minute by one camera, as far as names tell."""
-    timed: dict[tuple[str, str, bool], list[tuple[datetime, int, LabelRow]]] = {}
+    timed: dict[tuple[str, tuple[str, str], bool], list[tuple[datetime, int, LabelRow]]] = {}
     for number, clip in enumerate(clips):
         folder, stem = _split(clip)
         match = TIME_IN_NAME.search(stem)
         time = _time(clip.time) or (_time_of(match) if match else None)
         if time is not None:
-            numbered = NUMBER_AT_END.match(stem)
-            prefix = stem[: match.start()] if match else numbered[1] if numbered else stem
+            numbered = _numbered(stem)
+            # a name without a number tells no camera
+            prefix = (stem[: match.start()], "") if match else numbered[0] if numbered else ("", "")
             has_zone = time.tzinfo is not None  # an hour comes twice where a camera's clock goes by summer time
             timed.setdefault((folder, prefix, has_zone), []).append((time, number, clip))
     for group in timed.values():
@@ -101,16 +103,21 @@ def _times(clips: Iterable[LabelRow]) -> Iterator[list[LabelRow]]:
 
 def _numbers(clips: Iterable[LabelRow]) -> Iterator[list[LabelRow]]:
     """Yields pairs of clips with names that are numbered one after the other."""
-    numbered: dict[tuple[str, str], dict[int, LabelRow]] = {}
+    numbered: dict[tuple[str, tuple[str, str]], dict[int, LabelRow]] = {}
     for clip in clips:
         folder, stem = _split(clip)
-        match = NUMBER_AT_END.match(stem)
-        if match:
-            numbered.setdefault((folder, match[1]), {})[int(match[2])] = clip
+        if found := _numbered(stem):
+            numbered.setdefault((folder, found[0]), {})[found[1]] = clip
     for group in numbered.values():
         for number in sorted(group):
             if number + 1 in group:
                 yield [group[number], group[number + 1]]
+
+
+def _numbered(stem: str) -> tuple[tuple[str, str], int] | None:
+    """Returns the last number of a name, after what stands before and after it; None if it has none."""
+    match = LAST_NUMBER.match(COPY.sub("", stem))
+    return ((match[1], match[3]), int(match[2])) if match else None
 
 
 def _split(clip: LabelRow) -> tuple[str, str]:

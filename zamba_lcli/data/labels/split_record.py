@@ -30,6 +30,10 @@ class Clip(Protocol):
     """What is kept of a clip."""
 
     @property
+    def path(self) -> Path:
+        """Its file."""
+
+    @property
     def filepath(self) -> str:
         """As the table has it."""
 
@@ -131,11 +135,19 @@ class SplitRecord:
                 left.append(row)
         return left
 
-    def learned_from(self, paths: Sequence[Path], split: str) -> list[str | None]:
-        """Returns for each clip of a split from which split before it (train, val) the model knows it; None if from none."""
-        earlier = SPLITS[: SPLITS.index(split)]
-        found = (self.files.get(digest) for digest in self.digests(paths))
-        return [known if known in earlier else None for known in found]
+    def learned_from(self, clips: Sequence[Clip]) -> list[tuple[str, str] | None]:
+        """Returns for each clip from which split before its own (train, val) the model knows it, and by what.
+
+        By what is in its file, under whatever name; or by its name and site, though the file was changed since. None for clips
+        that the model does not know.
+        """
+        found: list[tuple[str, str] | None] = []
+        for clip, digest in zip(clips, self.digests([clip.path for clip in clips]), strict=True):
+            earlier = SPLITS[: SPLITS.index(clip.split)]
+            by_name = self.names.get(_name(clip.filepath, clip.site))
+            known = (self.files.get(digest), ""), (by_name, ", by its name: the file is another")
+            found.append(next(((split, how) for split, how in known if split in earlier), None))
+        return found
 
     def state(self) -> dict[str, Any]:
         """Returns plain values and tensors, as a checkpoint may have them."""
