@@ -33,7 +33,7 @@ def test_what_limits_is_told_right(zamba, folder, capsys, monkeypatch):
 
     read, compute = ClipDataset._read, SlowFast.forward_trunk
     args = ["--data.batch_size=1", "--trainer.max_epochs=1", "--trainer.num_sanity_val_steps=0"]
-    args += ["--trainer.limit_train_batches=4", "--trainer.limit_val_batches=1"]
+    args += ["--trainer.limit_train_batches=5", "--trainer.limit_val_batches=1"]
     monkeypatch.setattr(ClipDataset, "_read", lambda *a: (time.sleep(0.6), read(*a))[1])
     zamba("fit", *args)
     assert re.search(r"limited by reading clips: [89]\d% ", capsys.readouterr().out)
