@@ -663,14 +663,14 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         [*FIT, "--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=-0.5"],
         ["gamma: -0.5", "negative"],
     ),
-    "learning rates below zero, nested": (
+    "a plateau in a chain, by its import path": (
         write(
             "wrong.yaml",
             "lr_scheduler: {class_path: ChainedScheduler, init_args: {schedulers: [{class_path: "
             "pytorch_lightning.cli.ReduceLROnPlateau, init_args: {monitor: val_loss, min_lr: [0.1, -0.1]}}]}}\n",
         ),
         MORE,
-        ["min_lr", "-0.1", "negative"],
+        ["goes by a metric, not by a count", "State it as lr_scheduler itself"],
     ),
     "a machine without it": (
         None,
