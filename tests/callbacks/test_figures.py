@@ -56,6 +56,7 @@ def test_pictures_of_the_last_epoch_however_the_run_ends(zamba, folder, clips, o
     assert len(events.Images("val/confusion_matrix")) == len(events.Images("val/worst_mistakes")) == 1
 
 
+@pytest.mark.slow
 def test_curves_are_those_of_the_val_clips(watched, clips):
     """The last curve against the probabilities of the checkpoint."""
     probabilities, targets = answers_of(watched / "checkpoints/last.ckpt", clips)

@@ -135,6 +135,7 @@ def of_cycle(scheduler):
     return seen
 
 
+@pytest.mark.slow
 def test_it_finds_after_a_batch_size_was_found(zamba, folder, caplog):
     sizes = cls("BatchSizeFinder", max_trials=1, init_val=2, steps_per_trial=1)
     finder = cls("LearningRateFinder", min_lr=1e-4, num_training_steps=16, early_stop_threshold=None)

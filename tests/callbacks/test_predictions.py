@@ -146,6 +146,7 @@ def test_output_that_is_no_number_is_no_prediction(fitted, many, folder, capsys)
     assert sum("not a number" in row["error"] for row in rows) == 90
 
 
+@pytest.mark.slow
 def test_goes_on_and_tries_again_what_failed(fitted, many, folder, capsys):
     left = interrupted(fitted, many)
     lines = b"".join(path.read_bytes() for path in sorted(left.glob("*.jsonl"))).splitlines()

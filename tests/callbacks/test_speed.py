@@ -3,6 +3,8 @@
 import re
 import time
 
+import pytest
+
 from helpers.runs import events_in
 from helpers.tables import read_csv
 from zamba_lcli.cli import main
@@ -27,6 +29,7 @@ def test_speed_is_logged_and_told(watched, clips, folder, fitted, capsys):
     assert len(read_csv("out/predictions.csv")) == 16
 
 
+@pytest.mark.slow
 def test_what_limits_is_told_right(zamba, folder, capsys, monkeypatch):
     from zamba_lcli.data.dataset import ClipDataset
     from zamba_lcli.models import SlowFast

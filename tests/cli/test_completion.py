@@ -40,7 +40,14 @@ def validator():
     return jsonschema.Draft202012Validator(schema)
 
 
-@pytest.mark.parametrize("text", [path.read_text() for path in YAMLS] + EXAMPLES, ids=lambda text: text[:30].strip())
+@pytest.mark.parametrize(
+    "text",
+    [
+        *EXAMPLES,
+        *(pytest.param(p.read_text(), marks=[] if p.stem in ("demo", "tiny") else pytest.mark.slow) for p in YAMLS),
+    ],
+    ids=lambda text: text[:30].strip(),
+)
 def test_the_schema_accepts_every_recipe_and_example(validator, text):
     assert [error.message for error in validator.iter_errors(yaml.safe_load(text))] == []
 

@@ -150,6 +150,7 @@ def test_a_full_disk_does_not_end_the_run(folder, reads, monkeypatch):
     assert not [p for p in (folder / "cache").rglob("*") if p.is_file()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_fit_with_a_cache_is_the_same_fit(zamba, folder, workers):
     zamba("fit", "--trainer.logger.name=plain")

@@ -33,6 +33,7 @@ def checkpoint(published, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", some_slow([(224, 224), (240, 256)], [(224, 224)]))
 def test_features_are_those_of_the_published_network(published, checkpoint, size):
     model = SlowFast(["a", "b"], weights=str(checkpoint)).eval()

@@ -139,6 +139,7 @@ MORE_FAILURES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hook", "batch", "together"),
     [*FAILURES, *(pytest.param(*failure, marks=slow) for failure in MORE_FAILURES)],

@@ -71,6 +71,7 @@ def test_other_numbers_and_another_schedule(zamba, folder, capfd):
     assert "as you state" not in capfd.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", some_slow([3, 6], [3]))
 def test_a_cycle_of_a_longer_run(zamba, epochs):
     zamba("fit", *CYCLE)
@@ -112,6 +113,7 @@ def test_a_cycle_in_a_run_of_unknown_length_is_refused(zamba, refused, folder):
     assert list(dict(scalars(run)["lr-SGD/head"]).values())[3:] == pytest.approx([LR] * (state(run)["global_step"] - 3))
 
 
+@pytest.mark.slow
 def test_a_run_made_shorter_than_it_is_already_is_refused(zamba, refused, fitted):
     last = ["--ckpt_path", fitted / "checkpoints/last.ckpt"]
     refused(lambda: zamba("fit", "--trainer.max_epochs=1", *last), "max_epochs: 1", "2 epochs")

@@ -67,6 +67,7 @@ def seen_times(zamba, folder, monkeypatch, *args, jitter=True):
     return watch
 
 
+@pytest.mark.slow
 def test_another_way_in_each_epoch_and_the_same_with_workers(zamba, folder, monkeypatch):
     plain = seen_times(zamba, folder, monkeypatch, jitter=False)
     jittered = seen_times(zamba, folder, monkeypatch)
