@@ -120,7 +120,7 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
         if line.strip().startswith("zamba ")
     ]
     commands = [command.strip() for command in commands]
-    assert len(commands) == 12
+    assert len(commands) == 13
     model = SlowFast(["deer", "blank"], weights=None)
     torch.save(
         {"state_dict": model.state_dict(), "hyper_parameters": {"species": ["deer", "blank"]}}, "zamba_slowfast.ckpt"

@@ -1,4 +1,8 @@
-"""The one exception for wrong input."""
+"""The one exception for wrong input.
+
+Ranges are checked in constructors and not by ``jsonargparse.typing``: from Python its types check nothing, and a message
+of ours names the remedy.
+"""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias

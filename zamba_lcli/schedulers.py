@@ -1,7 +1,7 @@
 """torch's learning rate schedulers that a YAML cannot state: those made of others, and one that needs a length.
 
 All others are used as they are, e.g. ``class_path: torch.optim.lr_scheduler.MultiStepLR``. torch's names of these three are
-aliases of the classes here.
+aliases of the classes here, whose names stay: checkpoints and configurations have them.
 """
 
 from bisect import bisect_right
@@ -53,7 +53,8 @@ class Sequential(SequentialLR):
         """Sets the rates of the first scheduler, from the rates that there are.
 
         Torch takes the first step in its place where this one is itself the first of another one, so that all rates come one
-        step too early (all torch versions that this program takes).
+        step too early (all torch versions that this program takes). Delete when a SequentialLR leaves the
+        parts of its first scheduler as they are.
         """
         self.last_epoch = 0
         begin(self._schedulers[0])

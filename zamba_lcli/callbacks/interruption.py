@@ -35,11 +35,11 @@ class SaveOnInterrupt(Callback):
             self._handlers[signum] = signal.signal(signum, self._receive)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Puts back who listened before."""
+        """Restores the signal handlers."""
         self._restore()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Puts back who listened before."""
+        """Restores the signal handlers."""
         self._restore()
 
     def _restore(self) -> None:

@@ -1,4 +1,4 @@
-"""The command line: Lightning's own, with what it gets wrong made right."""
+"""The command line: LightningCLI with its faults mended."""
 
 from zamba_lcli.cli.cli import ZambaCLI
 from zamba_lcli.cli.main import main

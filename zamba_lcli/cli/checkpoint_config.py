@@ -13,6 +13,7 @@ from typing import Any
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser
 
+from zamba_lcli._lightning import pop_class_path
 from zamba_lcli.cli.checks import check_checkpoint_file
 from zamba_lcli.cli.messages import print_once
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
@@ -114,8 +115,7 @@ def _with_checkpoint(
 def _configuration_in(checkpoint: dict[str, Any], ckpt_path: str) -> dict[str, Any]:
     """Returns the model and data sections of the run that wrote a checkpoint, as far as later runs need them."""
     init_args = dict(checkpoint.get("hyper_parameters", {}))
-    init_args.pop("_instantiator", None)
-    class_path = init_args.pop("_class_path", None)
+    class_path = pop_class_path(init_args)
     class_names = init_args.pop("class_names", None)
     if class_path is None or class_names is None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The command line: Lightning's own, with what it gets wrong made right; methods in the order in which Lightning calls them."""
+"""LightningCLI with its faults mended; methods stand in the order in which Lightning calls them."""
 
 import random
 import sys

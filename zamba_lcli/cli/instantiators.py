@@ -1,4 +1,4 @@
-"""How the classes of a configuration are built: ours in place of some of Lightning's, which do not keep their promises."""
+"""How the classes of a configuration are built: ours in place of some of Lightning's."""
 
 import traceback
 from typing import Any

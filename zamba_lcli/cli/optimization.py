@@ -2,7 +2,8 @@
 
 LightningCLI builds the optimizer on all parameters in one group, before anything is frozen, and the scheduler with it; so
 backbone and head cannot have learning rates of their own (Lightning#20340). The model builds both itself, on its two groups,
-when the Trainer calls ``configure_optimizers``.
+when the Trainer calls ``configure_optimizers``. With ``add_optimizer_args(link_to=...)`` the
+optimizer would be an argument of the model, among the hyperparameters of every checkpoint, and had to be stated for predict.
 """
 
 import inspect
