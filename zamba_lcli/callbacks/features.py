@@ -20,7 +20,7 @@ from zamba_lcli._lightning import gather, trainer_callbacks
 from zamba_lcli.callbacks.feature_store import FeatureStore, cast_features, dtype_of, map_features
 from zamba_lcli.checksum import fingerprint
 from zamba_lcli.data import ZambaVideoDataModule
-from zamba_lcli.data.dataset import ClipDataset, ClipDraw
+from zamba_lcli.data.dataset import ClipDataset, ClipDraw, draws_of
 from zamba_lcli.errors import InputError
 from zamba_lcli.files import file_identity
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
@@ -288,8 +288,7 @@ class FrozenFeatureCache(Callback):
         if not batch["index"]:
             return
         video = batch["video"].to(module.device)
-        drawn = [ClipDraw(i, *when) for i, when in zip(batch["index"], batch["drawn"], strict=True)]
-        video = data.transforms.augment(video, drawn) if is_train else data.transforms.crop(video)
+        video = data.transforms.augment(video, draws_of(batch)) if is_train else data.transforms.crop(video)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             trunk = module.forward_trunk(video)
             kept = map_features(trunk, lambda x: cast_features(store.dtype, x))  # as later epochs have it

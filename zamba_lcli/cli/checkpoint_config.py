@@ -15,7 +15,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from zamba_lcli._lightning import pop_class_path
 from zamba_lcli.cli.checks import check_checkpoint_file
-from zamba_lcli.cli.messages import print_once
+from zamba_lcli.console import print_once, tell_difference
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
@@ -108,7 +108,7 @@ def _with_checkpoint(
     for key, theirs in both.items():
         ours = _plain(config[config.subcommand][key])  # complete, with the defaults of what is left out
         if _with_classes(ours) != _with_classes(theirs):
-            print_once(f"{key}: {ours} as you state; the checkpoint has {theirs}.")
+            tell_difference(key, ours, theirs)
     return config
 
 
@@ -205,7 +205,7 @@ def seed_of_run(ckpt_path: str | None, seed: int, what_is_stated: Callable[[], N
         return seed
     stated = what_is_stated()
     if type(stated[stated.subcommand].get("seed_everything")) is int:
-        print_once(f"seed_everything: {seed} as you state; the checkpoint has {theirs}.")
+        tell_difference("seed_everything", seed, theirs)
         return seed
     print_once(f"seed_everything: {theirs} as in the checkpoint.")
     return int(theirs)

@@ -35,11 +35,12 @@ from zamba_lcli.cli.completion import FirstLevel, RecipeSchema
 from zamba_lcli.cli.config_file import RecipeFile
 from zamba_lcli.cli.earlier_runs import last_checkpoint, refuse_to_write_over
 from zamba_lcli.cli.instantiators import add_instantiators, constructor_of
-from zamba_lcli.cli.messages import find_input_error, plain_message, print_once, raise_best_union_error
+from zamba_lcli.cli.messages import find_input_error, plain_message, raise_best_union_error
 from zamba_lcli.cli.optimization import check_optimization, set_optimizer, stated_callbacks
 from zamba_lcli.cli.parser import ZambaArgumentParser, asked_for, parser_arguments
 from zamba_lcli.cli.repeatable import check_repeatable
 from zamba_lcli.cli.trainer import ZambaTrainer, arrange_callbacks, callback_priority, trainer_arguments
+from zamba_lcli.console import print_once
 from zamba_lcli.errors import InputError
 from zamba_lcli.loggers import ZambaCSVLogger
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule

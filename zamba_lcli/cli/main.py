@@ -21,7 +21,8 @@ from pytorch_lightning.cli import ArgsType
 from zamba_lcli.cli._jsonargparse import replaced
 from zamba_lcli.cli.checks import LIGHTNINGS
 from zamba_lcli.cli.cli import ZambaCLI
-from zamba_lcli.cli.messages import describe_lightning_error, find_input_error, print_once
+from zamba_lcli.cli.messages import describe_lightning_error, find_input_error
+from zamba_lcli.console import print_once
 from zamba_lcli.data.video.deadline import NoAnswerError
 
 IGNORED_WARNINGS = (  # that no user of this program can act on

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from zamba_lcli.cli.help import classes_in, short_names
@@ -82,7 +81,6 @@ NOT_OF_TYPE = re.compile(r"Expected an? (?:<class '([\w.]+)'>|(?:typing\.)?Liter
 NO_SUCH_OPTION = re.compile(r"(?:Subcommand '\w+' does not accept o|Group '(\w+)' does not accept o|O)ption '([^']+)'")
 OF_LINK = re.compile(r"argument (\S+) --> (\S+): invalid .+ value: (.+)")
 BEFORE_SUBCOMMAND = re.compile(r"is not accepted before subcommand|argument subcommand: invalid choice: '([^']+)'")
-print_once = rank_zero_only(print)
 NO_ACCELERATOR = re.compile(r"No supported (gpu) backend found|`(\w+)Accelerator` can not run on your system")
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from zamba_lcli._lightning import gather
 from zamba_lcli.data.cache import FrameCache
-from zamba_lcli.data.dataset import ClipDataset, ClipDraw, ClipItem
+from zamba_lcli.data.dataset import ClipDataset, ClipItem, draws_of
 from zamba_lcli.data.demo import DemoClips
 from zamba_lcli.data.failures import FailedClips
 from zamba_lcli.data.labels.checks import check_files, check_readable
@@ -327,7 +327,7 @@ class ZambaVideoDataModule(LightningDataModule):
         if not self.trainer.training:
             batch["video"] = self.transforms.crop(batch["video"])
             return batch
-        draws = [ClipDraw(i, *when) for i, when in zip(batch["index"], batch["drawn"], strict=True)]
+        draws = draws_of(batch)
         video = self.transforms.augment(batch["video"], draws)
         batch["video"], batch["target"] = self.transforms.mix(video, batch["target"], draws)
         return batch

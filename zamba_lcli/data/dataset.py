@@ -27,6 +27,11 @@ class ClipDraw(NamedTuple):
     repeat: int = 0  # how many times it was drawn before in the epoch
 
 
+def draws_of(batch: Batch) -> list[ClipDraw]:
+    """Returns how the clips of a batch were drawn."""
+    return [ClipDraw(position, *when) for position, when in zip(batch["index"], batch["drawn"], strict=True)]
+
+
 @dataclass(frozen=True)
 class ClipItem:
     """A clip of a dataset: what was read of it, or why nothing could be."""

@@ -6,7 +6,8 @@ from typing import Any
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
-from zamba_lcli.models.schedule_states import STATED, print_once
+from zamba_lcli.console import tell_difference
+from zamba_lcli.models.schedule_states import STATED
 
 
 def keep_stated_arguments(callbacks: Sequence[Callback], stated: Mapping[str, Any], checkpoint: dict[str, Any]) -> None:
@@ -23,20 +24,15 @@ def keep_stated_arguments(callbacks: Sequence[Callback], stated: Mapping[str, An
         ours, theirs = (of.get(key, {}).get("init_args") or {} for of in (stated, then))
         for argument in ours.keys() & theirs.keys():
             if ours[argument] != theirs[argument]:
-                _tell(f"{name}.{argument}", ours[argument], theirs[argument])
+                tell_difference(f"{name}.{argument}", ours[argument], theirs[argument])
         state = checkpoint.get("callbacks", {}).get(key)
         if isinstance(callback, EarlyStopping) and state is not None:
             before = state.get("patience", callback.patience)
             if before != callback.patience and "patience" not in theirs:
-                _tell(f"{name}.patience", callback.patience, before)
+                tell_difference(f"{name}.patience", callback.patience, before)
             state["patience"] = callback.patience
         if isinstance(callback, ModelCheckpoint) and state is not None and callback.monitor is not None:
             _keep_top_k(callback, state)
-
-
-def _tell(key: str, ours: Any, theirs: Any) -> None:
-    here, there = ("null" if value is None else value for value in (ours, theirs))
-    print_once(f"{key}: {here} as you state; the checkpoint has {there}.")
 
 
 def _keep_top_k(callback: ModelCheckpoint, state: dict[str, Any]) -> None:

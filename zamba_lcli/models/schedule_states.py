@@ -14,12 +14,12 @@ from enum import Enum
 from functools import partial
 from typing import Any, cast
 
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.types import LRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from zamba_lcli.console import tell_difference
 from zamba_lcli.models.optimizer_states import class_name
 from zamba_lcli.run_length import progress_of
 from zamba_lcli.schedulers import stated_name
@@ -33,7 +33,6 @@ CYCLE = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum")  # w
 OPTIMIZER = "optimizer.init_args."
 CYCLED = {OPTIMIZER + "momentum", OPTIMIZER + "betas"}  # by OneCycleLR and CyclicLR
 PEAKS = {"lr_scheduler.init_args.max_lr", "lr_scheduler.init_args.base_lr"}
-print_once = rank_zero_only(print)
 
 
 @dataclass(frozen=True)
@@ -233,12 +232,11 @@ class Resumption:
         ]
         arguments = inspect.signature(type(optimizer)).parameters
         left_out = (now["lr_scheduler"] or {}).get("left_out", ())
-        for key, *values in differing:
+        for key, ours, theirs in differing:
             if key.startswith(OPTIMIZER) and key.removeprefix(OPTIMIZER) not in arguments:
                 continue  # follows from the class
-            ours, theirs = ("null" if value is None else value for value in values)
             why = ", the length of the run" if key.rpartition(".")[2] in left_out else " as you state"
-            print_once(f"{key}: {ours}{why}; the checkpoint has {theirs}.")
+            tell_difference(key, ours, theirs, why)
         keys = {key for key, _, _ in differing}
         moves_lr, moves_schedule = OPTIMIZER + "lr" in keys, any(key.startswith("lr_scheduler") for key in keys)
         states_peak = bool(keys & PEAKS) or ("lr_scheduler" in keys and isinstance(scheduler, OneCycleLR | CyclicLR))
