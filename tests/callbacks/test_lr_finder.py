@@ -32,6 +32,7 @@ def rates(run):
     return [[value for _, value in logged[f"lr-SGD/{group}"]] for group in ("head", "backbone")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_slow([None, *SCHEDULERS], ["SequentialLR"]))
 def test_found_learning_rate_survives_the_scheduler(zamba, folder, name):
     stated = None if name is None else SCHEDULERS[name][0]

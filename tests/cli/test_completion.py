@@ -143,6 +143,7 @@ HEAVY = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_takes_long_to_import_is_not_imported_before_it_is_used(folder):
     Path("wrong.yaml").write_text("trainer: {max_epoch: 3}")
     commands = [["--help"], ["--version"], ["fit", "--help"], ["fit", "--config", "wrong.yaml"]]

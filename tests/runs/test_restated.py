@@ -97,6 +97,7 @@ def test_a_cycle_that_is_over_before_the_run_is_refused(zamba, refused, folder):
     refused(lambda: zamba("fit", *shorter), "3 steps", "4 times")
 
 
+@pytest.mark.slow
 def test_a_cycle_in_a_run_of_unknown_length_is_refused(zamba, refused, folder):
     endless = ["--trainer.max_epochs=-1", "--trainer.max_time=00:01:00:00"]
     short = [*CYCLE, "--lr_scheduler.total_steps=3"]

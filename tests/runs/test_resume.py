@@ -130,6 +130,7 @@ def test_interrupted_and_resumed_is_bit_identical(uninterrupted, folder, step, w
         assert after[tag] == [v for v in before[tag] if v[0] >= int(step.split("=")[-1])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "checkpoints"),
     [

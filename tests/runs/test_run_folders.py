@@ -215,6 +215,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(zamba, f
     assert (RUN / "checkpoints/last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_files_of_commands_stand_beside_those_of_the_fit(zamba, folder, fitted):
     shutil.copytree(fitted, RUN)
     before = contents()
