@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
+from helpers.schedules import rates_of
 from zamba_lcli.schedulers import Chained, CosineAnnealing, Sequential
 
 STEPS, LR = 10, 0.4
@@ -58,15 +59,6 @@ def made(build):
     return optimizer, build(optimizer)
 
 
-def rates(optimizer, scheduler, steps):
-    seen = []
-    for _ in range(steps):
-        seen.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return seen
-
-
 NESTED = {
     "a chain first": in_turn([3], chained(HALVED, LOW), FALLING),
     "a chain of one first": in_turn([3], chained(HALVED), FALLING),
@@ -85,19 +77,19 @@ every_nesting = pytest.mark.parametrize("stated", NESTED.values(), ids=NESTED)
 @every_nesting
 def test_rates_are_those_of_the_closed_form(stated):
     expected = [LR * factor(stated, step) for step in range(STEPS)]
-    assert rates(*made(builder(stated)), STEPS) == pytest.approx(expected)
+    assert rates_of(*made(builder(stated)), STEPS) == pytest.approx(expected)
 
 
 @every_nesting
 def test_resumed_after_each_step(stated):
-    uninterrupted = rates(*made(builder(stated)), STEPS)
+    uninterrupted = rates_of(*made(builder(stated)), STEPS)
     for step in range(STEPS):
         optimizer, scheduler = made(builder(stated))
-        rates(optimizer, scheduler, step)
+        rates_of(optimizer, scheduler, step)
         resumed, goes_on = made(builder(stated))
         goes_on.load_state_dict(scheduler.state_dict())
         resumed.load_state_dict(optimizer.state_dict())
-        assert rates(resumed, goes_on, STEPS - step) == uninterrupted[step:]  # bit for bit
+        assert rates_of(resumed, goes_on, STEPS - step) == uninterrupted[step:]  # bit for bit
 
 
 @pytest.mark.parametrize("step", range(4))
@@ -110,26 +102,26 @@ def test_states_of_torchs_own_classes_go_on_as_those_do(step):
         )
 
     optimizer, scheduler = made(of_torch)
-    expected = rates(optimizer, scheduler, STEPS)
+    expected = rates_of(optimizer, scheduler, STEPS)
     optimizer, scheduler = made(of_torch)
-    rates(optimizer, scheduler, step)
+    rates_of(optimizer, scheduler, step)
     resumed, goes_on = made(builder(NESTED["a chain first"]))
     goes_on.load_state_dict(scheduler.state_dict())
     resumed.load_state_dict(optimizer.state_dict())
-    assert rates(resumed, goes_on, STEPS - step) == expected[step:]
+    assert rates_of(resumed, goes_on, STEPS - step) == expected[step:]
 
 
 def test_a_cycle_keeps_its_rates_and_no_others():
     cycle = partial(lr_scheduler.OneCycleLR, max_lr=2.0, total_steps=STEPS)
-    alone = rates(*made(cycle), STEPS)
-    before = rates(*made(partial(Sequential, schedulers=[LOW, cycle], milestones=[3])), STEPS)
+    alone = rates_of(*made(cycle), STEPS)
+    before = rates_of(*made(partial(Sequential, schedulers=[LOW, cycle], milestones=[3])), STEPS)
     assert before == pytest.approx([LR * 0.1, LR * 0.1, LR, *alone[: STEPS - 3]])
-    after = rates(*made(partial(Sequential, schedulers=[cycle, LOW], milestones=[3])), STEPS)
+    after = rates_of(*made(partial(Sequential, schedulers=[cycle, LOW], milestones=[3])), STEPS)
     assert after == pytest.approx([*alone[:3], LR * 0.1, LR * 0.1, *[LR] * (STEPS - 5)])
 
 
 def test_a_cosine_in_a_chain_that_comes_first_ends_at_the_milestone():
     chain = partial(Chained, schedulers=[CosineAnnealing, FALLING])
-    seen = rates(*made(partial(Sequential, schedulers=[chain, LOW], milestones=[4])), STEPS)
+    seen = rates_of(*made(partial(Sequential, schedulers=[chain, LOW], milestones=[4])), STEPS)
     expected = [LR * (1 + math.cos(math.pi * step / 4)) / 2 * 0.9**step for step in range(4)]
     assert seen == pytest.approx([*expected, LR * 0.1, LR * 0.1, *[LR] * (STEPS - 6)])

@@ -103,3 +103,13 @@ SCHEDULERS = {  # what the YAML says, and the same built by hand
         lambda o: torch_schedulers.CosineAnnealingLR(o, EPOCHS),
     ),
 }
+
+
+def rates_of(optimizer, scheduler, steps):
+    """The learning rates of the first group, before each step."""
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return seen

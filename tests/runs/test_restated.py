@@ -9,6 +9,7 @@ from torch.optim import lr_scheduler as torch_schedulers
 
 from helpers.marks import some_slow
 from helpers.runs import cls, largest_difference, scalars, state
+from helpers.schedules import rates_of
 
 BATCHES, LR = 2, 0.1
 FIRST = "runs/tiny/version_0/checkpoints/last.ckpt"
@@ -24,13 +25,7 @@ def rates(version, group="head"):
 
 def cycle(steps):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR, momentum=0.9)
-    scheduler = torch_schedulers.OneCycleLR(optimizer, 0.2, total_steps=steps)
-    seen = []
-    for _ in range(steps):
-        seen.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return seen
+    return rates_of(optimizer, torch_schedulers.OneCycleLR(optimizer, 0.2, total_steps=steps), steps)
 
 
 def cosine(epochs, lr=LR):
