@@ -181,6 +181,7 @@ def weighted_losses(loss: nn.Module, logits: Tensor, target: Tensor, weights: Te
     Returns:
         Float (B,) for multiclass, (B, classes) for multilabel.
     """
+    target, weights = target.to(logits), weights.to(logits)  # one dtype, at `precision: 64-true` too
     clips, classes = logits.shape
     is_mixed = ((target > 0) & (target < 1)).any()
     if task == "multilabel":

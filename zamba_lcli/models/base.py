@@ -246,13 +246,13 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             logits: Float (B, classes).
             target: Float (B, classes), 1 where the clip has the label, between 0 and 1 for mixed clips.
         """
-        return weighted_losses(self.loss, logits, target, self.class_weights.values.to(target), self.task).mean()
+        return weighted_losses(self.loss, logits, target, self.class_weights.values, self.task).mean()
 
     def _step(self, batch: Batch, metrics: ClipMetrics) -> tuple[Tensor, Tensor]:
         """Returns the batch's mean loss and its logits, and counts its clips in ``metrics``."""
         logits, target = self.mean_logits(batch), batch["target"]
         check_labels(target, self.task)
-        loss = self.mean_loss(logits.float(), target)
+        loss = self.mean_loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), target)
         with torch.no_grad():
             metrics.update(loss.detach(), self.probabilities(logits.float()), target)
         return loss, logits.detach().float()
