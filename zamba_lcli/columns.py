@@ -16,7 +16,7 @@ RESERVED = frozenset([*of_test([]), *OF_PART, *OF_RESULT])
 
 
 def has_column(class_name: str) -> str:
-    """Returns the column that tells whether a clip has a class."""
+    """Returns the column for whether a clip has a class."""
     return f"has_{class_name}"
 
 

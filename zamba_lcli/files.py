@@ -20,7 +20,7 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
 
     Args:
         path: The file or folder; its own folder must exist.
-        durable: Whether the content is on the disk before it is moved. False saves the wait for files that tell by a checksum
+        durable: Whether the content is on the disk before it is moved. False saves the wait for files whose checksum shows
             whether they are whole.
 
     Raises:

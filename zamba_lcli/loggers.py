@@ -1,4 +1,4 @@
-"""Lightning's loggers, where they would delete or mix what is in run folders."""
+"""Lightning's loggers, without deleting or mixing what is in a run folder."""
 
 import csv
 import os
@@ -15,19 +15,19 @@ from zamba_lcli.run_folder import free_name
 
 
 class AppendingWriter(KeepingWriter):
-    """Goes on with the ``metrics.csv`` and ``hparams.yaml`` of a run folder, which Lightning's writer deletes and writes over.
+    """Appends to the ``metrics.csv`` of a run folder and keeps its ``hparams.yaml``; Lightning's writer overwrites both.
 
-    A changed file takes the place of the old one, so that a run that is killed leaves either.
+    Files are replaced atomically: a killed run leaves the old file or the new one.
 
     Args:
         log_dir: The run folder.
     """
 
     def __init__(self, log_dir: str) -> None:
-        """Reads which columns there are; a last line that was torn by a kill is left out."""
+        """Reads the columns; drops a last line that a kill left incomplete."""
         super().__init__(log_dir)
         self._path = Path(self.metrics_file_path)
-        self._again: set[int] = set()  # steps of which what is there is taken back by what is logged again
+        self._again: set[int] = set()  # steps whose rows are replaced when they are logged again
         if self._path.exists():
             rows = self._rows()
             if not self._path.read_bytes().endswith(b"\n"):
@@ -35,15 +35,15 @@ class AppendingWriter(KeepingWriter):
         self._before = len(self._rows())  # rows of earlier processes
 
     def log_hparams(self, params: dict[str, Any]) -> None:
-        """Saves hyperparameters in ``hparams.yaml``, unless there is one: ``config.yaml`` tells those of a resume."""
+        """Saves hyperparameters in ``hparams.yaml``, unless there is one: those of a resume are in ``config.yaml``."""
         if not (Path(self.log_dir) / self.NAME_HPARAMS_FILE).exists():
             super().log_hparams(params)
 
     def go_back(self, step: int) -> None:
-        """Takes back what was logged of steps that a resumed run takes again; the file as it was is kept beside.
+        """Removes rows of steps that a resumed run repeats; the previous file is kept beside it.
 
         Args:
-            step: The step that comes next. What was logged at the end of the one before is taken back if it is logged again.
+            step: The next step. Rows from the end of the step before are replaced if they are logged again.
         """
         rows = self._rows()
         past = [row for row in rows if _step_of(row) < step]
@@ -53,7 +53,7 @@ class AppendingWriter(KeepingWriter):
         self._again, self._before = {step - 1}, len(past)
 
     def save(self) -> None:
-        """Appends what was logged; where there are new columns, to a file with these."""
+        """Appends what was logged; rewrites the file if there are new columns."""
         if not self.metrics:
             return
         rows = (
@@ -75,7 +75,7 @@ class AppendingWriter(KeepingWriter):
         self.metrics = []
 
     def _rows(self) -> list[dict[str, Any]]:
-        """Reads all rows and keeps in mind their columns."""
+        """Returns all rows, and remembers their columns."""
         if not self._path.exists():
             return []
         with self._path.open(newline="", encoding="utf-8") as file:
@@ -84,7 +84,7 @@ class AppendingWriter(KeepingWriter):
             return list(reader)
 
     def _replace(self, rows: list[dict[str, Any]]) -> None:
-        """Writes the file anew, with the columns that rows have."""
+        """Rewrites the file with the columns of the rows."""
         self.metrics_keys = sorted({*self.metrics_keys, *(key for row in rows for key in row)})
         with replacing(self._path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, self.metrics_keys)
@@ -93,7 +93,7 @@ class AppendingWriter(KeepingWriter):
 
 
 class ZambaTensorBoardLogger(TensorBoardLogger):
-    """Logs to TensorBoard, in a run folder of its own.
+    """Logs to TensorBoard, each run in its own folder.
 
     The arguments are those of Lightning's ``TensorBoardLogger``: a YAML that names that one gets this one. Lightning's gives
     two runs that begin together the same folder; and it takes ``~`` and variables in ``save_dir`` for what they stand for where
@@ -148,7 +148,7 @@ class ZambaCSVLogger(CSVLogger):
 
     @rank_zero_only
     def go_back(self, step: int) -> None:
-        """Takes back what was logged of the steps from ``step`` on, which a resumed run takes again."""
+        """Removes rows from ``step`` on, which a resumed run repeats."""
         self.experiment.go_back(step)
 
 

@@ -229,7 +229,7 @@ def check_classes(class_names: Sequence[str], task: Task) -> None:
         )
     if task == "multiclass" and len(class_names) == 1:
         raise InputError(
-            f"There is only one class, {class_names[0]!r}, and nothing to tell it from. Label other clips too (e.g. "
+            f"There is only one class, {class_names[0]!r}, and nothing to distinguish it from. Label other clips too (e.g. "
             "blank), or set model.init_args.task to multilabel for one class against none."
         )
 

@@ -205,7 +205,7 @@ class ClipMetrics(nn.Module):
             module.log("train_loss_epoch", loss)
         else:
             module.log(f"{self.stage}_loss", loss, prog_bar=True)
-        if loss.isnan():  # so are probabilities, which metrics would take for predictions
+        if loss.isnan():  # so are probabilities, which metrics would count as predictions
             values = dict.fromkeys(values, loss)
         module.log_dict(values)
         self.reset()

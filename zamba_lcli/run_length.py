@@ -80,7 +80,7 @@ class EpochAhead(NamedTuple):
         return math.ceil((self.begun + self.batches) / self.together) - self.begun // self.together
 
     def batches_of(self, steps: int) -> int:
-        """Returns the number of batches that so many of the steps to come take."""
+        """Returns the number of batches that the given number of coming steps takes."""
         return min(self.batches, (self.begun // self.together + steps) * self.together - self.begun)
 
 
@@ -202,7 +202,7 @@ def left_out_length(stated: dict[str, Any], interval: Interval | None) -> tuple[
 
 
 def _is_open(stated: Any) -> bool:
-    """Returns whether a scheduler depends on a length that neither it nor milestones tell."""
+    """Returns whether a scheduler depends on a length that neither its arguments nor milestones give."""
     if isinstance(stated, str):  # a class without arguments
         stated = {"class_path": stated}
     kind, init_args = pydoc.locate(stated["class_path"]), stated.get("init_args") or {}

@@ -234,6 +234,6 @@ def resolve_alias(name: str) -> str:
 
 
 def stated_name(class_path: str) -> str:
-    """Returns torch's name of a class here that stands for a scheduler of torch; any other class path as it is."""
+    """Returns torch's name of a class here that replaces a scheduler of torch; any other class path unchanged."""
     names = {f"{ours.__module__}.{ours.__qualname__}": name for name, ours in ALIASES.items()}
     return names.get(class_path, class_path)

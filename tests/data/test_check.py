@@ -119,7 +119,7 @@ def test_clips_with_odd_times_are_warned_of(folder):
         ("2", "gap.mp4", "its times jump by 75 s at frame 30", "warning"),
         ("4", "joined.ts", "its times begin anew at frames 20, 40", "warning"),
         ("5", "joined.mpg", "its times begin anew at frames 20, 40", "warning"),
-        ("6", "order.avi", "its times do not tell the order of its frames", "warning"),
+        ("6", "order.avi", "its timestamps do not give the order of its frames", "warning"),
     ]
     assert all(one["remedy"] for one in found)
 

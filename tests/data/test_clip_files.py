@@ -70,7 +70,7 @@ def test_rows_that_say_the_same_count_once_with_a_word(folder):
     Path("t.csv").write_text("filepath,label\na.mp4,x\na.mp4,y\nb.mp4,x\na.mp4,x\nb.mp4,x\nc.mp4,x\nd.mp4,x\n")
     read = read_labels("t.csv")
     assert [clip.labels for clip in read.clips[:2]] == [("x", "y"), ("x",)]
-    (told,) = [problem for problem in read.warnings if "no row above" in problem.what]
+    (told,) = [problem for problem in read.warnings if "the row repeats" in problem.what]
     assert (told.row, "and 1 other row likewise" in told.what) == ("5", True)
 
 

@@ -191,7 +191,7 @@ for card in sys.argv[1:]:
 """
 LOCKED = [
     ("no_list", 0o000, "no_list cannot be listed: Permission denied"),
-    ("no_look", 0o444, "['no_look/b.mp4', 'ok/a.mp4']"),  # its clips cannot be read, which is told clip by clip
+    ("no_look", 0o444, "['no_look/b.mp4', 'ok/a.mp4']"),  # its clips cannot be read, which is reported for each clip
     (".", 0o000, "card2 cannot be listed: Permission denied"),
     ("lost+found", 0o000, "['ok/a.mp4']"),
 ]

@@ -200,7 +200,7 @@ def test_missing_values_are_empty(folder, value):
 @pytest.mark.parametrize("value", ["na", "k.A.", "Na", "TBD", "-9999", "no data"])
 def test_what_may_be_a_class_is_warned_of_and_no_site(folder, value):
     (told,) = warnings_of(folder, f"a.mp4,{value},train,S1", "b.mp4,fox,val,S2")
-    assert told == f"the label {value!r} often stands for a missing value, and is taken for a class"
+    assert told == f"the label {value!r} often means a missing value, but is used as a class"
     (folder / "t.csv").write_text(f"filepath,label,split,site\na.mp4,fox,train,{value}\nb.mp4,fox,val,S2\n")
     assert read_labels("t.csv").clips[0].site is None
     assert find_videos("t.csv").sites == ["", "S2"]
@@ -210,7 +210,7 @@ def test_what_may_be_a_class_is_warned_of_and_no_site(folder, value):
 def test_an_unknown_site_that_counts_as_a_place_is_warned_of(folder, value):
     told = warnings_of(folder, f"a.mp4,fox,train,{value}", "b.mp4,fox,val,S2")
     assert value.strip() == "None" or any(
-        f"the site {value!r} often stands for an unknown one" in what for what in told
+        f"the site {value!r} often means an unknown site" in what for what in told
     )
 
 
@@ -327,7 +327,7 @@ def test_numbers_that_may_be_two_plots_are_warned_of(folder, column, first, seco
     header = ";".join(["filepath", column, "site" if column == "label" else "label"])
     (folder / "t.csv").write_text(f"{header}\na.mp4;{first};x\nb.mp4;{second};x\n")
     told = [problem.what for problem in read_labels("t.csv", split_proportions={"train": 1}).warnings]
-    assert f"the {column} {second!r} differs from {first!r} (row 2) in zeros at its end only" in told
+    assert f"the {column} {second!r} differs from {first!r} (row 2) only in trailing zeros" in told
 
 
 def test_long_numbers_are_not_rounded(folder):
@@ -357,7 +357,7 @@ def test_sites_that_are_not_one(folder, first, second):
 )
 def test_names_that_differ_in_accents_or_punctuation_are_warned_of(folder, first, second):
     (what,) = warnings_of(folder, f"a.mp4,{first},train,S", f"b.mp4,{second},train,S")
-    assert what == f"the label {second!r} differs from {first!r} (row 2) in accents or punctuation only"
+    assert what == f"the label {second!r} differs from {first!r} (row 2) only in accents or punctuation"
     (what,) = warnings_of(folder, f"a.mp4,x,train,{first}", f"b.mp4,x,train,{second}")
     assert what.startswith(f"the site {second!r}")
 
@@ -389,12 +389,12 @@ def test_a_clip_with_an_animal_is_not_blank(folder, rows):
 @pytest.mark.parametrize(
     ("names", "what"),
     [
-        (["A/x.mp4", "A/y.mp4", "B/z.mp4"], "2 of one folder"),
-        (["A\\x.mp4", "A\\y.mp4", "B\\z.mp4"], "2 of one folder"),
-        (["IMG_0007.mp4", "IMG_0008.mp4", "IMG_0100.mp4"], "2 with numbers that follow each other"),
-        (["IMG_0007 (1).mp4", "IMG_0008 (1).mp4", "IMG_0100.mp4"], "2 with numbers that follow each other"),
-        (["IMG_0007 - Copy.mp4", "IMG_0008.mp4", "IMG_0100.mp4"], "2 with numbers that follow each other"),
-        (["VID1000_a.mp4", "VID1001_a.mp4", "VID1001_b.mp4"], "2 with numbers that follow each other"),
+        (["A/x.mp4", "A/y.mp4", "B/z.mp4"], "2 in one folder"),
+        (["A\\x.mp4", "A\\y.mp4", "B\\z.mp4"], "2 in one folder"),
+        (["IMG_0007.mp4", "IMG_0008.mp4", "IMG_0100.mp4"], "2 with consecutive numbers"),
+        (["IMG_0007 (1).mp4", "IMG_0008 (1).mp4", "IMG_0100.mp4"], "2 with consecutive numbers"),
+        (["IMG_0007 - Copy.mp4", "IMG_0008.mp4", "IMG_0100.mp4"], "2 with consecutive numbers"),
+        (["VID1000_a.mp4", "VID1001_a.mp4", "VID1001_b.mp4"], "2 with consecutive numbers"),
         (["c-2024-05-01T10:20:30.mp4", "c-2024-05-01T10:21:10.mp4", "c-2024-05-02T10:20:30.mp4"], "2 within a minute"),
         (["20240501_102030.mp4", "20240501_102045.mp4", "20240601_102045.mp4"], "2 within a minute"),
     ],
@@ -403,7 +403,7 @@ def test_clips_without_sites_that_look_like_one_event(folder, names, what):
     rows = [f"{name},x,{split}" for name, split in zip(names, ("train", "val", "train"), strict=True)]
     (warning,) = warnings_of(folder, *rows, header="filepath,label,split")
     assert warning.startswith(
-        f"3 of 3 clips have no site, and 2 of them are in other splits than clips that look like theirs ({what}"
+        f"3 of 3 clips have no site, and 2 of them are in other splits than related clips ({what}"
     )
     assert f"such as {names[0]} (train) and {names[1]} (val)" in warning
     same = [row.replace(",val", ",train") for row in rows]
@@ -462,7 +462,7 @@ def test_fit_refuses_before_anything_is_written(zamba, clips, folder, refused):
     message = refused(
         lambda: zamba("fit", "--data.data_dir", clips, labels="t.csv"), "data.labels: 3 problems in ", "t.csv"
     )
-    assert "row 5: the label is missing: 'NA' stands for no value" in message
+    assert "row 5: the label is missing: 'NA' means no value" in message
     assert f"row 7: {rows[5]['filepath']} is the same file as {other_name} (row 6)" in message
     assert not (folder / "runs").exists()
 

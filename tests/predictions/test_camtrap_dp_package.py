@@ -250,7 +250,7 @@ def test_the_media_type_goes_by_the_ending(folder):
 
 def test_a_file_without_a_known_ending_needs_a_media_type(folder):
     message = error_of(lambda: write([CAMERA], [{**CLIP, "filePath": "clip"}], names=["clip"]))
-    assert "times.csv, row 2: the ending of 'clip' does not tell what the file is" in message
+    assert "times.csv, row 2: the ending of 'clip' does not say what the file is" in message
     written = write([CAMERA], [{**CLIP, "filePath": "clip", "fileMediatype": "video/mp4"}], names=["clip"])
     assert read_csv(written / "media.csv")[0]["fileMediatype"] == "video/mp4"
 

@@ -415,7 +415,7 @@ def test_a_model_is_not_tested_by_its_own_predictions(videos, write, folder, fit
     written = with_clips(out / "camtrap_dp", videos)
     checkpoint = f"--ckpt_path={fitted / 'checkpoints/last.ckpt'}"
     arguments = ["test", checkpoint, f"--data.labels={written}", "--data.split_proportions={holdout: 1}"]
-    refused(lambda: main(arguments), "has no label of people", "data.machine_labels")
+    refused(lambda: main(arguments), "has no label by people", "data.machine_labels")
 
 
 ODD_TIMES = ("2020-05-30 12:00:00+02:00", "2020-05-30T12:00:00.500+02:00", "2020-05-30T10:00Z", "20200530T100000Z")

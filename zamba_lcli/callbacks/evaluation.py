@@ -107,7 +107,7 @@ class Evaluation(Callback):
 
 
 def _check_finite(outputs: SplitOutputs, split: str) -> None:
-    """Refuses outputs that are not finite, which comparisons would take for predictions."""
+    """Refuses outputs that are not finite, which comparisons would count as predictions."""
     wrong = np.flatnonzero(~np.isfinite(outputs.logits).all(axis=1))
     if len(wrong):
         raise InputError(

@@ -138,12 +138,12 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         if since is None:
             return
         if since < self.unfreeze_backbone_at_epoch:
-            told = f"The backbone was unfrozen in epoch {since} of the checkpoint's run; "
+            since_when = f"The backbone was unfrozen in epoch {since} of the checkpoint's run; "
             end = f"epoch {self.unfreeze_backbone_at_epoch}, as unfreeze_backbone_at_epoch says now."
             if self._epochs_done < self.unfreeze_backbone_at_epoch:
-                rank_zero_info(f"{told}it is frozen again until {end}")
+                rank_zero_info(f"{since_when}it is frozen again until {end}")
                 return
-            rank_zero_info(f"{told}its learning rate is what it would be if that had been {end}")
+            rank_zero_info(f"{since_when}its learning rate is what it would be if that had been {end}")
             since, step = self.unfreeze_backbone_at_epoch, None
         self.unfrozen_at_epoch, self.unfrozen_at_step = since, step
         self.initial_ratio = self.backbone_initial_ratio_lr

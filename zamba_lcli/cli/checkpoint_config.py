@@ -27,7 +27,7 @@ HEAD_ARGUMENTS = (
     "post_backbone_dropout",
     "num_frames",
 )  # zamba's, and ours
-KEYWORDS = ("best", "last", "hpc")  # what Lightning takes for ckpt_path besides a path
+KEYWORDS = ("best", "last", "hpc")  # values of ckpt_path that Lightning takes besides a path
 
 
 def complete(parser: LightningArgumentParser, config: Namespace, what_is_stated: Callable[[], Namespace]) -> Namespace:

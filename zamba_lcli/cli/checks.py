@@ -77,7 +77,7 @@ def check_trainer(built: Namespace, strategy: Any) -> None:
 
 
 def _check_distinct(callbacks: list[Callback] | Callback) -> None:
-    """Refuses callbacks that a checkpoint could not tell apart; Lightning notices when it saves the first one."""
+    """Refuses callbacks with the same state key; Lightning notices when it saves the first checkpoint."""
     seen = set()
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
         if isinstance(callback, BackboneFinetuning) and callback.state_key in seen:

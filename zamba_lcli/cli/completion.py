@@ -1,17 +1,16 @@
-"""What editors and shells complete: the YAML as a JSON schema.
+"""Completion in editors and shells: the YAML as a JSON schema.
 
-jsonargparse writes such schemas itself (``--print_completion jsonschema``). Measured wrong with it (4.53), and made right here:
+jsonargparse writes such schemas itself (``--print_completion jsonschema``). Wrong in 4.53, and corrected here:
 
-- it fails on arguments of which any object may be given ("unbound method type.__subclasses__()");
-- classes are known by their full paths only: ``class_path: SlowFast`` would be marked as an error, and so would every class
-  that is not imported, such as a callback of the user;
-- it describes a file for the whole program (``fit: {model: ...}``), and recipes are what comes after the subcommand;
-- a dataclass may not be given by ``class_path``, which jsonargparse takes;
-- ``callbacks+`` is not known.
+- it fails on arguments that take any object ("unbound method type.__subclasses__()");
+- classes are known by their full paths only: ``class_path: SlowFast`` is marked as an error, and so is every class
+  that is not imported, such as a user's callback;
+- it describes a file for the whole program (``fit: {model: ...}``), but a recipe has the keys of a subcommand;
+- it does not allow a dataclass by ``class_path``, which jsonargparse accepts;
+- it does not know ``callbacks+``.
 
-Scripts for shells (``--print_completion shtab-bash``) follow every argument of every class into the arguments of the classes
-that may stand there, and so on: after four minutes there was none yet. Here they have the arguments of the classes that an
-option takes.
+Shell scripts (``--print_completion shtab-bash``) would nest the arguments of every class that any argument takes, which did
+not end within four minutes. Here they have the arguments of the classes that an option takes, one level deep.
 """
 
 import re
@@ -20,25 +19,25 @@ from typing import Any
 
 from zamba_lcli.cli._jsonargparse import ParserJsonschema, subclass_paths
 
-# others are known by nothing but their class_path: every network is a Module
+# others get a class_path only: every network is a Module
 DESCRIBED = ("zamba_lcli.", "pytorch_lightning.", "lightning_fabric.", "torch.optim.", "torchvision.transforms.")
 NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 def _described_paths(class_type: Any) -> list[str]:
-    """Returns the paths of the classes that may stand for ``class_type``, without Lightning's wrappers of optimizers."""
+    """Returns the paths of the subclasses of ``class_type``, without Lightning's optimizer wrappers."""
     wrappers = "pytorch_lightning.core.optimizer."
     return [p for p in subclass_paths(class_type) if p.startswith(DESCRIBED) and not p.startswith(wrappers)]
 
 
 class RecipeSchema(ParserJsonschema):  # type: ignore[misc]
-    """Describes the YAML given to ``--config``, for any of the subcommands."""
+    """Describes the YAML given to ``--config``, for all subcommands."""
 
     def generate(self, parser: Any) -> dict[str, Any]:
         """Returns the schema."""
         whole = super().generate(parser)
         properties: dict[str, Any] = {}
-        for schema in whole["properties"].values():  # of the subcommands; what they have in common is the same
+        for schema in whole["properties"].values():  # of the subcommands; common keys are equal
             for key, value in schema.get("properties", {}).items():
                 properties.setdefault(key, value)
         properties.pop("$schema", None)
@@ -54,7 +53,7 @@ class RecipeSchema(ParserJsonschema):  # type: ignore[misc]
         return described
 
     def subclass_def(self, class_type: Any, action: Any) -> dict[str, Any]:
-        """Describes the classes that may stand for ``class_type``, by full and short names, and any other by its path."""
+        """Describes the subclasses of ``class_type`` by full and short names, and any other class by its path."""
         if not class_type.__module__.startswith(tuple(prefix.rstrip(".") for prefix in DESCRIBED)):
             return {"anyOf": [{"type": "string"}, self.unknown_class_path_schema()]}
         paths = _described_paths(class_type)
@@ -83,10 +82,10 @@ class RecipeSchema(ParserJsonschema):  # type: ignore[misc]
 
 
 class FirstLevel:
-    """Adds the arguments of the classes that an option takes to a shell's completion, and not theirs in turn.
+    """Adds the arguments of the classes that an option takes to a shell's completion, one level deep.
 
     Args:
-        add_all: jsonargparse's function, which adds theirs too.
+        add_all: jsonargparse's function, which adds all levels.
     """
 
     def __init__(self, add_all: Any) -> None:
@@ -111,7 +110,7 @@ def _is_list(schema: Any) -> bool:
 
 
 def _with_appending(schema: Any) -> Any:
-    """Returns a schema in which each key that takes a list may have a ``+`` behind it, which extends the list."""
+    """Returns a schema in which each key of a list also exists with a ``+``, which extends the list."""
     if isinstance(schema, list):
         return [_with_appending(item) for item in schema]
     if not isinstance(schema, dict):
@@ -125,7 +124,7 @@ def _with_appending(schema: Any) -> Any:
 
 
 def _without_requirements(schema: Any) -> Any:
-    """Returns a schema that asks for nothing: a YAML may say only what differs from another, ``init_args`` alone too."""
+    """Returns a schema without required keys: a YAML may hold only what it changes, ``init_args`` alone too."""
     if isinstance(schema, list):
         return [_without_requirements(item) for item in schema]
     if isinstance(schema, dict):

@@ -61,7 +61,7 @@ DEFAULT = re.compile(r"\s*Default: ``(.+?)``\.?")
 
 @dataclass
 class Section:
-    """A section of the help: its title, what is said below it, and its arguments."""
+    """A section of the help: title, text and arguments."""
 
     title: str | None
     text: Any = None
@@ -134,7 +134,7 @@ class PlainHelpFormatter(HelpFormatter):
             text += f"; one of {', '.join(names)})" if len(names) <= MOST_CLASSES else ")"
         default = DEFAULT.search(text)
         if default is not None and default[1] not in ("None", str(action.default)):
-            text = text.replace(", default: %(default)s", "")  # null in the signature stands for what the text says
+            text = text.replace(", default: %(default)s", "")  # the text says what null means
         else:
             text = DEFAULT.sub("", text)
         return text.replace("``", "")

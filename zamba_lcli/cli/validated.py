@@ -1,4 +1,4 @@
-"""Whether a run is ever validated: told before anything is trained."""
+"""Refuses runs that are never validated, before anything is trained."""
 
 from collections.abc import Iterable
 from typing import Any

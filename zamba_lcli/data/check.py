@@ -34,7 +34,7 @@ def find_problems(data: ZambaVideoDataModule) -> list[Problem]:
     """Checks the labels and decodes a frame of every clip, with a progress bar; returns problems, then warnings.
 
     Args:
-        data: Says where labels and clips are. Labels that cannot be understood are all that is told of; the clips are tried
+        data: Says where labels and clips are. Labels that cannot be parsed are all that is reported; the clips are tried
             once they can.
     """
     try:
@@ -145,7 +145,7 @@ def _odd_times(index: ClipIndex) -> list[tuple[str, str]]:
         odd.append(("it is a stream without a container, so its frames have no times", remedy))
     elif index.order_decoded:
         remedy = "They are read in the decoder's order, which takes longer. Faster: ffmpeg -i IN -c:v libx264 OUT.mp4"
-        odd.append(("its times do not tell the order of its frames", remedy))
+        odd.append(("its timestamps do not give the order of its frames", remedy))
     return odd
 
 

@@ -123,7 +123,7 @@ class _Firsts:
         first = self.by_key.setdefault(key, number)
         if first != number:
             return first
-        # where disks do not tell case or composition apart, two names lead to one file
+        # on disks that ignore case or Unicode composition, two names lead to one file
         folded = unicodedata.normalize("NFC", key).casefold()
         other, first = self.by_folded.setdefault(folded, (path, number))
         if first != number and _same_file(other, path):

@@ -51,7 +51,7 @@ class LabelRow:
     labels: list[str]
     split: str
     site: str
-    time: str = ""  # when the clip was made, if the table tells
+    time: str = ""  # of the recording, if the table has it
     is_predicted: bool = False  # whether the labels are a machine's
 
 
@@ -62,7 +62,7 @@ class Problems:
     source: Path
     key: str = "data.labels"  # the argument that named the table
     found: list[tuple[Place, str, str]] = field(default_factory=list)  # where, what, remedy
-    warnings: list[Problem] = field(default_factory=list)  # what ``zamba check`` tells besides
+    warnings: list[Problem] = field(default_factory=list)  # which ``zamba check`` reports too
 
     def add(self, place: Place, what: str, remedy: str) -> None:
         """Adds a problem; problems of one kind share a remedy."""
@@ -99,7 +99,7 @@ def read_table(path: Path, columns: Sequence[str], key: str = "data.labels") -> 
 
     Args:
         path: The table.
-        columns: Names that its header may have, which tell what separates them.
+        columns: Names that its header may have, by which the separator is found.
         key: The argument that named the table, for messages.
 
     Raises:
@@ -125,7 +125,7 @@ def separator_in(text: str, columns: Sequence[str] = ()) -> str:
     def fit(separator: str) -> tuple[int, int]:
         try:
             names = [_stripped(name).lower() for name in next(csv.reader(text_lines(), delimiter=separator), [])]
-        except csv.Error:  # longer than a cell may be: it is told when the table is parsed
+        except csv.Error:  # longer than a cell may be: reported when the table is parsed
             return 0, 0
         return sum(name.lower() in names for name in columns), len(names)
 
@@ -215,7 +215,7 @@ def records(
     first: int = 2,
     as_written: Collection[str] = (),
 ) -> Iterator[Record]:
-    """Yields the rows by the names of their columns; what stands for a missing value is empty.
+    """Yields the rows by column names; a missing value is empty, however it is written.
 
     Blank rows, as Excel leaves them, are passed over.
 
@@ -271,7 +271,7 @@ def parse_label(text: str, place: Place, problems: Problems) -> list[str]:
         if not text:
             what = "the label is empty"
         elif len(labels) == 1:
-            what = f"the label is missing: {text!r} stands for no value"
+            what = f"the label is missing: {text!r} means no value"
             remedy += " A class must have another name than that."
         else:
             what = f"an empty label in {shown(text)}"

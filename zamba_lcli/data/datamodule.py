@@ -51,7 +51,7 @@ class ZambaVideoDataModule(LightningDataModule):
             the label of an animal; null for ``scientificName``. What is no animal (blank, human, vehicle) is its own label.
         machine_labels: Take a machine's answers (Camtrap DP: the classificationMethod ``machine``) for labels of clips without
             a label by people. They are predictions: a model trained on them repeats that machine's mistakes, and scores
-            against them only tell how far it agrees with that machine.
+            against them only measure agreement with that machine.
         videos: What to predict: a folder (searched with its subfolders), a table with a column ``filepath`` (and maybe
             ``site``), or one clip.
         demo: Renders a small labelled set of clips, to try things out; instead of labels and data_dir.
@@ -85,7 +85,7 @@ class ZambaVideoDataModule(LightningDataModule):
             other clip of the batch. Train metrics go by the labels that make up at least half of a mixed clip.
         trained_clips: What to do with clips of val that the checkpoint's model was trained on, and clips of the holdout that it
             was trained or chosen on: ``refuse`` to score it on them, ``leave_out``, or ``keep`` (to see how well it fits
-            them); told in the log.
+            them); the log says so.
         class_names: The classes in order; null for those in the labels, sorted, or those of the checkpoint.
         task: The model's task; ``multiclass`` refuses clips with several labels. Set by the model's on the command line.
     """
@@ -172,7 +172,7 @@ class ZambaVideoDataModule(LightningDataModule):
             seed=split_seed,
         )
         self.failed = FailedClips()
-        self.sites: list[str] | None = None  # of the clips of ``videos``, if a table tells them
+        self.sites: list[str] | None = None  # of the clips of ``videos``, if a table has them
         self._datasets: dict[str, ClipDataset] = {}
         self._leave_out: Callable[[], NDArray[np.bool_]] | None = None
         self._left_out: NDArray[np.bool_] | None = None
@@ -250,7 +250,7 @@ class ZambaVideoDataModule(LightningDataModule):
             return
         self.label_set.check(self._splits())
         if stage == "fit" and folder is not None and self._process()["rank"] == 0:
-            write_labels(self.table, folder / "splits.csv")  # splits that were drawn can be told, and used again
+            write_labels(self.table, folder / "splits.csv")  # drawn splits can be read, and used again
         for split in self._splits():
             self._add_split(split)
         self._announce_cache()

@@ -89,7 +89,7 @@ def list_clips(folder: Path) -> Listing:
 
     Hidden files and folders, and those of the system, are passed over. Linked folders are listed too, but each folder once,
     under its own name where it is below ``folder``. Files that cannot be looked at are clips: that they cannot be read is
-    told clip by clip.
+    reported for each clip.
 
     Raises:
         InputError: Names a folder that cannot be listed to its end: the clips in it would just not be there.
@@ -214,7 +214,7 @@ def _same_file(one: Path, other: Path) -> bool:
     try:
         status = os.stat(one)
         return status.st_nlink > 1 and os.path.samestat(status, os.stat(other))
-    except OSError:  # it is told when it is read as a clip
+    except OSError:  # reported when it is read as a clip
         return False
 
 

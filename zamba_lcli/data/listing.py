@@ -63,7 +63,7 @@ class Videos(NamedTuple):
 
     filepaths: list[str]  # as found, relative to the folder, or as written in the table
     paths: Sequence[Path]  # where they are, or should be
-    sites: list[str] | None  # as in the table; None if it does not tell
+    sites: list[str] | None  # as in the table; None without such a column
 
 
 def find_videos(videos: str | None, data_dir: str | None = None, allow_outside: bool = True) -> Videos:
@@ -76,7 +76,7 @@ def find_videos(videos: str | None, data_dir: str | None = None, allow_outside: 
         allow_outside: Allow filepaths of a table that lead out of that folder; see ``check_inside``.
 
     Returns:
-        The clips, each once. The files of a table may be missing: that is told clip by clip.
+        The clips, each once. The files of a table may be missing: that is reported for each clip.
 
     Raises:
         InputError: If there is none, no such folder or file, nothing to predict in it, or something wrong with it.
@@ -124,7 +124,7 @@ def _is_table(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return looks_like_table(file.read(4096))
-    except OSError:  # it is told when it is read as a clip
+    except OSError:  # reported when it is read as a clip
         return False
 
 

@@ -48,7 +48,7 @@ LONGEST = 24  # characters
 
 @lru_cache(maxsize=1024)  # labels and sites come again and again
 def is_missing(text: str) -> bool:
-    """Returns whether a value stands for none, in whatever column; ``""`` does not stand for anything."""
+    """Returns whether a value means a missing one, in any column; ``""`` is not such a value."""
     if len(text) > LONGEST or not text:
         return False
     text = _plain(text)
@@ -62,7 +62,7 @@ def is_missing(text: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def may_be_missing(text: str) -> bool:
-    """Returns whether a value that may be the name of something mostly stands for none, such as ``na``."""
+    """Returns whether a value that may be a name mostly means a missing one, such as ``na``."""
     return len(text) <= LONGEST and _plain(text).strip(AROUND).casefold() in MAY_BE_NAMES
 
 

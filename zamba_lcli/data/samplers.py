@@ -125,7 +125,7 @@ class ShuffledSampler(DistributedSampler[ClipDraw]):
     """Shuffles the clips and deals them to the processes; the order depends on the seed and the epoch alone.
 
     A resumed run goes on with the batch after the last one trained on, without reading those before it. Lightning starts
-    its epoch anew, with the order of epoch 0: it makes the loader's iterator before it tells the sampler the epoch.
+    its epoch anew, with the order of epoch 0: it makes the loader's iterator before it sets the sampler's epoch.
 
     Args:
         dataset: The clips.

@@ -52,7 +52,7 @@ def read_text(file: Path | zipfile.Path, encoding: str = "utf-8", key: str = "da
 
     Args:
         file: The file.
-        encoding: Of the text; a byte order mark, or the pattern of UTF-16, tells better.
+        encoding: Of the text; a byte order mark, or the pattern of UTF-16, takes precedence.
         key: The argument that named it, for messages.
 
     Raises:
@@ -102,7 +102,7 @@ def read_text(file: Path | zipfile.Path, encoding: str = "utf-8", key: str = "da
 
 
 def looks_like_table(start: bytes) -> bool:
-    """Returns whether a file is a table, or of another kind often taken for one, by its first bytes."""
+    """Returns the kind of a file that may be mistaken for a table, by its first bytes."""
     if start.startswith((*(magic for magic, _ in UNPACKERS), *(magic for magic, _ in OTHER_KINDS))):
         return True
     decoder = codecs.getincrementaldecoder(_encoding_of(start) or "utf-8")()  # the last character may be cut
@@ -134,7 +134,7 @@ def _up_to_limit(stream: IO[bytes] | Unpacked) -> bytes:
 
 
 def _encoding_of(content: bytes) -> str | None:
-    """Returns the encoding by the first bytes; ``None`` if they do not tell."""
+    """Returns the encoding by the first bytes; ``None`` if they do not show it."""
     for mark, encoding in BYTE_ORDER_MARKS:
         if content.startswith(mark):
             return encoding

@@ -59,7 +59,7 @@ def load_run(
 def _check_resumable(
     checkpoint: dict[str, Any], groups: list[dict[str, Any]], optimizer: Callable[..., Optimizer] | None
 ) -> None:
-    """Refuses to go on with a checkpoint without a run, or with an optimizer whose state could not be told apart.
+    """Refuses to resume from a checkpoint without a training state, or with optimizers whose states are ambiguous.
 
     Args:
         checkpoint: As loaded; the optimizer's state is made to fit what is stated, in place.

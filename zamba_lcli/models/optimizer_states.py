@@ -55,7 +55,7 @@ def fit_state(saved: dict[str, Any], stated_then: str | None, build: Callable[..
 
 
 def builder_like(optimizer: Optimizer) -> Callable[[Any], Optimizer]:
-    """Returns what builds an optimizer of the same class and arguments, as far as its groups tell them."""
+    """Returns a callable that builds an optimizer of the same class and of the arguments found in its groups."""
     arguments = inspect.signature(type(optimizer)).parameters
     return partial(type(optimizer), **{k: v for k, v in optimizer.defaults.items() if k in arguments})
 

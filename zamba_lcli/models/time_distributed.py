@@ -140,7 +140,7 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
         else:
             try:
                 pooled = self.base(self._normalize(frames))
-            except IndexError as error:  # a table of positions that is too small, which shapes do not tell
+            except IndexError as error:  # a position table that is too small, which shapes do not reveal
                 raise self._refusal(frames.shape[2:]) from error
         return pooled.reshape(features.shape[0], -1, pooled.shape[-1])
 

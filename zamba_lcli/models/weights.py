@@ -162,7 +162,7 @@ def load_file(path: str | Path) -> tuple[dict[str, Tensor], list[str] | None]:
     Only tensors and plain values are read (``weights_only=True``): a file cannot run code.
 
     Returns:
-        The state dict, tensors on the CPU, and the names of the classes if the file tells them.
+        The state dict, tensors on the CPU, and the class names if the file has them.
 
     Raises:
         InputError: If there is no such file, or it is none of these.

@@ -164,7 +164,7 @@ class CamtrapDPPackage(CamtrapDP):
         filled = [(place, self._filled_in(record, table.names)) for place, record in table.rows]
         for place, record in filled:
             if not record["fileMediatype"] and "fileMediatype" not in table.names:
-                what = f"the ending of {record['filePath']!r} does not tell what the file is"
+                what = f"the ending of {record['filePath']!r} does not say what the file is"
                 problems.add(place, what, "Give the table a column fileMediatype, with such as video/mp4.")
                 record["fileMediatype"] = "video/*"  # for one message, not two
         return terms.check_rows("media", filled, problems), problems

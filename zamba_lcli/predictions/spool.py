@@ -140,7 +140,7 @@ class Spool:
         shutil.rmtree(self._done, ignore_errors=True)
 
     def remove(self) -> None:
-        """Deletes the folder; if that is interrupted, none of it is taken for rows."""
+        """Deletes the folder; what an interruption leaves of it is never read as rows."""
         self.folder.rename(self._done)
         shutil.rmtree(self._done)
 

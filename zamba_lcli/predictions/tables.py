@@ -34,7 +34,7 @@ class CSVPredictions(PredictionFormat):
         threshold: Lowest probability at which a class is predicted: one number, or one for each class by name. The columns
             ``has_<class>`` then say so with 1 and 0. Null for no such columns.
         for_excel: Whether the file is meant to be opened by a double click: a byte order mark marks the text as UTF-8, and text
-            that a spreadsheet would take for a formula gets an apostrophe in front. Other programs see both, too.
+            that a spreadsheet would read as a formula gets an apostrophe in front. Other programs see both, too.
     """
 
     threshold: float | dict[str, float] | None = None

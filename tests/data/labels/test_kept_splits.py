@@ -239,7 +239,7 @@ def test_the_report_tells_that_clips_of_one_event_may_be_apart(zamba, many, fitt
     write_csv(folder / "new.csv", rows)
     zamba("test", "--ckpt_path", fitted_on_many / "checkpoints/last.ckpt", "--data.data_dir", many, labels="new.csv")
     for name in ("metrics.json", "report.html"):
-        assert "in other splits than clips that look like theirs" in next(folder.rglob(name)).read_text()
+        assert "in other splits than related clips" in next(folder.rglob(name)).read_text()
 
 
 def test_cameras_number_their_clips_alike(zamba, many, fitted_on_many, folder):

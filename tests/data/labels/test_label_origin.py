@@ -63,10 +63,10 @@ def test_predictions_count_only_if_asked_for_and_where_people_say_nothing(packag
     (told,) = read.warnings
     assert told.severity == "warning"
     assert told.what == (
-        "5 observations by a machine passed over (a model: 4, another: 1), for predictions are no labels; 3 clips left out for "
-        "want of a label of people"
+        "5 observations by a machine ignored (a model: 4, another: 1): predictions are no labels; 3 clips left out because no "
+        "person labelled them"
     )
-    assert told.remedy == "To count predictions where people say nothing, set data.machine_labels to true."
+    assert told.remedy == "To use predictions where people gave no label, set data.machine_labels to true."
     assert caplog.messages == [
         f"{source}: {told.what}. {told.remedy}",
         f"{source}: left out 2 videos without a label (unclassified, unknown, or without an observation).",
@@ -86,7 +86,7 @@ def test_predictions_count_only_if_asked_for_and_where_people_say_nothing(packag
 def test_a_package_of_predictions_alone_is_refused(package):
     folder = package([clip("a"), clip("b")], [by_machine(seen("a", "fox")), by_machine(event("blank", *SPAN))])
     message = error_of(folder)
-    assert message.startswith(f"data.labels: {folder / 'datapackage.json'} has no label of people: its 2 observations")
+    assert message.startswith(f"data.labels: {folder / 'datapackage.json'} has no label by people: its 2 observations")
     assert "set data.machine_labels to true" in message
     assert labels_of(folder, machine_labels=True) == {"d1/a.mp4": ("fox",), "d1/b.mp4": ("blank",)}
 
@@ -118,7 +118,7 @@ def test_who_classified_where_the_method_is_empty(package, said, is_machine):
 def test_a_probability_that_is_none(package, value):
     rows = [{**seen("a", "fox"), "classificationProbability": value}, {**seen("b", "fox"), **HUMAN}]
     message = error_of(package([clip("a"), clip("b")], rows, valid=False))
-    assert f"observations.csv, row 2: the classificationProbability {value!r} is no probability" in message
+    assert f"observations.csv, row 2: invalid classificationProbability {value!r}" in message
     assert "Write a number from 0 to 1" in message
 
 
@@ -136,8 +136,8 @@ def test_two_who_classified_and_nothing_says_who_is_a_person(package):
     folder = package(clips, [*people, *by("SpeciesNet 4.0", seen("a", "fox"), seen("b", "boar"), seen("b", "deer"))])
     (told,) = read_labels(folder, split_proportions={"train": 1}).warnings
     assert told.what == (
-        "d1/b.mp4 gets the labels of all who classified it (A. B.: deer; SpeciesNet 4.0: boar, deer), and nothing says who is "
-        "a person"
+        "d1/b.mp4 gets the labels of all who classified it (A. B.: deer; SpeciesNet 4.0: boar, deer); who of them is a person is "
+        "unknown"
     )
     assert "human or machine" in told.remedy
 
@@ -223,12 +223,12 @@ def test_rows_that_say_whose_their_label_is(folder, columns, of_people, of_machi
     read = read_labels("labels.csv", split_proportions={"train": 1})
     assert {clip.filepath: clip.labels for clip in read.clips} == {"a.mp4": ("fox",), "c.mp4": ("blank",)}
     (told,) = read.warnings
-    assert told.what.startswith("2 rows by a machine passed over")
+    assert told.what.startswith("2 rows by a machine ignored")
     assert "1 clip left out" in told.what
     expected = {"a.mp4": ("fox",), "b.mp4": ("wolf",), "c.mp4": ("blank",)}
     assert labels_of("labels.csv", machine_labels=True) == expected
     Path("labels.csv").write_text(f"filepath,label,{columns}\na.mp4,wolf,{machine}\n")
-    assert "has no label of people: its 1 row by a machine" in error_of("labels.csv")
+    assert "has no label by people: its 1 row by a machine" in error_of("labels.csv")
 
 
 def test_a_table_of_splits_says_which_labels_are_predictions(package, folder):
@@ -262,7 +262,7 @@ def test_check_tells_of_predictions(package, clips, folder, capsys):
     assert ended.value.code == 1  # there is no val
     with Path("check.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["severity"] == "warning"]
-    assert [row["what"].startswith("1 observation by a machine passed over (a model: 1)") for row in rows] == [True]
+    assert [row["what"].startswith("1 observation by a machine ignored (a model: 1)") for row in rows] == [True]
     capsys.readouterr()
     with pytest.raises(SystemExit):
         main([*arguments, *splits, "--data.machine_labels=true"])

@@ -47,12 +47,12 @@ def read_package(
 
     An animal's label is in the column ``label_column`` of the observations, where ``|`` separates several. All else that
     is observed is its own label, the observationType: human, vehicle, blank. A video without an observation, or where
-    all are ``unclassified`` or ``unknown`` (without a name), has no label and is left out; how many is told in the log.
+    all are ``unclassified`` or ``unknown`` (without a name), has no label and is left out; the log says how many.
 
     What people observed is the label. A machine's observations are predictions, at whatever level: they are passed over,
-    which is told in the log, or with ``machine_labels`` count for videos of which people say nothing.
+    with a line in the log, or with ``machine_labels`` count for videos that people did not classify.
 
-    A media-level observation tells of its media. An event-level observation tells of the videos of its deployment that
+    A media-level observation applies to its media. An event-level observation applies to the videos of its deployment that
     have its eventID; where the observation or the video has none, of those from eventStart to eventEnd. But a video with
     media-level labels has these alone.
 
@@ -91,7 +91,7 @@ def read_package(
     events = Events(videos.values(), sites)
     for place, record, found, is_own in find_videos(by_people, videos, media_by_id, events, problems):
         add_labels([video.people for video in found], place, record, is_own, label_column, problems)
-    # what is wrong with rows that do not count is not told
+    # problems of rows that do not count are not reported
     told = problems if machine_labels else Problems(source)
     passed_over: Counter[str] = Counter()  # machine observations of videos, by who made them
     for place, record, found, is_own in find_videos(by_machines, videos, media_by_id, events, told):

@@ -1,4 +1,4 @@
-"""Which videos of a Camera Trap Data Package the observations tell of, and what they say of them."""
+"""The videos that observations of a Camera Trap Data Package refer to, and their labels."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ class Answers:
 
     own: list[tuple[Place, list[str]]] = field(default_factory=list)  # labels of media-level observations
     of_events: list[tuple[Place, list[str]]] = field(default_factory=list)  # labels of event-level observations
-    unknown: bool = False  # whether someone looked and could not tell
+    unknown: bool = False  # whether someone looked and could not identify it
     classifiers: set[str] = field(default_factory=set)
     unstated: dict[str, tuple[Place, set[str]]] = field(
         default_factory=dict
@@ -46,7 +46,7 @@ class Video:
 
     @property
     def lacks_people(self) -> bool:
-        """Whether people say nothing of the clip, not even that they cannot tell."""
+        """Whether people gave nothing on the clip, not even ``unknown``."""
         return not self.people.labels and not self.people.unknown
 
 
@@ -102,7 +102,7 @@ def check_event_ids(videos: Iterable[Video], observations: Iterable[Record], pro
 
 
 def labels_of(place: Place, record: Mapping[str, str], column: str, problems: Problems) -> list[str]:
-    """Returns the labels that an observation gives; none if it tells nothing."""
+    """Returns the labels of an observation; none if it has none."""
     kind, text = record["observationType"], record[column]
     if kind not in OBSERVATION_TYPES:
         remedy = f"Write one of {', '.join(OBSERVATION_TYPES)} in the column observationType."
@@ -124,7 +124,7 @@ def labels_of(place: Place, record: Mapping[str, str], column: str, problems: Pr
 
 
 class Events:
-    """Finds the videos that event-level observations tell of.
+    """Finds the videos of event-level observations.
 
     Args:
         videos: All of the package; their eventIDs are known.
@@ -200,7 +200,7 @@ def warn_of_disagreement(videos: Iterable[Video], problems: Problems) -> None:
         place, video = apart[0]
         said = "; ".join(f"{who}: {', '.join(sorted(labels))}" for who, (_, labels) in video.people.unstated.items())
         rest = f", and {counted(len(apart) - 1, 'other clip')} likewise" if len(apart) > 1 else ""
-        told = f"{video.filepath} gets the labels of all who classified it ({said}){rest}, and nothing says who is a person"
+        told = f"{video.filepath} gets the labels of all who classified it ({said}){rest}; who of them is a person is unknown"
         remedy = "Write human or machine in the column classificationMethod: a machine's answers are predictions."
         problems.warn(place, told, remedy)
 
@@ -212,7 +212,7 @@ def find_videos(
     events: Events,
     problems: Problems,
 ) -> Iterator[tuple[Place, dict[str, str], list[Video], bool]]:
-    """Yields each observation with the videos that it tells of, and whether it is media-level; these come first."""
+    """Yields each observation with its videos, and whether it is media-level; these come first."""
     of_events = []
     for place, record in observations:
         if not (media_id := record["mediaID"]):

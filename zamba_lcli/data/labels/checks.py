@@ -66,7 +66,7 @@ def sites_in_several_splits(table: LabelTable) -> dict[str, set[str]]:
 
 
 def check_sites_apart(table: LabelTable) -> None:
-    """Refuses sites with clips in several splits: the score would not tell how well new sites are recognized.
+    """Refuses sites with clips in several splits: the score would not measure how well new sites are recognized.
 
     Raises:
         InputError: Names the sites and their splits.

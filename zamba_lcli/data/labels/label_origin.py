@@ -1,4 +1,4 @@
-"""Who gave a label: people, or a machine, whose answers are predictions."""
+"""The origin of labels: people, or a machine, whose labels are predictions."""
 
 import os
 import re
@@ -16,7 +16,7 @@ KEY = "data.machine_labels"
 HUMAN, MACHINE = "human", "machine"
 MAX_AUTHORS = 5  # named in a message
 PREDICTIONS = re.compile(r"top_class|(?:predictions?|predicted|preds?|ai)(?:_.*)?", re.IGNORECASE)  # columns
-# columns of other programs' tables that say whose a label is, as they are called without _ and in small letters
+# columns of other programs' tables with the origin of a label; names without _, in lower case
 VERIFIED = ("isverified", "humanverified")  # AddaxAI: true or false
 YES, NO = frozenset(["true", "1", "1.0", "yes", "y", "t"]), frozenset(["false", "0", "0.0", "no", "n", "f"])
 METHOD = "classificationmethod"  # AddaxAI, Camtrap DP: human or machine
@@ -30,14 +30,14 @@ NUMBER = re.compile(r"(\d*[.,]?\d+|\d+[.,])(e[+-]?\d{1,3})?\s?(%?)", re.IGNORECA
 def is_machine_observation(record: Mapping[str, str], place: Place, problems: Problems) -> bool:
     """Returns whether an observation in Camtrap DP is a machine's.
 
-    ``classificationMethod`` decides. The standard lets it be empty, and older exports leave it so: such an observation is
-    taken for a person's, unless its ``classificationProbability`` is below 1 (or 100 %), which people leave out.
+    ``classificationMethod`` decides. The standard allows it to be empty, and older exports leave it empty: such an observation
+    counts as a person's unless its ``classificationProbability``, which people leave out, is below 1 (or 100 %).
 
     Args:
         record: The observation.
-        place: Where it is.
-        problems: Gets a method that is none, or where it is empty a probability that is none; the observation then counts as
-            a machine's.
+        place: Its file and row.
+        problems: Gets an invalid method, or an invalid probability where the method is empty; the observation then counts
+            as a machine's.
     """
     method = record["classificationMethod"]
     if method.casefold() in (HUMAN, MACHINE):
@@ -51,12 +51,12 @@ def is_machine_observation(record: Mapping[str, str], place: Place, problems: Pr
     probability = _probability(text)
     if probability is None:
         remedy = "Write a number from 0 to 1 in the column classificationProbability, or leave it empty for people."
-        problems.add(place, f"the classificationProbability {text!r} is no probability", remedy)
+        problems.add(place, f"invalid classificationProbability {text!r}", remedy)
     return probability is None or probability < 1
 
 
 def _probability(text: str) -> float | None:
-    """Returns the number from 0 to 1 that a text gives, with a decimal point or comma or in per cent, or ``None``."""
+    """Returns a probability from 0 to 1, written with a decimal point or comma or in per cent; ``None`` if invalid."""
     number = NUMBER.fullmatch(text)
     if number is None:
         return None
@@ -68,52 +68,49 @@ def _probability(text: str) -> float | None:
 def tell_machine_labels(
     problems: Problems, what: str, authors: Counter[str], predicted: int, labelled: int, *, counts: bool
 ) -> None:
-    """Says in the log, and as a warning of ``zamba check``, what became of a machine's predictions.
+    """Logs what became of a machine's predictions, and adds it to the warnings of ``zamba check``.
 
     Args:
         problems: Gets the warning.
-        what: What the predictions are: an observation or a row.
-        authors: Who made those that are passed over, how often; of those that count, how many clips.
-        predicted: How many clips have predictions, and no label of people.
-        labelled: How many clips have a label of people.
+        what: The unit of a prediction: an observation or a row.
+        authors: Number of ignored predictions by author; where predictions count, number of clips by author.
+        predicted: Number of clips with predictions only.
+        labelled: Number of clips with a label by people.
         counts: Whether the predictions count as labels.
 
     Raises:
-        InputError: If they do not, and no clip has a label of people.
+        InputError: If they do not, and no clip has a label by people.
     """
     if not authors:
         return
-    who = ", ".join(f"{name or 'not named'}: {number}" for name, number in authors.most_common(MAX_AUTHORS))
+    who = ", ".join(f"{name or 'unnamed'}: {number}" for name, number in authors.most_common(MAX_AUTHORS))
     who += ", ..." if len(authors) > MAX_AUTHORS else ""
     source = problems.source
     if counts:
-        told = f"the labels of {counted(predicted, 'clip')} are a machine's predictions ({who}), those of {labelled} people's"
-        remedy = f"Scores against predictions tell how far a model agrees with that machine; without {KEY} they are left out."
+        told = f"the labels of {counted(predicted, 'clip')} are a machine's predictions ({who}), {labelled} by people"
+        remedy = f"Scores against predictions measure agreement with that machine; without {KEY} they are left out."
     elif predicted and not labelled:
         raise InputError(
-            f"data.labels: {source.absolute()} has no label of people: its {counted(authors.total(), what)} by a machine "
-            f"({who}) are predictions. Have people classify clips; or, to take the predictions for labels, set {KEY} to true."
+            f"data.labels: {source.absolute()} has no label by people: its {counted(authors.total(), what)} by a machine "
+            f"({who}) are predictions. Have people classify clips; or, to train on the predictions, set {KEY} to true."
         )
     else:
         left_out = counted(predicted, "clip") if predicted else "no clip"
         told = (
-            f"{counted(authors.total(), what)} by a machine passed over ({who}), for predictions are no labels; {left_out} "
-            "left out for want of a label of people"
+            f"{counted(authors.total(), what)} by a machine ignored ({who}): predictions are no labels; {left_out} "
+            "left out because no person labelled them"
         )
-        remedy = f"To count predictions where people say nothing, set {KEY} to true."
+        remedy = f"To use predictions where people gave no label, set {KEY} to true."
     rank_zero_info(f"{source}: {told}. {remedy}")
     problems.warnings.append(Problem("", str(source), told, remedy, "warning"))
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
-
 def check_label_column(header: Sequence[str], label_column: str, where: Path, *, machine_labels: bool) -> None:
-    """Refuses a table of predictions without a column of labels, and a column of predictions as labels.
+    """Refuses a table of predictions without a label column, and predictions as the label column.
 
     Args:
         header: The columns of the table.
-        label_column: The one with the labels.
+        label_column: The label column.
         where: The table, for messages.
         machine_labels: Whether predictions count as labels.
 
@@ -130,13 +127,13 @@ def check_label_column(header: Sequence[str], label_column: str, where: Path, *,
     predicted = PREDICTIONS.fullmatch(label_column) or (is_own and label_column.startswith("has_"))
     if label_column in header and predicted and not machine_labels:
         raise InputError(
-            f"data.labels: the column {label_column!r} of {where} has a machine's predictions, and no labels. Name the column "
-            f"with what people saw in data.label_column; or, to take the predictions for labels, set {KEY} to true."
+            f"data.labels: the column {label_column!r} of {where} has a machine's predictions, not labels. Set "
+            f"data.label_column to the column with what people saw; or, to train on the predictions, set {KEY} to true."
         )
 
 
 class RowOrigin:
-    """Tells which rows of a table have a machine's labels, where columns of AddaxAI, Wildlife Insights or Camtrap DP say so.
+    """Finds the rows with a machine's labels, by the columns of AddaxAI, Wildlife Insights or Camtrap DP.
 
     Args:
         header: The columns of the table.
@@ -147,11 +144,11 @@ class RowOrigin:
         self._columns = {name.replace("_", "").replace(" ", "").casefold(): name for name in header}
 
     def author(self, record: Mapping[str, str]) -> str:
-        """Returns who gave the label of a row; empty if that is not told."""
+        """Returns the author of a row's label; empty if unknown."""
         return next((value for name in AUTHOR if (value := self._value(record, name))), "")
 
     def is_machine(self, record: Mapping[str, str]) -> bool:
-        """Returns whether the label of a row is a machine's that nobody has confirmed."""
+        """Returns whether a row's label is a machine's that no person confirmed."""
         verified = {self._value(record, name).casefold() for name in VERIFIED}
         method = self._value(record, METHOD).casefold()
         identified, classified = (" ".join(self._value(record, name).casefold().split()) for name in AUTHOR)
@@ -171,13 +168,13 @@ class RowOrigin:
 def add_predictions(
     rows: Sequence[LabelRow], predicted: Sequence[tuple[LabelRow, str]], problems: Problems, *, machine_labels: bool
 ) -> list[LabelRow]:
-    """Returns the rows that count, in the order of the table, and says what became of the others.
+    """Returns the rows that count, in the order of the table, and reports the others.
 
     Args:
-        rows: Those with labels of people.
-        predicted: Those with a machine's, and who it is.
+        rows: Those with labels by people.
+        predicted: Those with a machine's, and its name.
         problems: Gets a warning.
-        machine_labels: Whether they count for clips of which people say nothing.
+        machine_labels: Whether they count for clips without a label by people.
 
     Raises:
         InputError: If they do not, and there are no others.
@@ -193,5 +190,5 @@ def add_predictions(
 
 
 def _clip(row: LabelRow) -> str:
-    """Returns what is the same for the ways in which a path may be written."""
+    """Returns the path in one spelling."""
     return os.path.normpath(row.filepath.replace("\\", "/"))

@@ -90,7 +90,7 @@ class LabelSet:
         """Keeps the splits of the checkpoint's run for clips and sites that it knows.
 
         Args:
-            state: As ``record_splits`` returned it; ``None`` if the checkpoint has none, which is told.
+            state: As ``record_splits`` returned it; ``None`` if the checkpoint has none, which is logged.
         """
         if state is not None:
             self._record = SplitRecord.from_state(state)

@@ -1,4 +1,4 @@
-"""Clips of one camera or event that came into several splits, where the table does not tell their sites."""
+"""Leaks between splits: clips of one camera or event, without a site, that are in several splits."""
 
 import os
 import re
@@ -17,29 +17,29 @@ TIME_IN_NAME = re.compile(
     r"(?<!\d)((?:19|20)\d\d)[-_.]?([01]\d)[-_.]?([0-3]\d)[-_.T ]*([0-2]\d)[-_.:hH]?([0-5]\d)(?:[-_.:mM]?([0-5]\d))?(?!\d)"
 )
 LAST_NUMBER = re.compile(r"(.*?)(\d{1,18})(\D*)$", re.S)
-COPY = re.compile(r"(?: *\(\d+\)| *-? *copy)+$", re.I)  # what systems add to the names of copies and second downloads
+COPY = re.compile(r"(?: *\(\d+\)| *-? *copy)+$", re.I)  # suffixes of copies and repeated downloads
 ONE_EVENT = timedelta(seconds=60)  # between clips that a passing animal sets off
-KINDS = {"folder": "of one folder", "time": "within a minute", "number": "with numbers that follow each other"}
+KINDS = {"folder": "in one folder", "time": "within a minute", "number": "with consecutive numbers"}
 
 
 def time_column(names: Iterable[str]) -> str | None:
-    """Returns the column of a table that tells when clips were made, or ``None``."""
+    """Returns the column with the time of recording, or ``None``."""
     plain = {re.sub(r"[\W_]+", "", name).lower(): name for name in names}
     return next((plain[name] for name in TIME_COLUMNS if name in plain), None)
 
 
 def warn_of_leaks(clips: Sequence[LabelRow], problems: Problems) -> str:
-    """Warns of clips without a site that are in another split than clips that look like those of their camera or event.
+    """Warns of clips without a site whose camera or event seems to have clips in another split.
 
-    They are of one folder, or were made within a minute, as a column of times or their names tell, or their names have
-    numbers that follow each other. Drawn splits keep sites together, and nothing else.
+    Clips belong together if they are in one folder, were recorded within a minute (by a time column or their names), or have
+    consecutive numbers in their names. Drawn splits keep sites together, and nothing else.
 
     Args:
         clips: All clips of a table, with their splits.
         problems: Gets a warning.
 
     Returns:
-        What is told; empty if nothing is.
+        The warning; empty if there is none.
     """
     alone = [clip for clip in clips if not clip.site]
     if not alone or len({clip.split for clip in clips}) < 2:
@@ -61,19 +61,19 @@ def warn_of_leaks(clips: Sequence[LabelRow], problems: Problems) -> str:
     if example is not None:
         kinds = ", ".join(f"{number} {KINDS[kind]}" for kind, number in numbers.items())
         names = " and ".join(f"{clip.filepath} ({clip.split})" for clip in example)
-        what += f", and {len(found)} of them are in other splits than clips that look like theirs ({kinds}), such as {names}"
+        what += f", and {len(found)} of them are in other splits than related clips ({kinds}), such as {names}"
     elif len(alone) == len(clips):
         return ""
     remedy = (
-        "Fill in the column site for all clips, or a column split that keeps those of a camera together: else val and "
-        "holdout may promise too much."
+        "Fill in the column site for all clips, or a column split that keeps each camera in one split: otherwise val and "
+        "holdout scores may be too high."
     )
     problems.warn((example or alone)[0].place, what, remedy)
     return what
 
 
 def _folders(clips: Iterable[LabelRow]) -> Iterator[list[LabelRow]]:
-    """Yields the clips of each folder, if there are several."""
+    """Yields the clips of each folder, if there are several folders."""
     by_folder: dict[str, list[LabelRow]] = {}
     for clip in clips:
         by_folder.setdefault(_split(clip)[0], []).append(clip)
@@ -82,7 +82,7 @@ def _folders(clips: Iterable[LabelRow]) -> Iterator[list[LabelRow]]:
 
 
 def _times(clips: Iterable[LabelRow]) -> Iterator[list[LabelRow]]:
-    """Yields pairs of clips that were made within a minute by one camera, as far as names tell."""
+    """Yields pairs of clips recorded within a minute by one camera, judged by their names."""
     timed: dict[tuple[str, tuple[str, str], bool], list[tuple[datetime, int, LabelRow]]] = {}
     for number, clip in enumerate(clips):
         folder, stem = _split(clip)
@@ -90,9 +90,9 @@ def _times(clips: Iterable[LabelRow]) -> Iterator[list[LabelRow]]:
         time = _time(clip.time) or (_time_of(match) if match else None)
         if time is not None:
             numbered = _numbered(stem)
-            # a name without a number tells no camera
+            # without a number, a name does not identify the camera
             prefix = (stem[: match.start()], "") if match else numbered[0] if numbered else ("", "")
-            has_zone = time.tzinfo is not None  # an hour comes twice where a camera's clock goes by summer time
+            has_zone = time.tzinfo is not None  # an hour comes twice where a camera observes daylight saving time
             timed.setdefault((folder, prefix, has_zone), []).append((time, number, clip))
     for group in timed.values():
         group.sort()
@@ -102,7 +102,7 @@ def _times(clips: Iterable[LabelRow]) -> Iterator[list[LabelRow]]:
 
 
 def _numbers(clips: Iterable[LabelRow]) -> Iterator[list[LabelRow]]:
-    """Yields pairs of clips with names that are numbered one after the other."""
+    """Yields pairs of clips with consecutive numbers in their names."""
     numbered: dict[tuple[str, tuple[str, str]], dict[int, LabelRow]] = {}
     for clip in clips:
         folder, stem = _split(clip)

@@ -11,7 +11,7 @@ from zamba_lcli.data.labels.spellings import is_blank
 def merge_rows(rows: Sequence[LabelRow], folder: Path, problems: Problems) -> dict[Path, list[LabelRow]]:
     """Returns the rows of each clip in the order of first appearance; the first row of each says what all say.
 
-    Rows that name a clip in the same way add up: each may tell a label. Those that name it in other ways must say the same.
+    Rows with the same filepath add up: each may give a label. Rows that write the path in another way must agree.
 
     Args:
         rows: All rows, those of a clip anywhere.
@@ -33,8 +33,8 @@ def merge_rows(rows: Sequence[LabelRow], folder: Path, problems: Problems) -> di
         merged[folder / files[number].path] = own
     if repeated and not repeated[0].place.file:  # in a package, each animal has a row
         rest = f", and {counted(len(repeated) - 1, 'other row')} likewise" if len(repeated) > 1 else ""
-        told = f"the row says nothing that no row above says of {repeated[0].filepath}{rest}: once is enough"
-        problems.warn(repeated[0].place, told, "Delete rows that are repeated.")
+        told = f"the row repeats one above on {repeated[0].filepath}{rest}"
+        problems.warn(repeated[0].place, told, "Delete repeated rows.")
     return merged
 
 
@@ -54,8 +54,8 @@ def _warn_of_other_name(rows: Sequence[LabelRow], file_of: dict[str, ClipFile], 
     for row in {row.filepath: row for row in reversed(rows)}.values():
         file = file_of[row.filepath]
         if file.differs:
-            told = f"{row.filepath!a} is on the disk by the name {file.path!a}, which is taken for it"
-            problems.warn(row.place, told, "Write filepaths as files are named.")
+            told = f"{row.filepath!a} is called {file.path!a} on the disk, and that file is used"
+            problems.warn(row.place, told, "Write filepaths exactly as the files are named.")
 
 
 def _check_other_names(rows: Sequence[LabelRow], problems: Problems) -> None:

@@ -60,7 +60,7 @@ def look(text: str) -> str:
 
 
 def check_spellings(what: str, names: Mapping[str, Place], problems: Problems) -> None:
-    """Refuses names that differ in case, blanks or zeros only; warns of those that differ in accents or punctuation only.
+    """Refuses names that differ in case, blanks or zeros only; warns of those that differ only in accents or punctuation.
 
     Such labels would silently become classes of their own; of a site with two names, clips would come into several splits.
     Of numbers with decimals that differ in zeros at their end, such as 1.1 and 1.10, is only warned: they may be two plots.
@@ -75,8 +75,8 @@ def check_spellings(what: str, names: Mapping[str, Place], problems: Problems) -
     for name, place in names.items():
         before = first.setdefault(number_spelling(name), name)
         if before != name and _zeros_apart(before, name):
-            told = f"the {what} {name!r} differs from {before!r} ({names[before]}) in zeros at its end only"
-            problems.warn(place, told, f"If it is the same {what}, write it in one way.")
+            told = f"the {what} {name!r} differs from {before!r} ({names[before]}) only in trailing zeros"
+            problems.warn(place, told, f"If it is the same {what}, write it the same way.")
             continue
         if before != name:
             how = "case or blanks" if spelling(before) == spelling(name) else "how its number is written"
@@ -87,8 +87,8 @@ def check_spellings(what: str, names: Mapping[str, Place], problems: Problems) -
             continue
         before = alike.setdefault(look(name), name)
         if before != name:
-            told = f"the {what} {name!r} differs from {before!r} ({names[before]}) in accents or punctuation only"
-            problems.warn(place, told, f"If it is the same {what}, spell it in one way.")
+            told = f"the {what} {name!r} differs from {before!r} ({names[before]}) only in accents or punctuation"
+            problems.warn(place, told, f"If it is the same {what}, spell it the same way.")
 
 
 def warn_of_synonyms(labels: Mapping[str, Place], problems: Problems) -> None:
@@ -125,10 +125,10 @@ def warn_of_missing(labels: Mapping[str, Place], sites: Mapping[str, Place], pro
         problems: Gets what was found.
     """
     for label in filter(may_be_missing, labels):
-        told = f"the label {label!r} often stands for a missing value, and is taken for a class"
-        problems.warn(labels[label], told, "If it is none, give the clip its label, or delete the row.")
+        told = f"the label {label!r} often means a missing value, but is used as a class"
+        problems.warn(labels[label], told, "If it is not one, label the clip, or delete the row.")
     for site in (site for site in sites if spelling(site) in UNKNOWN_SITES):
-        told = f"the site {site!r} often stands for an unknown one, and is taken for one place"
+        told = f"the site {site!r} often means an unknown site, but is used as one place"
         problems.warn(sites[site], told, "Leave the cell empty where the site is not known.")
 
 

@@ -22,7 +22,7 @@ from zamba_lcli.data.labels.splits import SPLITS
 from zamba_lcli.data.video.deadline import TIME_LIMIT, Deadline, UnreadableClipError, read_within
 
 BYTES = 16  # of a digest
-PIECE = 32_768  # bytes at the beginning, in the middle and at the end that tell a file from others of the same size
+PIECE = 32_768  # bytes at the beginning, in the middle and at the end: enough to distinguish files of one size
 UNREAD = bytes(BYTES)
 
 
@@ -50,7 +50,7 @@ AnyClip = TypeVar("AnyClip", bound=Clip)
 
 
 def content_digest(path: Path, time_limit: float = TIME_LIMIT) -> bytes:
-    """Returns 16 bytes that tell a file's content from that of others; zeros where there is nothing to read.
+    """Returns 16 bytes that identify a file's content; zeros where there is nothing to read.
 
     Args:
         path: The file.
@@ -83,7 +83,7 @@ def content_digests(paths: Sequence[Path], time_limit: float = TIME_LIMIT) -> li
 
 
 def _name(filepath: str, site: str | None) -> bytes:
-    """Returns what tells a clip by its name: cameras number their clips alike, so that its site belongs to it."""
+    """Returns the key of a clip by name: its site belongs to it, for cameras number their clips alike."""
     text = f"{PurePath(filepath).as_posix()}\0{site or ''}"
     return blake2b(text.encode(errors="surrogateescape"), digest_size=BYTES).digest()
 

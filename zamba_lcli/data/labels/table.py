@@ -1,4 +1,4 @@
-"""Tables of labels: a CSV or Camtrap DP in; clips with labels, splits and sites out. All that is wrong is said at once."""
+"""Tables of labels: a CSV or Camtrap DP in; clips with labels, splits and sites out. All problems are reported at once."""
 
 import csv
 import io
@@ -68,7 +68,7 @@ class LabelTable:
     class_names: tuple[str, ...]  # sorted
     warnings: tuple[Problem, ...] = ()  # what is odd in the table but stops no run
     has_splits: bool = False  # whether the table says them itself
-    leaks: str = ""  # that of the warnings which tells why scores may promise too much
+    leaks: str = ""  # the warning that says why scores may be too high
 
     def split(self, name: str) -> list[LabelledClip]:
         """Returns the clips of one split in the order of the table."""

@@ -1,4 +1,4 @@
-"""What the first bytes of a packet say of the picture in it, for what containers do not tell or tell wrongly."""
+"""The kind of picture in a packet, from its first bytes, where containers give it wrongly or not at all."""
 
 from __future__ import annotations  # PyAV's classes are named before it is imported
 

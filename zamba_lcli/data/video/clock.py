@@ -25,7 +25,7 @@ class Place(NamedTuple):
 
 
 def is_unclear(places: list[Place], keys: NDArray[np.bool_], hidden: NDArray[np.bool_]) -> bool:
-    """Whether two frames of a recording have one time, or the clock steps back within it: then times tell no order."""
+    """Whether two frames of a recording have one time, or the clock steps back within it: then times give no order."""
     parts, _ = _parts(places, keys, 0.0)
     shown = [(part, place.pts) for part, place, no in zip(parts, places, hidden, strict=True) if not no]
     known = [both for both in shown if both[1] is not None]

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 TIME_LIMIT = 120.0  # seconds for a clip; a healthy one takes a few at most
 SLACK = 5.0  # seconds beyond the limit in which a decoder that goes round in circles ends by itself
-MAX_UNANSWERED = 8  # reads of a process; each keeps a thread and an open file, and so many mean that the drive is gone
+MAX_UNANSWERED = 8  # reads of a process; each keeps a thread and an open file; this many mean that the drive is gone
 
 
 class UnreadableClipError(Exception):

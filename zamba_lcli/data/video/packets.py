@@ -1,8 +1,8 @@
 """Which frames a clip has and when, found out from the packets of its file: what a player shows, in the order it shows them.
 
-Containers tell when the picture of a packet is shown, mostly. Some packets are not shown at all (what an edit list cuts off,
+Most containers say when the picture of a packet is shown. Some packets are not shown at all (what an edit list cuts off,
 frames that only others refer to); some files have no times of showing (AVI) or those of other recordings (joined byte by byte);
-some call every frame a key frame. Only where nothing else tells the order is everything decoded to find it out.
+some call every frame a key frame. Everything is decoded to find the order only where nothing else gives it.
 """
 
 from __future__ import annotations  # PyAV's classes are named before it is imported
@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # imported by the functions that need it: --help reads no cli
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-LONG_JUMP = 10.0  # seconds; what FFmpeg takes for a clock that was set anew, in formats that allow it
+LONG_JUMP = 10.0  # seconds; FFmpeg treats it as a reset clock, in formats that allow it
 USUAL_RATE = 25.0  # frames a second, where nothing is known
 TRIED_MARKS = 6  # frames
 MAX_PACKETS = 1_000_000  # of a clip: 11 hours at 25 a second. Each takes 300 bytes while the clip is read
@@ -70,7 +70,7 @@ class ClipIndex:
     places: list[Place]  # (P,)
     seekable: bool  # whether a packet can be found by its times
     assumed_rate: float | None  # frames a second that make the times, where the file has none; None where it has
-    order_decoded: bool  # whether nothing but decoding told the order
+    order_decoded: bool  # whether only decoding gave the order
     marks_wrong: bool  # whether frames are marked as key frames that are none
     restarts: list[int]  # frames before which the times begin anew
     jumps: list[tuple[int, float]]  # frames that are shown much later than the one before, and by how many seconds
@@ -96,7 +96,7 @@ class ClipIndex:
 
 @dataclass
 class _Stored:
-    """What a pass over the file tells of its packets."""
+    """The packets of a file, after one pass."""
 
     places: list[Place] = field(default_factory=list)
     keys: list[bool] = field(default_factory=list)  # as they are marked
@@ -211,7 +211,7 @@ def demux(container: InputContainer, stream: VideoStream, deadline: Deadline) ->
 
 
 def place_of(packet: Packet[VideoStream]) -> Place:
-    """Returns what tells a packet from the others."""
+    """Returns what identifies a packet."""
     return Place(packet.pts, packet.dts, packet.pos, packet.size)
 
 

@@ -101,7 +101,7 @@ class ClipReader:
     """Reads the frames shown at the times that ``sampling`` chooses, scaled, upright, in RGB.
 
     A frame that is damaged is replaced by the nearest good one before it (or, at the beginning, after it), which is what a
-    player shows; ``Clip.times`` tells. No frame is made up.
+    player shows; ``Clip.times`` has the times. No frame is made up.
 
     Args:
         sampling: Chooses times from a clip's timeline.
@@ -168,7 +168,7 @@ class ClipReader:
             # without its name: Python prints the same warning once
             warnings.warn(
                 "A clip is a stream without a container, so that its frames have no times: its rate, "
-                f"{index.assumed_rate:g} frames a second, makes them. zamba check tells which clips these are.",
+                f"{index.assumed_rate:g} frames a second, makes them. zamba check lists these clips.",
                 stacklevel=2,
             )
         try:
