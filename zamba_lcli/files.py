@@ -41,6 +41,12 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
         _sync_folder(path.parent)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text in UTF-8, its line ends as they are, whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
+
+
 def remove_partial(path: Path) -> None:
     """Deletes what killed processes left of writing ``path``; no other process may be writing it."""
     name = re.compile(rf"\.{re.escape(path.name)}\.\d+({re.escape(PARTIAL)}|{re.escape(REPLACED)})")

@@ -12,7 +12,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
-from zamba_lcli.files import replacing
+from zamba_lcli.files import write_text
 
 CHECKPOINTS = "checkpoints"
 
@@ -71,8 +71,7 @@ def keep_earlier(path: Path, text: str) -> None:
     """Writes ``text`` to ``path``; an existing file with another text is kept as ``name_1``, ``name_2`` and so on."""
     if path.exists() and path.read_bytes() != text.encode("utf-8"):
         path.rename(free_name(path))
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="")
+    write_text(path, text)
 
 
 def free_name(path: Path) -> Path:

@@ -209,9 +209,7 @@ def test_what_may_be_a_class_is_warned_of_and_no_site(folder, value):
 @pytest.mark.parametrize("value", ["unknown", "None ", "Nan", "Unbekannt"])
 def test_an_unknown_site_that_counts_as_a_place_is_warned_of(folder, value):
     told = warnings_of(folder, f"a.mp4,fox,train,{value}", "b.mp4,fox,val,S2")
-    assert value.strip() == "None" or any(
-        f"the site {value!r} often means an unknown site" in what for what in told
-    )
+    assert value.strip() == "None" or any(f"the site {value!r} often means an unknown site" in what for what in told)
 
 
 def test_names_that_only_look_like_missing_values(folder):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from zamba_lcli.data.video.opening import file_url
 from zamba_lcli.errors import InputError
-from zamba_lcli.files import replacing
+from zamba_lcli.files import replacing, write_text
 
 if TYPE_CHECKING:  # imported by the function that needs it: --help renders no clip
     from av.video.stream import VideoStream
@@ -93,7 +93,7 @@ class DemoClips:
             self._refuse("other files")
         self.data_dir.mkdir(parents=True, exist_ok=True)
         if not record.exists():
-            _write_text(record, json.dumps(settings))
+            write_text(record, json.dumps(settings))
         rows = self.rows()
         for number, row in enumerate(rows):
             path = self.data_dir / row["filepath"]
@@ -102,7 +102,7 @@ class DemoClips:
                     encode(partial, self.clip(number, row["label"], row["site"]), number)
         if not self.labels.exists():
             lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
-            _write_text(self.labels, "\n".join(lines) + "\n")
+            write_text(self.labels, "\n".join(lines) + "\n")
         return self.labels
 
     def _refuse(self, what: str) -> None:
@@ -241,8 +241,3 @@ def encode(path: Path, frames: NDArray[np.uint8], number: int) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")

@@ -27,6 +27,7 @@ from zamba_lcli.evaluation.scores import (
     macro_f1,
     predict_labels,
 )
+from zamba_lcli.files import replacing, write_text
 from zamba_lcli.predictions.formats import BLANK, is_called, printable
 from zamba_lcli.report.page import Report, ReportClip, evenly_spaced_ranks
 from zamba_lcli.types import Task
@@ -110,7 +111,7 @@ class TestResults:
             metrics["fitted_temperature"] = self._fitted_temperature(self.val)
             if self.model is not None:
                 self._write_calibrated(folder / "calibrated.yaml", metrics["fitted_temperature"]["temperature"])
-        (folder / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2, ensure_ascii=False), "utf-8")
+        write_text(folder / "metrics.json", json.dumps(_plain(metrics), indent=2, ensure_ascii=False))
         self._write_tables(folder, scores, by_class)
         self._report(scores, metrics).write(folder / "report.html")
         return metrics
@@ -151,7 +152,7 @@ class TestResults:
         assert self.model is not None
         class_path = f"{self.model.__module__}.{self.model.__qualname__}"
         text = yaml.safe_dump({"model": {"class_path": class_path, "init_args": {"temperature": temperature}}})
-        path.write_text(CALIBRATED + text, encoding="utf-8")
+        write_text(path, CALIBRATED + text)
 
     def _write_tables(self, folder: Path, scores: ClassScores, by_class: dict[str, Floats]) -> None:
         holdout, names = self.holdout, self.holdout.class_names
@@ -326,7 +327,7 @@ def _prediction_rows(outputs: SplitOutputs) -> Iterable[list[Any]]:
 
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Writes a table as CSV; undefined values stay empty."""
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.writer(file)
         table.writerow(header)
         for row in rows:

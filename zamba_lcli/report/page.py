@@ -7,6 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from zamba_lcli.files import write_text
+
 DATA = "{{data}}"  # in the template
 
 
@@ -42,7 +44,7 @@ class Report:
         template = files("zamba_lcli.report").joinpath("page.html").read_text(encoding="utf-8")
         # all text is data, and the page shows it as text: none of it can become a tag
         data = json.dumps(_short(asdict(self))).replace("<", "\\u003c")
-        path.write_text(template.replace(DATA, data, 1), encoding="utf-8")
+        write_text(path, template.replace(DATA, data, 1))
 
 
 def evenly_spaced_ranks(scores: Sequence[float], number: int) -> list[int]:

@@ -136,8 +136,8 @@ def test_two_who_classified_and_nothing_says_who_is_a_person(package):
     folder = package(clips, [*people, *by("SpeciesNet 4.0", seen("a", "fox"), seen("b", "boar"), seen("b", "deer"))])
     (told,) = read_labels(folder, split_proportions={"train": 1}).warnings
     assert told.what == (
-        "d1/b.mp4 gets the labels of all who classified it (A. B.: deer; SpeciesNet 4.0: boar, deer); who of them is a person is "
-        "unknown"
+        "d1/b.mp4 gets the labels of all who classified it (A. B.: deer; SpeciesNet 4.0: boar, deer); who of them is a person "
+        "is unknown"
     )
     assert "human or machine" in told.remedy
 
