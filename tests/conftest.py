@@ -123,8 +123,23 @@ def fitted(zamba_in):
 
 @pytest.fixture
 def small_mvit(monkeypatch):
-    """MViT for 4 frames of 64 x 64, which pytorchvideo builds for any size, once and for all; ``32x3`` for 8 frames."""
+    """MViT for 4 frames of 64 x 64, which the libraries build for any size, once and for all; ``32x3`` for 8 frames.
+
+    Video Swin is narrow, and has two stages.
+    """
+    import torchvision.models as torchvision
     from pytorchvideo.models.hub import vision_transformers as hub
+
+    published = torchvision.get_model
+
+    def small(name):
+        if name.startswith("swin3d"):
+            return torchvision.video.SwinTransformer3d(
+                patch_size=[2, 4, 4], embed_dim=24, depths=[2, 2], num_heads=[2, 4], window_size=[8, 7, 7]
+            )
+        return published(name, **({"spatial_size": (64, 64), "temporal_size": 4} if name.startswith("mvit") else {}))
+
+    monkeypatch.setattr(torchvision, "get_model", small)
 
     for config, frames in ((hub.mvit_video_base_config, 4), (hub.mvit_video_base_32x3_config, 8)):
         monkeypatch.setitem(config, "spatial_size", 64)

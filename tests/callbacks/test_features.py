@@ -25,8 +25,9 @@ RUN, FLIP = "runs/tiny", [cls("torchvision.transforms.v2.RandomHorizontalFlip")]
 
 
 def recipe(folder, name, cache=None, dropout=0.5, more=(), unfreeze=2, model=None, **data):
+    finetuning = cls("BackboneFinetuning", unfreeze_backbone_at_epoch=unfreeze, backbone_initial_ratio_lr=0.5)
     callbacks = [
-        cls("BackboneFinetuning", unfreeze_backbone_at_epoch=unfreeze, backbone_initial_ratio_lr=0.5),
+        *([] if unfreeze is None else [finetuning]),
         *more,
         cls("ModelCheckpoint", save_last=True, enable_version_counter=False),
         *([] if cache is None else [cls("FrozenFeatureCache", **cache)]),
@@ -242,6 +243,28 @@ def test_the_frozen_backbone_runs_once_a_clip(zamba, folder, monkeypatch, cache)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("unfreeze", [2, None])
+def test_tokens_are_kept_for_a_head_of_attention(zamba, folder, unfreeze, refused, small_mvit):
+    command = ["fit", "--config", TINY.parent / "models" / "torchvision_swin.yaml", "--model.init_args.head=attention"]
+    command += ["--trainer.max_epochs=3", "--data.height=16"]
+    for name, cache in (("plain", None), ("cached", {}), ("half", {"dtype": "bfloat16", "dir": "half"})):
+        zamba(*command, *recipe(folder, name, cache, dropout=None, unfreeze=unfreeze))
+    close(folder, "cached", "plain")
+    close(folder, "half", "plain", tolerance=0.1)
+    kept = {path.suffix: torch.load(path) for path in (folder / "half").rglob("??/*.*")}
+    assert set(kept) == ({".trunk", ".backbone"} if unfreeze else {".backbone"})
+    tokens = kept[".backbone"]  # 2 x 2 x 4 positions of 48 features
+    assert (tokens.shape, tokens.dtype) == ((1, 16, 48), torch.bfloat16)
+    if unfreeze is None:  # 12 clips of 16 x 48 x 4 bytes: 0.0000369 GB
+        small, large = ({"dir": "other", "max_gb": gb} for gb in (0.000036, 0.000037))
+        refused(lambda: zamba(*command, *recipe(folder, "small", small, unfreeze=None)), "max_gb", "12 clips")
+        zamba(*command, *recipe(folder, "large", large, unfreeze=None), "--trainer.max_epochs=1")
+        zamba(
+            *command, *recipe(folder, "linear", {}, unfreeze=None), "--model.init_args.head=linear"
+        )  # not from tokens
+
+
+@pytest.mark.slow
 def test_double_precision(zamba, folder):
     for name, cache in (("plain", None), ("cached", {})):
         zamba("fit", *recipe(folder, name, cache), "--trainer.precision=64-true")
@@ -426,10 +449,12 @@ def test_the_same_experiment_with_every_model(zamba, folder, config, small_mvit)
     close(folder, "cached", "plain")
 
 
-IN_THE_HEAD = {"num_frames", "pooling", "post_backbone_dropout", "head_dropout_rate", "head_hidden_layer_sizes"}
+IN_THE_HEAD = {"head", "num_frames", "pooling", "post_backbone_dropout", "head_dropout_rate", "head_hidden_layer_sizes"}
 
 
-@pytest.mark.parametrize("name", ["SlowFast", "PytorchVideo", "TimeDistributedTimm", "TimeDistributedEfficientNet"])
+@pytest.mark.parametrize(
+    "name", ["SlowFast", "PytorchVideo", "TimeDistributedTimm", "TimeDistributedEfficientNet", "TorchvisionVideo"]
+)
 def test_each_argument_of_a_network_is_in_the_key_or_of_its_head(name):
     network = getattr(models, name)
     own = set(inspect.signature(network).parameters) - {"class_names", "weights", "common"}

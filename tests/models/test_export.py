@@ -21,6 +21,7 @@ from zamba_lcli.models import (
     SlowFast,
     TimeDistributedEfficientNet,
     TimeDistributedTimm,
+    TorchvisionVideo,
 )
 from zamba_lcli.models.export import export_onnx
 
@@ -44,7 +45,17 @@ MODELS = {  # model, frames, height and width
     "csn": (lambda: PytorchVideo(NAMES, name="csn_r101", weights=None), 4, 64, 64),
     "mvit_base_16x4": (lambda: PytorchVideo(NAMES, name="mvit_base_16x4", weights=None), 16, 224, 224),
     "mvit_base_32x3": (lambda: PytorchVideo(NAMES, name="mvit_base_32x3", weights=None), 8, 64, 64),
+    "torchvision mvit_v1_b": (lambda: of_torchvision("mvit_v1_b"), 4, 64, 64),
+    "torchvision mvit_v2_s": (lambda: of_torchvision("mvit_v2_s", head="attention"), 4, 64, 64),
+    "torchvision swin3d_t": (lambda: of_torchvision("swin3d_t"), 5, 72, 64),
+    "torchvision s3d": (lambda: of_torchvision("s3d"), 14, 224, 224),
+    "torchvision mc3_18": (lambda: of_torchvision("mc3_18", head="attention"), 4, 32, 32),
+    "torchvision r2plus1d_18": (lambda: of_torchvision("r2plus1d_18"), 4, 32, 32),
 }
+
+
+def of_torchvision(network, **arguments):
+    return TorchvisionVideo(NAMES, network=network, weights=None, **arguments)
 
 
 def over_frames(network, **arguments):
@@ -55,7 +66,7 @@ def over_frames(network, **arguments):
 @pytest.mark.parametrize("name", MODELS)
 def test_onnxruntime_gives_the_same(name, folder, request):
     build, *size = MODELS[name]
-    if name == "mvit_base_32x3":  # the other one has its full size
+    if name == "mvit_base_32x3" or "torchvision" in name:  # the other one has its full size
         request.getfixturevalue("small_mvit")
     torch.manual_seed(0)
     model = build().train()

@@ -24,12 +24,19 @@ class FeatureStore:
     Args:
         folder: Where the files are; safe to delete while no run uses it.
         dtype: Type in which the trunk's output is kept.
+        keeps_tokens: Whether the backbone's output is tokens, many times as large as pooled features: they are of type
+            ``dtype`` too.
+        keeps_trunk: Whether to keep the trunk's output; without it, the backbone cannot be unfrozen.
     """
 
-    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+    def __init__(
+        self, folder: Path, dtype: torch.dtype, *, keeps_tokens: bool = False, keeps_trunk: bool = True
+    ) -> None:
         """Makes the folder."""
         self.folder = folder
         self.dtype = dtype
+        self.keeps_tokens = keeps_tokens
+        self.keeps_trunk = keeps_trunk
         self.backbone_key = ""  # of the weights of the frozen backbone
         self._claimed: list[str] = []
         try:
@@ -40,9 +47,13 @@ class FeatureStore:
     def _path(self, entry: str, kind: str) -> Path:
         return self.folder / entry[:2] / f"{entry}.{kind}"
 
+    def _main_path(self, entry: str) -> Path:
+        """Returns the file without which an entry has to be computed."""
+        return self._path(entry, "trunk" if self.keeps_trunk else f"{self.backbone_key}.backbone")
+
     def is_whole(self, entry: str) -> bool:
-        """Returns whether the trunk's output of ``entry`` is there and undamaged; a damaged one is deleted."""
-        path = self._path(entry, "trunk")
+        """Returns whether what has to be kept of ``entry`` is there and undamaged; what is damaged is deleted."""
+        path = self._main_path(entry)
         if self._load(path) is not None:
             return True
         path.unlink(missing_ok=True)
@@ -57,7 +68,7 @@ class FeatureStore:
         except FileExistsError:
             return False
         self._claimed.append(entry)
-        return not self._path(entry, "trunk").exists()
+        return not self._main_path(entry).exists()
 
     def release(self, entries: Sequence[str] = ()) -> None:
         """Drops all claims of this run, and those of others on ``entries``, for example of a run that was killed."""
@@ -75,13 +86,15 @@ class FeatureStore:
                 continue
 
     def put_trunk(self, entry: str, features: Features) -> None:
-        """Keeps a trunk's output, with a batch dimension."""
+        """Keeps a trunk's output, with a batch dimension, if that is to be kept."""
+        if not self.keeps_trunk:
+            return
         features = map_features(features, lambda x: cast_features(self.dtype, x.detach()).cpu().clone())
         self._save(self._path(entry, "trunk"), features)
 
     def put_backbone(self, entry: str, features: Tensor) -> Tensor:
         """Keeps the frozen backbone's output, with a batch dimension, and returns what is kept."""
-        features = features.detach().float().cpu().clone()
+        features = cast_features(self.dtype if self.keeps_tokens else torch.float32, features.detach()).cpu().clone()
         name = f"{self.backbone_key}.backbone"
         self._save(self._path(entry, name), features)
         return features
@@ -91,6 +104,11 @@ class FeatureStore:
         parts = []
         for entry in entries:
             kept = self._load(self._path(entry, "trunk"))
+            if kept is None and not self.keeps_trunk and not module.backbone_is_frozen:
+                raise InputError(
+                    "FrozenFeatureCache keeps the backbone's tokens alone where no callback of Lightning's BaseFinetuning "
+                    "unfreezes it. Make yours one, or leave out FrozenFeatureCache."
+                )
             if kept is None:
                 raise InputError(
                     f"FrozenFeatureCache: an entry in {self.folder.absolute()} was deleted or damaged while it was in use. "

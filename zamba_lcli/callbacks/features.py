@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.callbacks import BaseFinetuning, Callback, WeightAveraging
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.utils.data import Sampler
@@ -72,11 +72,12 @@ class FrozenFeatureCache(Callback):
     trunk's. No clip is decoded, and no frozen layer runs, a second time. The same YAML without the callback is the same
     experiment. An entry depends on the clip's file (path, size, time of change), on how it is loaded and on the weights; later
     runs use it, too, and so does a pass that was interrupted. Runs that begin at the same time share the work. Entries that are
-    no longer used stay until the folder is deleted.
+    no longer used stay until the folder is deleted. For a head of attention all tokens are kept; where no callback unfreezes
+    the backbone, they alone.
 
     Args:
         dir: Folder of the cache; safe to delete while no run uses it.
-        dtype: Type in which the trunk's output is kept: ``float32`` (exact), or ``bfloat16`` for half the size.
+        dtype: Type in which the trunk's output and tokens are kept: ``float32`` (exact), or ``bfloat16`` for half the size.
         max_gb: Size limit of this run's entries in GB (10^9 bytes), checked before the pass. Null for the free disk space.
         views: Number of augmented views of each train clip, used by the epochs in turn; needed with data.augmentation or
             data.temporal_jitter. Null for none.
@@ -105,8 +106,14 @@ class FrozenFeatureCache(Callback):
         if is_dry_run(trainer):
             rank_zero_info("FrozenFeatureCache: a dry run computes each batch anew and keeps nothing.")
             return
-        store = FeatureStore(Path(self.dir), DTYPES[self.dtype])
-        store.backbone_key = fingerprint(module.backbone)[:16]
+        unfreezes = any(isinstance(callback, BaseFinetuning) for callback in trainer_callbacks(trainer))
+        store = FeatureStore(
+            Path(self.dir),
+            DTYPES[self.dtype],
+            keeps_tokens=module.pools_tokens,
+            keeps_trunk=unfreezes or not module.pools_tokens,
+        )
+        store.backbone_key = _backbone_key(module)
         store.sweep()
         trunk_key = "|".join([_arguments(module), fingerprint(module.trunk), str(trainer.precision), self.dtype])
         work: list[Work] = []
@@ -162,7 +169,7 @@ class FrozenFeatureCache(Callback):
         module = cast(ZambaVideoClassificationLightningModule, pl_module)
         averages = any(isinstance(callback, WeightAveraging) for callback in trainer_callbacks(trainer))
         if isinstance(module.features, FeatureStore) and module.backbone_is_frozen and averages:
-            module.features.backbone_key = fingerprint(module.backbone)[:16]
+            module.features.backbone_key = _backbone_key(module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Takes the cache from the model."""
@@ -209,7 +216,9 @@ class FrozenFeatureCache(Callback):
         with torch.no_grad():
             shape = (1, 3, data.reader.sampling.num_frames, *data.input_size)
             example = module.forward_trunk(torch.zeros(shape, dtype=torch.uint8, device=module.device))
-        tensors = [example] if isinstance(example, Tensor) else example
+            tokens = [module.forward_backbone(example)] if store.keeps_tokens else []
+        trunk = [example] if isinstance(example, Tensor) else example
+        tensors = [*trunk, *tokens] if store.keeps_trunk else tokens
         part_bytes = sum(cast_features(store.dtype, tensor).nbytes for tensor in tensors)
 
         def size(items: Sequence[Work]) -> int:
@@ -318,6 +327,11 @@ def _by_dataset_and_view(work: Sequence[Work]) -> dict[tuple[ClipDataset, int], 
         dataset, position, view, _ = item
         parts.setdefault((dataset, view), {})[ClipDraw(position, view)] = item
     return parts
+
+
+def _backbone_key(module: ZambaVideoClassificationLightningModule) -> str:
+    """Returns what the backbone's output depends on besides the trunk's: its weights, and whether it is pooled."""
+    return fingerprint(module.backbone)[:16] + ("-tokens" if module.pools_tokens else "")
 
 
 def _varies(data: Any) -> bool:

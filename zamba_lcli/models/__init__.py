@@ -4,6 +4,7 @@ from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.models.pytorchvideo import PytorchVideo
 from zamba_lcli.models.slowfast import SlowFast
 from zamba_lcli.models.time_distributed import SingleFrameResnet, TimeDistributedEfficientNet, TimeDistributedTimm
+from zamba_lcli.models.torchvision import TorchvisionVideo
 
 __all__ = [
     "PytorchVideo",
@@ -11,5 +12,6 @@ __all__ = [
     "SlowFast",
     "TimeDistributedEfficientNet",
     "TimeDistributedTimm",
+    "TorchvisionVideo",
     "ZambaVideoClassificationLightningModule",
 ]

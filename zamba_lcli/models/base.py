@@ -67,6 +67,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     head: nn.Module
     # arguments that the output of trunk and backbone depends on, besides the weights; None: all that the subclass adds
     feature_arguments: ClassVar[tuple[str, ...] | None] = None
+    pools_tokens = False  # whether the backbone's output is tokens (B, N, C), which the head pools by attention
 
     def __init__(
         self,
@@ -166,8 +167,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Returns the groups of every optimizer, ``head`` and ``backbone`` (see ``groups_of``), from the first step on.
 
-        The trunk is in neither. All else that is not in the backbone is in ``head``. Frozen parameters have no gradient, so
-        that no step changes them.
+        The trunk is in neither. All else that is not in the backbone is in ``head``. No step changes what has no gradient.
         """
         elsewhere = {id(p) for p in (*self.trunk.parameters(), *self.backbone.parameters())}
         head = [p for p in self.parameters() if id(p) not in elsewhere]

@@ -80,14 +80,18 @@ def _refuse_too_few_frames(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None
         )
 
 
-def normalize(video: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns clips as networks trained on Kinetics take them.
+def normalize(
+    video: Tensor, dtype: torch.dtype, mean: Tensor | float = KINETICS_MEAN, std: Tensor | float = KINETICS_STD
+) -> Tensor:
+    """Returns clips as networks take them, by default those that were trained on Kinetics at first.
 
     Args:
         video: uint8 (B, 3, T, H, W); augmentations may make it float, of the same range.
         dtype: Of the result.
+        mean: Of pixels between 0 and 1; for each channel (3, 1, 1, 1) where they differ.
+        std: The same of their standard deviation.
 
     Returns:
         (B, 3, T, H, W) of about zero mean and unit variance, written over a single copy.
     """
-    return video.to(dtype, copy=True).div_(255).sub_(KINETICS_MEAN).div_(KINETICS_STD)
+    return video.to(dtype, copy=True).div_(255).sub_(mean).div_(std)

@@ -24,7 +24,7 @@ PUBLISHED = ("kinetics400", "imagenet")  # what `weights` may be besides a path:
 
 
 def load_published(url: str) -> dict[str, Tensor]:
-    """Loads a checkpoint of pytorchvideo's model zoo through torch.hub's cache (``TORCH_HOME``).
+    """Loads a checkpoint that pytorchvideo or torchvision publishes through torch.hub's cache (``TORCH_HOME``).
 
     Args:
         url: Where the checkpoint is published; a file of the same name in the cache is used instead.
@@ -39,8 +39,8 @@ def load_published(url: str) -> dict[str, Tensor]:
     if cached.is_file():
         return load_file(cached)[0]
     try:
-        checkpoint = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
-    except (URLError, OSError) as error:
+        checkpoint = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:  # the last one: a hash other than the one in the name
         raise InputError(
             f"Cannot download the weights {url} ({error}). Where there is a network, download that file and put it at "
             f"{cached}; or set model.init_args.weights to a checkpoint file, or to null for a random start."
@@ -49,7 +49,7 @@ def load_published(url: str) -> dict[str, Tensor]:
 
 
 def load_published_weights(network: nn.Module, url: str) -> None:
-    """Loads the weights of a checkpoint of pytorchvideo's model zoo; those of layers that the network lacks are left out.
+    """Loads the weights of a published checkpoint; those of layers that the network lacks are left out.
 
     Raises:
         InputError: If the file is not to be had, or holds the weights of another network.
