@@ -38,6 +38,7 @@ from zamba_lcli.types import Batch, Prediction
 
 SPOOL = "predictions.partial"
 SIGTERM_CODE = 143
+DEFAULT_FORMATS = (CSVPredictions, HTMLReport)
 PATIENCE = timedelta(days=365)  # torch ends a run whose processes are half an hour apart, or ten minutes on GPUs
 NOT_FINITE = "the model's output is not a number"
 
@@ -70,7 +71,7 @@ class WritePredictions(BasePredictionWriter):
         """Keeps the arguments; see the class."""
         super().__init__(write_interval="batch")
         self.output_dir = output_dir
-        self.formats = [CSVPredictions(), HTMLReport()] if formats is None else formats
+        self.formats = [kind() for kind in DEFAULT_FORMATS] if formats is None else formats
         self.overwrite = overwrite
         self.nothing_predicted = False  # known at the end, to the first process
         names = [f.filename for f in self.formats]

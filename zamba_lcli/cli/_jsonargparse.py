@@ -29,6 +29,7 @@ from jsonargparse._util import NestedArg, get_import_path, object_path_serialize
 from jsonargparse.typing import get_registered_type, register_type, registered_type_handlers
 from torch.optim.lr_scheduler import LRScheduler
 
+from zamba_lcli.cli.lists import Added, Alone, misplaced_argument, namespace, settled, tell_left_out, with_added
 from zamba_lcli.cli.repeatable import UNWRITABLE
 from zamba_lcli.cli.times import check_time, takes_time
 from zamba_lcli.schedulers import resolve_alias
@@ -38,6 +39,8 @@ INTEGER = re.compile(  # PyYAML's, without octals
 )
 ParserJsonschema = jsonargparse._completions_jsonschema.ParserJsonschema
 adapt_to_type = jsonargparse._typehints.adapt_typehints
+call = jsonargparse._typehints.ActionTypeHint.__call__
+nested_options: list[str] = []  # the lists within whose items an argument is being parsed
 takes_any_text = jsonargparse._typehints.ActionTypeHint._is_valid_string
 
 
@@ -53,6 +56,9 @@ def drop_init_args_of_other_class(parser: Any, previous: Any, value: Any) -> Non
 
 def adapt(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
     """Adapts a value to a type as jsonargparse does, except for lists, schedulers, times and enumerations.
+
+    What ``+`` adds to a list of classes changes the item that it means, once all is read; ``zamba_lcli.cli.lists`` says which.
+    Delete that part when jsonargparse can change one item of a list by its class.
 
     A list that is stated again replaces the one before. jsonargparse completes its items from those at the same position: an
     EarlyStopping got the ``verbose`` of a ModelCheckpoint (jsonargparse#478). Delete that part when items of a list are no
@@ -74,13 +80,50 @@ def adapt(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
         raise ValueError(f"{val} is not a {typehint}")
     if not kwargs.get("serialize") and takes_time(typehint):
         check_time(val, typehint)
-    if isinstance(val, list) and not kwargs.get("append"):
+    if not kwargs.get("append") and isinstance(val, list):
         kwargs["prev_val"] = None
+        if jsonargparse._typehints.sub_defaults.get():  # all is read
+            val = settled(val)
     if is_scheduler(typehint):
         val = with_resolved_alias(val)
         if get_origin(typehint) is not None:
             refuse_plateau(val)
-    return adapt_to_type(val, typehint, *args, **kwargs)  # type: ignore[no-untyped-call]
+    before = kwargs.get("prev_val")
+    if kwargs.get("append") and isinstance(before, Namespace) and "class_path" in before:
+        kwargs["prev_val"] = [namespace(vars(before), Alone)]
+    adapted = adapt_to_type(val, typehint, *args, **kwargs)  # type: ignore[no-untyped-call]
+    if kwargs.get("append") and isinstance(adapted, list):
+        return with_added(adapted, len(val) if isinstance(val, list) else 1)
+    if isinstance(val, NestedArg) and isinstance(adapted, list) and isinstance(before, list) and before:
+        return with_added(adapted, int(isinstance(before[-1], Added)))
+    return adapted
+
+
+def call_action(action: Any, *args: Any, **kwargs: Any) -> Any:
+    """Takes an argument of the command line as jsonargparse does, and says what happens to lists of classes.
+
+    An argument below a list goes to its last item; delete that part when jsonargparse says to which item it would belong. A
+    list that replaces another one is told; delete that part when jsonargparse merges lists.
+    """
+    if not args:
+        return call(action, **kwargs)  # type: ignore[no-untyped-call]
+    _, cfg, val, option = args
+    before = cfg.get(action.dest)
+    below = action.get_option_string_base(option)
+    path = ".".join([*nested_options, action.dest])
+    if below:
+        argument = option[len(below) + 1 :].removeprefix("init_args.")
+        message = misplaced_argument(path, argument, val, before, lambda: subclass_paths(action._typehint))
+        if message is not None:
+            raise TypeError(message)
+    nested_options.append(action.dest)
+    try:
+        result = call(action, *args, **kwargs)  # type: ignore[no-untyped-call]
+    finally:
+        nested_options.pop()
+    if option in action.option_strings and not option.endswith("+"):
+        tell_left_out(path, before, cfg.get(action.dest), option)
+    return result
 
 
 def is_valid_text(action: Any, value: Any) -> bool:
@@ -194,7 +237,7 @@ def mended_jsonargparse(
             raise_union_unexpected_value=raise_union_error,
             serialize_as_import_path=as_import_path_or_itself,
         ),
-        replaced(jsonargparse._typehints.ActionTypeHint, _is_valid_string=is_valid_text),
+        replaced(jsonargparse._typehints.ActionTypeHint, _is_valid_string=is_valid_text, __call__=call_action),
         replaced(yaml_loader(), yaml_implicit_resolvers=resolvers_without_octals(yaml_loader())),
         replaced(jsonargparse._completions_jsonschema, ParserJsonschema=schema),
         replaced(completions, add_subactions_and_get_subclass_choices=add),

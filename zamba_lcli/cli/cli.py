@@ -35,6 +35,7 @@ from zamba_lcli.cli.completion import FirstLevel, RecipeSchema
 from zamba_lcli.cli.config_file import RecipeFile
 from zamba_lcli.cli.earlier_runs import last_checkpoint, refuse_to_write_over
 from zamba_lcli.cli.instantiators import add_instantiators, constructor_of
+from zamba_lcli.cli.lists import quiet
 from zamba_lcli.cli.messages import find_input_error, plain_message, raise_best_union_error
 from zamba_lcli.cli.optimization import check_optimization, set_optimizer, stated_callbacks
 from zamba_lcli.cli.parser import ZambaArgumentParser, asked_for, parser_arguments
@@ -168,9 +169,10 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
 
     def parse_without_defaults(self) -> Namespace:
         """Returns the arguments that are stated, without defaults."""
-        if isinstance(self._args, dict | Namespace):
-            return cast(Namespace, self.parser.parse_object(self._args, defaults=False))
-        return self.parser.parse_args(self._args, defaults=False)
+        with quiet():
+            if isinstance(self._args, dict | Namespace):
+                return cast(Namespace, self.parser.parse_object(self._args, defaults=False))
+            return self.parser.parse_args(self._args, defaults=False)
 
     def before_instantiate_classes(self) -> None:
         """Checks that the run can be repeated with the config.yaml of its run folder."""

@@ -7,6 +7,7 @@ import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from zamba_lcli.cli._jsonargparse import yaml_loader
+from zamba_lcli.cli.lists import lists_in, tell_left_out
 from zamba_lcli.cli.names import did_you_mean
 
 ZAMBAS_KEYS = {"train_config", "predict_config", "video_loader_config"}
@@ -47,7 +48,10 @@ class RecipeFile(ActionConfigFile):
             kept = _without_nulls(stated, cfg)
             if kept != stated:
                 text = yaml.safe_dump(kept)  # jsonargparse takes a text as it takes a file
+        before = dict(lists_in(cfg))
         super().__call__(parser, cfg, text, option_string)  # type: ignore[no-untyped-call]
+        for key, items in before.items():
+            tell_left_out(key, items, cfg.get(key), str(values) if "\n" not in str(values) else "--config")
 
 
 def _read(parser: Any, path: Path) -> dict[str, Any]:
