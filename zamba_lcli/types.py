@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 Task: TypeAlias = Literal["multilabel", "multiclass"]
 Features: TypeAlias = Tensor | list[Tensor]  # a trunk's output; dimension 0 counts clips
 Interval: TypeAlias = Literal["epoch", "step"]
+BLANK = ("blank", "empty")  # usual names of the class of clips without animals, in any case
 POSITION = "position"  # what a data module keeps in a checkpoint: the epoch, and how many of its clips are done
 SPLITS_KEY = "splits"  # and which clips and sites it was trained and chosen on
 
@@ -16,7 +19,7 @@ SPLITS_KEY = "splits"  # and which clips and sites it was trained and chosen on
 class Batch(TypedDict):
     """Clips as a data module hands them to a model; those that could not be read are in ``failed``, not in ``video``."""
 
-    video: Tensor  # uint8 (B x clips, 3, T, H, W); clips: those of one video, mostly 1
+    video: Tensor  # uint8 (B x clips, 3, T, H, W), without blank ones; clips: those of one video, mostly 1
     times: Tensor  # float64 (B, clips, T) seconds: when the frames are shown
     frame_numbers: Tensor  # int64 (B, clips, T): which frames of the file they are, 0 is the first
     frame_rate: Tensor  # float64 (B,) frames a second of the file, on average; 0 for a single frame
@@ -27,6 +30,9 @@ class Batch(TypedDict):
     filepath: list[str]  # (B,) as written in the labels table
     cached: list[list[str]]  # (B,) for each clip the names of its features in a cache, which replace ``video``; or []
     failed: list[tuple[int, str, str]]  # position, filepath, reason
+    blank: int  # how many clips, the last of the batch, are called blank without being looked at: ``video`` is without them
+    windows: list[NDArray[np.float64] | None]  # (B,) of each clip (clips x T, 4) what was cut out; see ``Clip``
+    boxes: list[NDArray[np.float64] | None]  # (B,) of each clip (M, 6) the boxes found in it; see ``Clip``
 
 
 class Prediction(TypedDict):

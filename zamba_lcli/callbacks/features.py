@@ -128,6 +128,8 @@ class FrozenFeatureCache(Callback):
             crops = data.num_crops if split == "val" else data.num_crops and 1
             entries: dict[int, list[str]] = {}
             for position, path in enumerate(dataset.paths):
+                if position in dataset.blank:  # no network looks at it
+                    continue
                 identity = _identity(path)
                 entries[position] = [
                     hashlib.sha256(

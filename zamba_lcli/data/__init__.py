@@ -1,5 +1,6 @@
 """From labels and files to batches."""
 
+from zamba_lcli.data.crop import AnimalCrop, Contrast, Motion
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.data.demo import DemoClips
 from zamba_lcli.data.samplers import ClassBalanced
@@ -17,7 +18,9 @@ from zamba_lcli.data.sampling import (
 )
 
 __all__ = [
+    "AnimalCrop",
     "ClassBalanced",
+    "Contrast",
     "DemoClips",
     "EarlyBias",
     "EvenlySpaced",
@@ -26,6 +29,7 @@ __all__ = [
     "HighestScores",
     "KeyFrames",
     "MostMotion",
+    "Motion",
     "SceneChanges",
     "SeveralClips",
     "TemporalJitter",

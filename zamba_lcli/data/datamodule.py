@@ -14,7 +14,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
 from zamba_lcli._lightning import gather
-from zamba_lcli.data.cache import FrameCache
+from zamba_lcli.data.box_search import check_boxes, check_crop, find_boxes
+from zamba_lcli.data.caches import ClipCaches
+from zamba_lcli.data.crop import ClipCrop
 from zamba_lcli.data.dataset import ClipDataset, ClipItem, draws_of
 from zamba_lcli.data.demo import DemoClips
 from zamba_lcli.data.failures import FailedClips
@@ -29,7 +31,7 @@ from zamba_lcli.data.sampling import EvenlySpaced, FrameSampling, TemporalJitter
 from zamba_lcli.data.transforms import ClipTransforms
 from zamba_lcli.data.video.reading import TIME_LIMIT, ClipReader
 from zamba_lcli.errors import InputError
-from zamba_lcli.run_folder import is_dry_run, run_folder
+from zamba_lcli.run_folder import run_folder
 from zamba_lcli.seed import run_seed
 from zamba_lcli.types import POSITION, SPLITS_KEY, Batch, Task
 
@@ -61,10 +63,12 @@ class ZambaVideoDataModule(LightningDataModule):
         num_crops: Number of squares of each frame that the model looks at in val, test and predict, their logits averaged; as
             large as the shorter side of height and width, evenly spaced along the longer one. Train clips are squares of that
             size too: what ``augmentation`` crops, or else the middle one. Null for whole frames.
+        crop: Looks at the animal instead of the whole picture, by class path: ``AnimalCrop``; null for whole pictures.
         crop_bottom_pixels: Rows cut off at the bottom of the original frame, where cameras print time and temperature.
         max_damaged: Share of the chosen frames that may be damaged; a clip with more is unreadable.
         time_limit: Seconds that reading a clip may take; one that takes longer is unreadable.
-        cache_dir: Folder that keeps the scaled frames of clips, so that each is decoded once; null for none. Safe to delete.
+        cache_dir: Folder that keeps the scaled frames of clips, so that each is decoded once, and in ``boxes`` the boxes found
+            for ``crop``, which else are found once a run; null for none. Safe to delete.
         cache_max_gb: Maximum size of the cache in GB (10^9 bytes); least recently used clips go first. Null for no limit.
         batch_size: Clips in a batch, per process.
         num_workers: Processes that read clips, per training process; 0 to read in the training process itself. Null for as
@@ -103,6 +107,7 @@ class ZambaVideoDataModule(LightningDataModule):
         height: int = 240,
         width: int = 426,
         num_crops: int | None = None,
+        crop: ClipCrop | None = None,
         crop_bottom_pixels: int = 0,
         max_damaged: float = 0.5,
         time_limit: float = TIME_LIMIT,
@@ -126,13 +131,6 @@ class ZambaVideoDataModule(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise InputError(f"data.batch_size: {batch_size} is less than 1.")
-        if cache_max_gb is not None and cache_max_gb < 0:
-            raise InputError(f"data.cache_max_gb: {cache_max_gb} is less than 0.")
-        if temporal_jitter is not None and cache_dir is not None:
-            raise InputError(
-                "data.temporal_jitter looks at other frames in each epoch, which leaves nothing to keep for data.cache_dir. "
-                "Leave out one of them."
-            )
         if demo is not None and any(given is not None for given in (labels, data_dir, label_column)):
             raise InputError(
                 "data.demo makes its own labels and clips: leave out data.labels, data.data_dir and data.label_column, or "
@@ -144,10 +142,9 @@ class ZambaVideoDataModule(LightningDataModule):
         self.videos = videos
         self.demo = demo
         sampling = EvenlySpaced() if sampling is None else sampling
-        self.reader = ClipReader(sampling, height, width, crop_bottom_pixels, max_damaged, time_limit)
+        self.reader = ClipReader(sampling, height, width, crop_bottom_pixels, max_damaged, time_limit, crop)
         self.num_crops = num_crops
-        self.cache_dir = cache_dir
-        self.cache_max_gb = cache_max_gb
+        self.caches = ClipCaches(cache_dir, cache_max_gb, crops=crop is not None, jitters=temporal_jitter is not None)
         self.batch_size = batch_size
         self.loaders = ClipLoaders(num_workers)
         self.check_clips = check_clips
@@ -243,31 +240,39 @@ class ZambaVideoDataModule(LightningDataModule):
             raise InputError("\n".join(dict.fromkeys(text for text in refusals if text)))
         folder = None if self.trainer is None else run_folder(self.trainer)  # the same in all processes: a broadcast
         self.failed.table = None if folder is None else folder / "failed.csv"
+        self.reader = self.caches.with_boxes(self.reader, self.trainer)
         if stage == "predict":
             filepaths, paths, self.sites = find_videos(self.videos, self.data_dir, self.allow_outside_data_dir)
             self._datasets["predict"] = self._dataset(filepaths, paths, np.zeros((len(paths), 0), np.float32))
-            self._announce_cache()
+            self._make_ready(all_needed=False)
             return
         self.label_set.check(self._splits())
         if stage == "fit" and folder is not None and self._process()["rank"] == 0:
             write_labels(self.table, folder / "splits.csv")  # drawn splits can be read, and used again
         for split in self._splits():
             self._add_split(split)
-        self._announce_cache()
+        self._make_ready(all_needed=self.check_clips)
+        if stage == "fit":
+            find_boxes([self._datasets[split] for split in self._splits()], **self._process())
 
     def _add_split(self, split: str) -> None:
         clips = self.table.split(split)
         sites = {clip.site for clip in clips if clip.site is not None}
         rank_zero_info(f"{split}: {len(clips)} clips" + (f" from {len(sites)} sites" if sites else ""))
         dataset = self._dataset([c.filepath for c in clips], [c.path for c in clips], self.label_set.targets(clips))
-        dataset.jitter = self.temporal_jitter if split == "train" else None
+        if split == "train":
+            dataset.leaves_out_blank = True
+            dataset.jitter = self.temporal_jitter
+            dataset.cache = dataset.cache if dataset.jitter is None else None
         self._datasets[split] = dataset
 
-    def _announce_cache(self) -> None:
-        """Says how large the cache will become, and refuses what the disk cannot hold."""
-        cache = self._cache()
-        if cache is not None:
-            cache.announce(sum(len(dataset) for dataset in self._datasets.values()), self.reader.clip_bytes)
+    def _make_ready(self, *, all_needed: bool) -> None:
+        """Refuses boxes of other clips, says how large the cache will become, and refuses what the disk cannot hold."""
+        datasets = list(self._datasets.values())
+        if self.reader.crop is not None:
+            check_crop(self.reader.crop, self.class_names)
+        check_boxes(datasets, all_needed=all_needed)
+        self.caches.announce(datasets, self.trainer)
 
     def train_dataloader(self) -> DataLoader[ClipItem]:
         """Returns the train clips, in an order that depends on the run's seed and the epoch alone."""
@@ -348,6 +353,7 @@ class ZambaVideoDataModule(LightningDataModule):
             "height": self.reader.height,
             "width": self.reader.width,
             "num_crops": self.num_crops,
+            "crop": None if self.reader.crop is None else self.reader.crop.stated(),
             "crop_bottom_pixels": self.reader.crop_bottom_pixels,
             POSITION: self._position.state_dict(),
             SPLITS_KEY: self._splits_of_run,
@@ -363,12 +369,9 @@ class ZambaVideoDataModule(LightningDataModule):
         return SPLITS_OF[running or TrainerFn.FITTING]
 
     def _dataset(self, filepaths: Sequence[str], paths: Sequence[Path], targets: np.ndarray) -> ClipDataset:
-        return ClipDataset(filepaths, paths, targets, self.reader, cache=self._cache())
-
-    def _cache(self) -> FrameCache | None:
-        if self.cache_dir is None or (self.trainer is not None and is_dry_run(self.trainer)):  # which writes nothing
-            return None
-        return FrameCache(self.cache_dir, self.cache_max_gb, self.reader.stated())
+        return ClipDataset(
+            filepaths, paths, targets, self.reader, cache=self.caches.of_frames(self.reader, self.trainer)
+        )
 
     def dataset(self, split: str) -> ClipDataset:
         """Returns the clips of a split (train, val, holdout or predict) that ``setup`` has made ready."""
@@ -376,6 +379,7 @@ class ZambaVideoDataModule(LightningDataModule):
 
     def _each_clip_once(self, split: str, left_out: NDArray[np.bool_] | None = None) -> DataLoader[ClipItem]:
         dataset = self._datasets[split]
+        find_boxes([dataset], **self._process(), left_out=left_out)
         return self.loader(dataset, EachClipOnceSampler(dataset, **self._process(), left_out=left_out))
 
     def loader(self, dataset: ClipDataset, sampler: Sampler[Any] | Sequence[Any]) -> DataLoader[ClipItem]:

@@ -44,6 +44,11 @@ class ClipItem:
     error: str = ""
     drawn: tuple[int, int] = (0, 0)  # epoch, and how many times it was drawn before in the epoch
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether the clip is to be called blank without being looked at."""
+        return self.clip is not None and not len(self.clip.frames)
+
 
 class ClipDataset(Dataset[ClipItem]):
     """Reads clips on demand.
@@ -76,6 +81,11 @@ class ClipDataset(Dataset[ClipItem]):
         self.jitter = jitter
         self.features: dict[int, list[str]] = {}  # names of features that take the place of frames, by position
         self.errors: dict[int, str] = {}  # of clips that have none
+        self.boxes_are_known = False  # whether the boxes of all clips were found
+        self.blank: frozenset[int] = (
+            frozenset()
+        )  # positions of clips that are to be called blank without being looked at
+        self.leaves_out_blank = False  # rather than calling them so
 
     def __len__(self) -> int:
         """Returns the number of clips, readable or not."""
@@ -92,7 +102,7 @@ class ClipDataset(Dataset[ClipItem]):
             return ClipItem(NO_CLIP, "", self.targets[:0])
         if index in self.errors:
             return ClipItem(index, self.filepaths[index], self.targets[index], error=self.errors[index])
-        if index in self.features:
+        if index in self.features and index not in self.blank:
             return ClipItem(index, self.filepaths[index], self.targets[index], cached=self.features[index])
         path = self.paths[index]
         try:
@@ -114,7 +124,10 @@ class ClipDataset(Dataset[ClipItem]):
     def collate(self, items: list[ClipItem]) -> Batch:
         """Makes a batch of the clips that could be read and a list of those that could not."""
         read = [item for item in items if item.clip is not None or item.cached is not None]
+        blank = [] if self.leaves_out_blank else [item for item in read if item.is_blank]
+        read = [item for item in read if not item.is_blank] + blank
         seen = [item.clip for item in read if item.clip is not None]
+        pictured = len(seen) - len(blank)
         sampling, size = self.reader.sampling, (self.reader.height, self.reader.width)
         clips, frames = sampling.num_clips, sampling.num_frames
         pictures = np.zeros((0, *size, 3), np.uint8)
@@ -123,7 +136,7 @@ class ClipDataset(Dataset[ClipItem]):
         times = np.array([clip.times for clip in seen], np.float64).reshape(-1, clips, frames)
         numbers = np.array([clip.numbers for clip in seen], np.int64).reshape(-1, clips, frames)
         targets = np.stack([item.target for item in read]) if read else self.targets[:0]
-        video = torch.from_numpy(pictures.reshape(len(seen) * clips, frames, *size, 3))
+        video = torch.from_numpy(pictures.reshape(pictured * clips, frames, *size, 3))
         return {
             # (B, T, H, W, C) -> (B, C, T, H, W) without copying: torch's channels_last_3d layout
             "video": video.permute(0, 4, 1, 2, 3),
@@ -136,5 +149,8 @@ class ClipDataset(Dataset[ClipItem]):
             "drawn": [item.drawn for item in read],
             "filepath": [item.filepath for item in read],
             "cached": [item.cached for item in read if item.cached is not None],
+            "blank": len(blank),
+            "windows": [clip.windows for clip in seen],
+            "boxes": [clip.boxes for clip in seen],
             "failed": [(item.index, item.filepath, item.error) for item in items if item.error],
         }

@@ -26,6 +26,7 @@ from zamba_lcli.losses import (
 )
 from zamba_lcli.metrics import ClipMetrics, log_train_loss
 from zamba_lcli.models.batch_norm import refuse_single_values
+from zamba_lcli.models.blank_clips import by_clip
 from zamba_lcli.models.layers import batchnorms_of, lay_out_channels_last
 from zamba_lcli.models.parameter_groups import groups_of, layers_of
 from zamba_lcli.seed import run_seed, seed_for, seed_generators, share_seed
@@ -236,8 +237,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             else:
                 logits = self.head(self.forward_backbone(self.features.trunk(self, entries)))
         else:
-            logits = self(batch["video"])
-        return cast(Tensor, logits.unflatten(0, (len(batch["index"]), -1)))  # type: ignore[no-untyped-call]
+            logits = self(batch["video"]) if len(batch["video"]) else self._no_logits(batch)
+        return by_clip(logits, batch, self.class_names)
 
     def mean_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Returns the mean loss of clips.
@@ -285,9 +286,6 @@ class ZambaVideoClassificationLightningModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
         """Returns the probabilities of the clips in ``batch["index"]``."""
-        if not batch["index"]:
-            none = self._no_logits(batch)
-            return {"probabilities": none, "part_probabilities": none[:, None]}
         logits = self.part_logits(batch).float()  # (B, clips x crops, classes)
         logits = logits.unflatten(1, (batch["times"].shape[1], -1)).mean(dim=2)  # type: ignore[no-untyped-call]
         by_part = self.probabilities(logits.flatten(0, 1)).reshape(logits.shape)

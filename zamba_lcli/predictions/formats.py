@@ -11,10 +11,10 @@ from pathlib import Path
 
 from zamba_lcli.data.video.reading import TIME_LIMIT
 from zamba_lcli.errors import InputError
+from zamba_lcli.types import BLANK as BLANK
 from zamba_lcli.types import Task
 
 # usual names of classes that are no animals, in any case
-BLANK = ("blank", "empty")
 PEOPLE = ("human", "person")
 VEHICLES = ("vehicle",)
 

@@ -46,6 +46,11 @@ class Timeline:
         """End of the last frame in seconds; it is shown for as long as the one before it."""
         return self.duration + (float(np.diff(self.times[-2:])[0]) if len(self.times) > 1 else 0.0)
 
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second, on average; 0.0 for a single frame."""
+        return (len(self.times) - 1) / self.duration if self.duration else 0.0
+
 
 class FrameSampling(ABC):
     """Base of all strategies: chooses times; the reader delivers the frames shown then."""
@@ -100,9 +105,7 @@ class ContentSampling(FrameSampling):
 
     def times(self, timeline: Timeline) -> Times:
         """Returns the times of the frames to see: (N,) seconds, at most ``preview_fps`` a second."""
-        # the first frame of each interval; a small amount keeps rates that are equal up to rounding from losing frames
-        interval = np.floor(timeline.times * self.preview_fps + 1e-3).astype(np.int64)
-        return timeline.times[np.unique(interval, return_index=True)[1]]
+        return timeline.times[at_most(self.preview_fps, timeline)]
 
     def watch(self, pictures: int) -> Watcher:
         """Returns the watcher of one clip.
@@ -151,6 +154,13 @@ class _AllKept(Watcher):
         return self.sampling.choose(times, np.stack([self.pictures[i] for i in seen]))
 
 
+def at_most(fps: float, timeline: Timeline) -> NDArray[np.int64]:
+    """Returns the positions, ascending, of the frames that are seen at a rate of at most ``fps`` a second."""
+    # the first frame of each interval; a small amount keeps rates that are equal up to rounding from losing frames
+    interval = np.floor(timeline.times * fps + 1e-3).astype(np.int64)
+    return np.unique(interval, return_index=True)[1].astype(np.int64)
+
+
 def check_at_least(least: int, **arguments: float) -> None:
     """Refuses arguments of a sampling below a minimum."""
     for name, value in arguments.items():
@@ -172,8 +182,12 @@ def fill_up(times: Times, num_frames: int, too_short: TooShort, what: str) -> Ti
     return np.concatenate([times, np.repeat(times[-1:], num_frames - len(times))])
 
 
-def plain_value(value: Any) -> Any:
+def plain_value(value: Any, key: str = "data.sampling") -> Any:
     """Returns a value as a YAML has it.
+
+    Args:
+        value: The value.
+        key: Where it is stated, for the message.
 
     Raises:
         InputError: If it is an object whose arguments are unknown.
@@ -181,14 +195,14 @@ def plain_value(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
-        return [plain_value(item) for item in value]
+        return [plain_value(item, key) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        init_args = {field.name: plain_value(getattr(value, field.name)) for field in fields(value)}
+        init_args = {field.name: plain_value(getattr(value, field.name), key) for field in fields(value)}
         return {"class_path": _class_path(type(value)), "init_args": init_args}
     name = getattr(value, "__qualname__", "<locals>")
     if "<" in name:  # an object of some class, a lambda, a function within another
         raise InputError(
-            f"data.sampling: {value!r} cannot be named in a checkpoint. Give the import path of a function or of a class, or "
+            f"{key}: {value!r} cannot be named in a checkpoint. Give the import path of a function or of a class, or "
             "make its class a dataclass."
         )
     return f"{value.__module__}.{name}"

@@ -100,6 +100,12 @@ def upright(frame: VideoFrame) -> tuple[int, int]:
     return (frame.width, frame.height) if Orientation.of(frame).transpose else (frame.height, frame.width)
 
 
+def _edges(start: float, length: float) -> tuple[int, int]:
+    """Returns where a stretch begins and ends, in whole pixels: the same number of them wherever it is."""
+    first = round(start)
+    return first, first + max(1, round(length))
+
+
 class PictureMaker:
     """Makes pictures of one size; made anew for each clip, and used by one thread.
 
@@ -122,29 +128,63 @@ class PictureMaker:
         self._flags = int(Interpolation.AREA | Interpolation.FULL_CHR_H_INT)
         self._reformatter = VideoReformatter()  # kept: setting one up takes as long as scaling a frame
 
-    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
+    def __call__(self, frame: VideoFrame, window: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
         """Returns a frame upright, cropped and scaled: uint8 (height, width, 3).
+
+        Args:
+            frame: A decoded frame.
+            window: (4,) x, y, width and height of what is cut out, as shares of the upright original picture; what is outside
+                of it becomes black. None for all of it.
 
         Raises:
             UnreadableClipError: If nothing is left of it, or if its pixels are in a format that cannot be converted.
         """
-        from av.filter import Graph
-
         orientation = Orientation.of(frame)
         full_height = frame.width if orientation.transpose else frame.height
         if self.crop_bottom_pixels >= full_height:
             raise UnreadableClipError(
                 f"crop_bottom_pixels is {self.crop_bottom_pixels}, but the picture has {full_height} rows"
             )
+        return self._whole(frame, orientation, full_height) if window is None else self._cut(frame, orientation, window)
+
+    def _whole(self, frame: VideoFrame, orientation: Orientation, full_height: int) -> NDArray[np.uint8]:
         # Scaled to a height of which the bar is cut off: cheaper than a full-size RGB picture to cut it from.
         scaled_height = round(self.height * full_height / (full_height - self.crop_bottom_pixels))
-        if orientation.turn:
-            graph = Graph()
-            turning = graph.add("rotate", f"{orientation.turn}*PI/180")
-            frame = _filtered(graph, [turning], self._rgb(frame, frame.width, frame.height))
+        frame = self._turned(frame, orientation)
         size = (scaled_height, self.width) if orientation.transpose else (self.width, scaled_height)
         pixels = orientation.of_pixels(cast(NDArray[np.uint8], self._rgb(frame, *size).to_ndarray()))
         return np.ascontiguousarray(pixels[: self.height])
+
+    def _cut(self, frame: VideoFrame, orientation: Orientation, window: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Cuts a window out of a frame of the original size, then scales it."""
+        from av import VideoFrame
+
+        rgb = self._rgb(self._turned(frame, orientation), frame.width, frame.height)
+        pixels = orientation.of_pixels(cast(NDArray[np.uint8], rgb.to_ndarray()))
+        pixels = pixels[: len(pixels) - self.crop_bottom_pixels]
+        height, width = upright(frame)
+        left, right = _edges(window[0] * width, window[2] * width)
+        top, bottom = _edges(window[1] * height, window[3] * height)
+        inside = pixels[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+        rows, columns = self.height / (bottom - top), self.width / (right - left)
+        y, x = round(max(-top, 0) * rows), round(max(-left, 0) * columns)
+        h = min(max(1, round(len(inside) * rows)), self.height - y)
+        w = min(max(1, round(inside.shape[1] * columns)), self.width - x)
+        canvas = np.zeros((self.height, self.width, 3), np.uint8)
+        if inside.size and h > 0 and w > 0:
+            part = VideoFrame.from_ndarray(np.ascontiguousarray(inside), format="rgb24")
+            canvas[y : y + h, x : x + w] = self._rgb(part, w, h).to_ndarray()
+        return canvas
+
+    def _turned(self, frame: VideoFrame, orientation: Orientation) -> VideoFrame:
+        """Returns a frame turned by other angles than multiples of 90 degrees."""
+        from av.filter import Graph
+
+        if not orientation.turn:
+            return frame
+        graph = Graph()
+        turning = graph.add("rotate", f"{orientation.turn}*PI/180")
+        return _filtered(graph, [turning], self._rgb(frame, frame.width, frame.height))
 
     def _rgb(self, frame: VideoFrame, width: int, height: int) -> VideoFrame:
         """Scales a frame and converts it; a colour space that FFmpeg does not convert counts as none stated, as in players."""

@@ -16,8 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from zamba_lcli.data.clip_cache import ClipCache
+from zamba_lcli.data.crop import ClipCrop, Detections, NothingFoundError, PictureFinder
+from zamba_lcli.data.crop.finders import TableFinder
 from zamba_lcli.data.sampling import ContentSampling, FrameSampling, Timeline, TooLongError, TooShortError, Watcher
+from zamba_lcli.data.sampling.base import at_most
 from zamba_lcli.data.video import pictures
+from zamba_lcli.data.video.cropping import Cropping, Finding
 from zamba_lcli.data.video.deadline import TIME_LIMIT as TIME_LIMIT
 from zamba_lcli.data.video.deadline import Deadline, read_within
 from zamba_lcli.data.video.deadline import UnreadableClipError as UnreadableClipError
@@ -38,11 +43,16 @@ Move: TypeAlias = Callable[[NDArray[np.float64], float], NDArray[np.float64]]
 class Clip:
     """The frames of a clip that were asked for."""
 
-    frames: NDArray[np.uint8]  # (num_clips x T, H, W, 3) RGB
+    frames: NDArray[np.uint8]  # (num_clips x T, H, W, 3) RGB; (0, H, W, 3) of a clip that is to be called blank
     times: NDArray[np.float64]  # (num_clips x T,) seconds: when the frames given are shown
     numbers: NDArray[np.int64]  # (num_clips x T,) which frames of the file they are, 0 is the first
     frame_rate: float  # frames a second of the file, on average; 0.0 for a single frame
     duration: float  # seconds: length of the file
+    # of cropped clips, as shares of the whole picture: x, y, width, height
+    windows: NDArray[np.float64] | None = (
+        None  # (num_clips x T, 4) what was cut out; the whole picture where nothing was found
+    )
+    boxes: NDArray[np.float64] | None = None  # (M, 6) frame of the file, x, y, width, height and score of each box
 
 
 def probe(path: Path, time_limit: float = TIME_LIMIT) -> None:
@@ -109,7 +119,9 @@ class ClipReader:
         width: Width of the frames in pixels.
         crop_bottom_pixels: Rows cut off at the bottom of the upright original picture, before scaling.
         max_damaged: Share of the chosen frames that may be damaged; a clip with more is unreadable.
-        time_limit: Seconds that reading a clip may take.
+        time_limit: Seconds that reading a clip may take; finding its boxes may take as long.
+        crop: Says what is cut out of the frames; None for whole frames.
+        kept_boxes: Keeps the boxes that a finder has found in the pictures of clips.
     """
 
     sampling: FrameSampling
@@ -118,6 +130,8 @@ class ClipReader:
     crop_bottom_pixels: int = 0
     max_damaged: float = 0.5
     time_limit: float = TIME_LIMIT
+    crop: ClipCrop | None = None
+    kept_boxes: ClipCache[Detections] | None = None
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -140,11 +154,21 @@ class ClipReader:
 
     def stated(self) -> dict[str, Any]:
         """Returns all that the frames of a clip depend on, besides its file, as plain values."""
-        return {
+        stated = {
             "sampling": self.sampling.stated(),
             "size": [self.height, self.width],
             "crop_bottom_pixels": self.crop_bottom_pixels,
             "max_damaged": self.max_damaged,
+            "pictures": pictures.VERSION,
+        }
+        return stated if self.crop is None else {**stated, "crop": self.crop.key()}
+
+    def finding(self) -> dict[str, Any]:
+        """Returns all that the boxes found in the pictures of a clip depend on, besides its file, as plain values."""
+        assert self.crop is not None
+        return {
+            "finder": self.crop.finder.key(),
+            "crop_bottom_pixels": self.crop_bottom_pixels,
             "pictures": pictures.VERSION,
         }
 
@@ -160,9 +184,57 @@ class ClipReader:
                 ``sampling`` allows, or reading takes too long.
             NoAnswerError: If too many files of this process were never answered for.
         """
-        return read_within(path, self.time_limit, lambda deadline: self._read(path, move, deadline))
+        found = self._found_in_pictures(path)
+        return read_within(path, self.time_limit, lambda deadline: self._read(path, move, found, deadline))
 
-    def _read(self, path: Path, move: Move | None, deadline: Deadline) -> Clip:
+    def boxes_of(self, path: Path) -> Detections:
+        """Returns the boxes of a clip, whatever their finder.
+
+        Raises:
+            UnreadableClipError: As ``read`` does.
+        """
+        found = self._found_in_pictures(path)
+        return self._from_table(path, None) if found is None else found
+
+    def _from_table(self, path: Path, frames: int | None) -> Detections:
+        assert self.crop is not None
+        assert isinstance(self.crop.finder, TableFinder)
+        try:
+            return self.crop.finder.boxes_of(path, frames)
+        except LookupError as error:
+            raise UnreadableClipError(str(error.args[0])) from None
+
+    def _found_in_pictures(self, path: Path) -> Detections | None:
+        """Returns the boxes that a finder finds in the pictures of a clip; None without such a finder."""
+        if self.crop is None or not isinstance(self.crop.finder, PictureFinder):
+            return None
+        finder = self.crop.finder
+
+        def find(path: Path) -> Detections:
+            return read_within(path, self.time_limit, lambda deadline: self._find(path, finder, deadline))
+
+        return find(path) if self.kept_boxes is None else self.kept_boxes.get(path, find, self.time_limit)
+
+    def _find(self, path: Path, finder: PictureFinder, deadline: Deadline) -> Detections:
+        index = read_index(path, deadline)
+        wanted = at_most(finder.fps, index.timeline).tolist()
+        watchers: list[Finding] = []
+
+        def begin() -> Callable[[VideoFrame], int]:
+            """Begins anew, as decoding does after it went wrong."""
+            watchers[:] = [Finding(finder, len(wanted), self.crop_bottom_pixels)]
+            return watchers[0].see
+
+        try:
+            delivered = _delivered(path, index, wanted, begin, deadline)
+        except TooLongError as error:
+            raise UnreadableClipError(f"too long: {error}") from None
+        found = watchers[0].boxes()
+        picture_of = dict(delivered[position] for position in wanted)  # by the frame that was good
+        numbers = np.array(sorted(picture_of), np.int64)
+        return Detections.of_frames(numbers, [found[picture_of[number]] for number in numbers.tolist()])
+
+    def _read(self, path: Path, move: Move | None, found: Detections | None, deadline: Deadline) -> Clip:
         index = read_index(path, deadline)
         if index.assumed_rate is not None:
             # without its name: Python prints the same warning once
@@ -171,6 +243,8 @@ class ClipReader:
                 f"{index.assumed_rate:g} frames a second, makes them. zamba check lists these clips.",
                 stacklevel=2,
             )
+        if self.crop is not None and found is None:
+            found = self._from_table(path, len(index.timeline.times))
         try:
             times = self.sampling.times(index.timeline)
             if isinstance(self.sampling, ContentSampling):
@@ -182,30 +256,57 @@ class ClipReader:
         if move is not None:
             parts = np.split(times, self.sampling.num_clips)
             times = np.concatenate([move(part, index.timeline.duration) for part in parts])
-        clip, damaged = self._frames_at(path, index, times, deadline)
+        clip, damaged = self._frames_at(path, index, times, found, deadline)
         if damaged > self.max_damaged:
             raise UnreadableClipError(f"{damaged:.0%} of the frames to be looked at are damaged")
         return clip
 
     def _frames_at(
-        self, path: Path, index: ClipIndex, times: NDArray[np.float64], deadline: Deadline
+        self,
+        path: Path,
+        index: ClipIndex,
+        times: NDArray[np.float64],
+        found: Detections | None,
+        deadline: Deadline,
     ) -> tuple[Clip, float]:
         """Returns the frames shown at the given times, and the share of them that is replaced by others."""
         positions = index.shown_at(times)
         wanted = [int(position) for position in np.unique(positions)]
-        delivered = _delivered(
-            path, index, wanted, lambda: PictureMaker(self.height, self.width, self.crop_bottom_pixels), deadline
-        )
-        numbers = np.array([delivered[int(position)][0] for position in positions])
         timeline = index.timeline
+        crops: list[Cropping] = []
+
+        def begin() -> Callable[[VideoFrame], NDArray[np.uint8]]:
+            """Begins anew, as decoding does after it went wrong."""
+            maker = PictureMaker(self.height, self.width, self.crop_bottom_pixels)
+            if self.crop is None or found is None:
+                return maker
+            crops[:] = [Cropping(self.crop, found, timeline, np.array(wanted), maker)]
+            return crops[0]
+
+        try:
+            if self.crop is not None and found is not None and self.crop.calls_blank(found):
+                raise NothingFoundError  # before any frame is decoded
+            delivered = _delivered(path, index, wanted, begin, deadline)
+        except NothingFoundError:
+            return self._blank(index, positions), 0.0
+        numbers = np.array([delivered[int(position)][0] for position in positions])
+        cut = crops[0].windows[np.searchsorted(wanted, positions)] if crops else None
         clip = Clip(
             frames=np.stack([delivered[int(position)][1] for position in positions]),
             times=timeline.times[numbers],
             numbers=numbers,
-            frame_rate=(len(timeline.times) - 1) / timeline.duration if timeline.duration else 0.0,
+            frame_rate=timeline.frame_rate,
             duration=timeline.end,
+            windows=cut,
+            boxes=crops[0].boxes if crops else None,
         )
         return clip, float(np.mean([delivered[position][0] != position for position in wanted]))
+
+    def _blank(self, index: ClipIndex, positions: NDArray[np.int64]) -> Clip:
+        """Returns a clip that is to be called blank, without frames."""
+        timeline = index.timeline
+        frames, none = np.zeros((0, self.height, self.width, 3), np.uint8), np.zeros((0, 6))
+        return Clip(frames, timeline.times[positions], positions, timeline.frame_rate, timeline.end, boxes=none)
 
     def _chosen_by_content(
         self,
