@@ -3,9 +3,16 @@
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 PARTIAL = ".part"  # ends the name of a file that is being written
 REPLACED = ".old"  # ends the name of a folder whose place is taken
@@ -45,6 +52,29 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text in UTF-8, its line ends as they are, whole or not at all."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
+
+
+def lock_file(path: Path) -> IO[bytes]:
+    """Locks a file for this process until it is closed or the process ends, however that happens.
+
+    A record lock: worker processes do not inherit it, so that it ends with the process that took it.
+
+    Raises:
+        BlockingIOError: If another process has it.
+        OSError: If the file cannot be made, or its file system has no locks.
+    """
+    file = path.open("ab")
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException as error:
+        file.close()
+        if isinstance(error, PermissionError):  # as systems may call it
+            raise BlockingIOError(*error.args) from None
+        raise
+    return file
 
 
 def remove_partial(path: Path) -> None:

@@ -32,11 +32,13 @@ from zamba_lcli.predictions import (
     PredictionFormat,
     PredictionRun,
 )
+from zamba_lcli.predictions.shards import AUTO, MergedSpool, fingerprint_of_list, parse_shard
 from zamba_lcli.predictions.spool import FoundRows, Spool, append
 from zamba_lcli.run_folder import is_dry_run
 from zamba_lcli.types import Batch, Prediction
 
 SPOOL = "predictions.partial"
+SHARDS = "predictions.shards"
 SIGTERM_CODE = 143
 DEFAULT_FORMATS = (CSVPredictions, HTMLReport)
 PATIENCE = timedelta(days=365)  # torch ends a run whose processes are half an hour apart, or ten minutes on GPUs
@@ -60,6 +62,10 @@ class WritePredictions(BasePredictionWriter):
             ``list_predictions`` for the table ``list.csv``, ``a_predictions`` for the clip ``a.mp4``.
         formats: Formats to write; null for ``CSVPredictions`` and ``HTMLReport``.
         overwrite: Whether to replace files of an earlier run, and to delete the rows of an unfinished run with other arguments.
+        shard: The share of the clips to predict, for jobs that know nothing of each other: ``3/100`` is the third of a hundred;
+            ``auto`` takes it from the environment of a task of a job array (SLURM, Grid Engine, AWS Batch, Google Cloud Batch,
+            Cloud Run); null for all clips. Rows of shards stay in ``predictions.shards`` in the output folder until
+            ``zamba merge``, with the same arguments, writes the formats.
     """
 
     def __init__(
@@ -67,13 +73,18 @@ class WritePredictions(BasePredictionWriter):
         output_dir: str | None = None,
         formats: list[PredictionFormat] | None = None,
         overwrite: bool = False,
+        shard: str | None = None,
     ) -> None:
         """Keeps the arguments; see the class."""
         super().__init__(write_interval="batch")
         self.output_dir = output_dir
         self.formats = [kind() for kind in DEFAULT_FORMATS] if formats is None else formats
         self.overwrite = overwrite
+        self.shard = shard
+        self.merging = False  # whether the rows of shards are written, and none is predicted
         self.nothing_predicted = False  # known at the end, to the first process
+        if shard not in (None, AUTO):
+            parse_shard(shard)
         names = [f.filename for f in self.formats]
         if not names or len(set(names)) < len(names):
             raise InputError(
@@ -92,7 +103,13 @@ class WritePredictions(BasePredictionWriter):
         if is_dry_run(trainer):  # a run of which nothing is kept
             self._dry = TemporaryDirectory()
             self.folder = Path(trainer.strategy.broadcast(self._dry.name))
-        self.spool = Spool(self.folder / SPOOL)
+        self._share = None if self.shard is None or self.merging else parse_shard(self.shard)
+        if self.merging:
+            self.spool: Spool = MergedSpool(self.folder / SHARDS)
+        else:
+            self.spool = Spool(
+                self.folder / SPOOL if self._share is None else self.folder / SHARDS / self._share.folder
+            )
         # not before the weights are loaded: rows depend on them
         data.leave_out(lambda: self._done_already(trainer, module, data))
 
@@ -124,12 +141,12 @@ class WritePredictions(BasePredictionWriter):
         if self._all is not None:
             torch.distributed.barrier(self._all)  # ends with an error where a process has gone
         if trainer.is_global_zero:
-            self._merge(trainer, datamodule_of(trainer, "WritePredictions"))
+            self._finish(trainer, datamodule_of(trainer, "WritePredictions"))
 
     def _done_already(
         self, trainer: Trainer, module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule
     ) -> NDArray[np.bool_]:
-        """Returns which clips are done, bool (clips,), in every process; refuses runs that cannot be written, in all."""
+        """Returns which clips are not to be predicted, bool (clips,), in every process; refuses runs that cannot be written."""
         self.run = _run(trainer, module, data, self.folder)
         begun: tuple[int, NDArray[np.bool_]] | str = ""
         if trainer.is_global_zero:  # others that are ahead may be writing
@@ -141,11 +158,15 @@ class WritePredictions(BasePredictionWriter):
         if isinstance(begun, str):
             raise InputError(begun)
         self._start, self._done_before = begun
+        held = self._held()
         if self._done_before.any():
-            rank_zero_info(
-                f"{self._done_before.sum()} of {len(self._done_before)} clips are done; continuing with the others."
-            )
-        return self._done_before
+            rank_zero_info(f"{self._done_before.sum()} of {held.sum()} clips are done; continuing with the others.")
+        return np.ones(len(held), np.bool_) if self.merging else self._done_before | ~held
+
+    def _held(self) -> NDArray[np.bool_]:
+        """Returns which clips this run has, bool (clips,)."""
+        clips = len(self.run.filepaths)
+        return np.ones(clips, np.bool_) if self._share is None else self._share.holds(clips)
 
     def _begin(
         self, trainer: Trainer, module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule
@@ -154,7 +175,7 @@ class WritePredictions(BasePredictionWriter):
         self.spool.remove_done()
         there = [path for f in self.formats if (path := self.folder / f.filename).exists()]
         # a run that was killed when it was nearly done leaves files beside its rows
-        if there and not self.overwrite and not self.spool.folder.exists():
+        if there and not self.overwrite and not (self.spool.folder.exists() and self._share is None):
             raise InputError(
                 f"{there[0]} exists already. Move it away; or give WritePredictions another output_dir, or overwrite: true."
             )
@@ -162,9 +183,14 @@ class WritePredictions(BasePredictionWriter):
             prediction_format.check(self.run)
         for path in there:
             self._spare_input(path, str(data.videos))
+        header = _header(trainer, module, data)
+        if self._share is not None or self.merging:
+            header["list of clips"] = fingerprint_of_list(self.run.filepaths)
+        if isinstance(self.spool, MergedSpool):
+            self.spool.check(header, self.run.filepaths)
+            return 0, np.zeros(len(self.run.filepaths), np.bool_)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            start = self.spool.begin(_header(trainer, module, data), discard=self.overwrite)
+            start = self.spool.begin(header, discard=self.overwrite)
         except OSError as error:
             raise InputError(
                 f"{self.folder.absolute()} cannot be written: {error.strerror}. Give WritePredictions an output_dir."
@@ -181,25 +207,29 @@ class WritePredictions(BasePredictionWriter):
                     f"{target} would be written over, and {place} with it. Give WritePredictions another output_dir."
                 )
 
-    def _merge(self, trainer: Trainer, data: ZambaVideoDataModule) -> None:
-        found = self.spool.find(self.run.filepaths)
-        missing = int((~found.there).sum())
+    def _finish(self, trainer: Trainer, data: ZambaVideoDataModule) -> None:
+        """Writes the formats and deletes the rows; of a shard, says what comes next."""
+        found, held = self.spool.find(self.run.filepaths), self._held()
+        missing = int((held & ~found.there).sum())
         whole = (
             isinstance(trainer.limit_predict_batches, float) and trainer.limit_predict_batches == 1.0
         )  # 1 is one batch
         if missing and whole:
             raise InputError(
-                f"{missing} of {len(found.there)} clips have no row in {self.spool.folder.absolute()}. It must be on a disk "
+                f"{missing} of {held.sum()} clips have no row in {self.spool.folder.absolute()}. It must be on a disk "
                 "that all machines share: give WritePredictions such an output_dir. What is there is kept."
             )
-        for prediction_format in self.formats:
-            self._write(prediction_format, found, data)
-        self.spool.remove()
         ok = int((found.there & ~found.failed).sum())
-        self.nothing_predicted = ok == 0
+        self.nothing_predicted = ok == 0 and bool(held.any())
+        if self._share is None:
+            for prediction_format in self.formats:
+                self._write(prediction_format, found, data)
+            self.spool.remove()
+            paths = ", ".join(str(self.folder / f.filename) for f in self.formats)
+        else:
+            paths = f"{self.spool.folder} (shard {self._share}; zamba merge with the same arguments joins all shards)"
         before = int(self._done_before.sum())
         by_earlier_run = f", {before} of them by the run before" if before else ""
-        paths = ", ".join(str(self.folder / f.filename) for f in self.formats)
         paths = "a dry run writes nothing" if is_dry_run(trainer) else paths
         trainer.print(f"{ok} clips predicted{by_earlier_run}, {int(found.failed.sum())} failed: {paths}")
 

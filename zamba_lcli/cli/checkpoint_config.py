@@ -76,7 +76,7 @@ def _check_trained(config: Namespace, subcommand: str) -> None:
     """Refuses to use a model that has not been trained on the user's classes."""
     if config.get("model.init_args.weights") not in (None, *PUBLISHED):
         return
-    videos = subcommand == "predict" and config.get("data.videos") is None
+    videos = subcommand in ("predict", "merge") and config.get("data.videos") is None
     raise InputError(
         f"ckpt_path is missing: without it {subcommand} would use a model that has not been trained on your classes. Give "
         "e.g. --ckpt_path runs/slowfast/version_0/checkpoints/last.ckpt"

@@ -130,7 +130,10 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Returns the subcommands, with those of their arguments that the command line does not have."""
-        return {**LightningCLI.subcommands(), "check": {"model", "datamodule"}, "export": {"model", "datamodule"}}
+        return {
+            **LightningCLI.subcommands(),
+            **{name: {"model", "datamodule"} for name in ("check", "merge", "export")},
+        }
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds ``seed_everything`` for a subcommand that is asked for."""
@@ -294,3 +297,5 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         if any(writer.nothing_predicted for writer in writers):
             print_once("error: no clip could be predicted; the reasons are in the output.", file=sys.stderr)
             raise SystemExit(1)
+
+    before_merge, after_merge = before_predict, after_predict

@@ -254,7 +254,7 @@ def _describe_unknown_arguments(words: list[str], options: list[str], command: s
     if unknown:
         lines = [f"there is no option {word}.{_nearest_option(word.lstrip('-'), options)}" for word in unknown]
         return "\n".join(lines)
-    usual = "--data.videos" if command == "predict" else "--data.labels"
+    usual = "--data.videos" if command in ("predict", "merge") else "--data.labels"
     option = OPTION_OF_SUFFIX.get(Path(words[0]).suffix, usual)
     return f"{words[0]} has no option before it. Did you mean {option} {words[0]}?"
 

@@ -1,4 +1,4 @@
-"""The trainer: its arguments and callbacks, and the subcommands ``check`` and ``export``."""
+"""The trainer: its arguments and callbacks, and the subcommands ``check``, ``merge`` and ``export``."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,15 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import BackboneFinetuning, OnExceptionCheckpoint
 
-from zamba_lcli.callbacks import FrozenFeatureCache, NoCheckpointIO, SaveOnInterrupt, Speed, WholeCheckpointIO
+from zamba_lcli._lightning import trainer_callbacks
+from zamba_lcli.callbacks import (
+    FrozenFeatureCache,
+    NoCheckpointIO,
+    SaveOnInterrupt,
+    Speed,
+    WholeCheckpointIO,
+    WritePredictions,
+)
 from zamba_lcli.data.check import find_problems, summary, write_report
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.loggers import ZambaTensorBoardLogger
@@ -19,12 +27,13 @@ from zamba_lcli.models.export import export_onnx
 from zamba_lcli.models.weights import load_checkpoint
 from zamba_lcli.run_folder import is_dry_run, run_folder
 
+PREDICTING = ("predict", "merge")
 SHOWN = 20  # problems that are printed; all are in the report
 RANKS = ((BackboneFinetuning, 0), (FrozenFeatureCache, 1), (SaveOnInterrupt, 3), (Speed, 4))  # 2: all others
 
 
 class ZambaTrainer(Trainer):
-    """Lightning's trainer with the subcommands ``check`` and ``export``; its arguments are Lightning's."""
+    """Lightning's trainer with the subcommands ``check``, ``merge`` and ``export``; its arguments are Lightning's."""
 
     @property
     def log_dir(self) -> str | None:
@@ -64,6 +73,27 @@ class ZambaTrainer(Trainer):
         clips, names = datamodule.table.clips, datamodule.class_names
         judgement = "Nothing needs fixing" if problems else "All is well"
         print(f"{judgement}: {len(clips)} clips, {len(names)} classes: {', '.join(names)}.")
+
+    def merge(
+        self,
+        model: LightningModule | None = None,
+        datamodule: ZambaVideoDataModule | None = None,
+        ckpt_path: str | None = None,
+    ) -> None:
+        """Writes the predictions of all shards as those of one run; no clip is predicted.
+
+        Args:
+            model: The model, as of the shards.
+            datamodule: Knows the clips, as of the shards.
+            ckpt_path: The checkpoint of the shards.
+
+        Raises:
+            InputError: If shards are missing, unfinished or made with other arguments.
+        """
+        for writer in trainer_callbacks(self):
+            if isinstance(writer, WritePredictions):
+                writer.merging = True
+        self.predict(model, datamodule=datamodule, return_predictions=False, ckpt_path=ckpt_path)
 
     def export(
         self,
@@ -107,7 +137,7 @@ def trainer_arguments(built: Namespace, subcommand: str) -> dict[str, Any]:
         arguments["profiler"] = None  # some write files
     elif not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
         plugins.append(WholeCheckpointIO())
-    if subcommand == "predict" and built.logger is None:
+    if subcommand in PREDICTING and built.logger is None:
         arguments["logger"] = False  # nothing is logged: without a logger stated, no folder for it is made
     elif built.logger in (None, True) and not built.barebones:  # as Lightning makes it
         folder = built.default_root_dir or os.getcwd()

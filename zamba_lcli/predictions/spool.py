@@ -1,7 +1,9 @@
 """Predictions on disk as they are made, so that a run that is killed at any moment can be continued."""
 
+import errno
 import json
 import shutil
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zamba_lcli.errors import InputError
-from zamba_lcli.files import replacing
+from zamba_lcli.files import lock_file, replacing
 from zamba_lcli.predictions.formats import PredictedClip, PredictedPart, PredictedRow
 
 HEADER = "header.json"
+LOCK = "lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # of file systems
 CHECKSUM = b'{"checksum": "%08x", '  # how each line begins
 OPEN_FILES = 200  # at a time; systems allow a process some hundred
 
@@ -49,9 +53,54 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         """Keeps the path."""
         self.folder = folder
+        self._lock: IO[bytes] | None = None
+
+    def claim(self) -> None:
+        """Makes the folder and takes it for this process, until it is removed or the process ends.
+
+        Raises:
+            InputError: If another process has it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock = lock_file(self.folder / LOCK)
+        except BlockingIOError:
+            raise InputError(
+                f"{self.folder}: another process is predicting into it. Wait for it, or stop it; or give WritePredictions "
+                "another output_dir, or another shard."
+            ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            warnings.warn(
+                f"{self.folder}: the file system has no locks. Let no other process predict into it.", stacklevel=2
+            )
+
+    def is_claimed(self) -> bool:
+        """Returns whether another process has the folder."""
+        try:
+            lock_file(self.folder / LOCK).close()
+        except BlockingIOError:
+            return True
+        except OSError:  # no locks, or read-only
+            return False
+        return False
+
+    def differing(self, header: Mapping[str, Any]) -> list[str]:
+        """Returns the names in which the header of the rows, if there are any, differs from another; of a damaged one, all."""
+        theirs = self._header()
+        if theirs is None:
+            return sorted(header) if self._files() else []
+        return sorted(key for key in {*header, *theirs} if header.get(key) != theirs.get(key))
+
+    def _header(self) -> dict[str, Any] | None:
+        try:
+            return _parse((self.folder / HEADER).read_bytes())
+        except FileNotFoundError:
+            return None
 
     def begin(self, header: Mapping[str, Any], discard: bool) -> int:
-        """Makes the folder, or continues with its rows.
+        """Claims the folder, and begins rows in it or continues with those that are there.
 
         Args:
             header: Plain values that the rows depend on.
@@ -61,24 +110,22 @@ class Spool:
             The number of this start, 0 for the first.
 
         Raises:
-            InputError: If there are rows with another header.
+            InputError: If there are rows with another header, or another process has the folder.
         """
-        file = self.folder / HEADER
-        try:
-            theirs = _parse(file.read_bytes())
-        except FileNotFoundError:
-            theirs = None
+        if self._lock is None:
+            self.claim()
+        theirs = self._header()
         if theirs is not None and theirs != header and not discard:
-            differing = sorted(key for key in {*header, *theirs} if header.get(key) != theirs.get(key))
             raise InputError(
-                f"{self.folder} holds predictions of a run that was not finished and differed in: {', '.join(differing)}. "
+                f"{self.folder} holds predictions of a run that was not finished, or not merged, and differed in: "
+                f"{', '.join(self.differing(header))}. "
                 "Finish that run with the arguments it had; or delete the folder; or give WritePredictions another output_dir, "
                 "or overwrite: true."
             )
         if theirs != header:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-            with replacing(file) as partial:
+            for path in self._files():
+                path.unlink()
+            with replacing(self.folder / HEADER) as partial:
                 partial.write_bytes(_line(header))
         return 1 + max((int(path.name.split("-")[0]) for path in self._files()), default=-1)
 
@@ -141,6 +188,8 @@ class Spool:
 
     def remove(self) -> None:
         """Deletes the folder; what an interruption leaves of it is never read as rows."""
+        if self._lock is not None:
+            self._lock.close()  # some systems do not move what is locked
         self.folder.rename(self._done)
         shutil.rmtree(self._done)
 
