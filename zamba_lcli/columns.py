@@ -4,15 +4,16 @@ from collections.abc import Iterable
 
 OF_PART = ("part", "start", "end")  # in the table of timelines
 OF_RESULT = ("top_class", "status", "error")
+NOTE = "note"  # how much of a clip that is damaged or cut off could be read; the last column, which older tables lack
 REMEDY = "Give the class another name: a table of predictions would have two columns of that name."
 
 
 def of_test(class_names: Iterable[str]) -> list[str]:
     """Returns the columns of the table of predictions that a test writes."""
-    return ["filepath", "site", "labels", *class_names, "top_class", "correct", "status", "error"]
+    return ["filepath", "site", "labels", *class_names, "top_class", "correct", "status", "error", NOTE]
 
 
-RESERVED = frozenset([*of_test([]), *OF_PART, *OF_RESULT])
+RESERVED = frozenset([*of_test([]), *OF_PART, *OF_RESULT, NOTE])
 
 
 def has_column(class_name: str) -> str:

@@ -24,6 +24,7 @@ class Batch(TypedDict):
     frame_numbers: Tensor  # int64 (B, clips, T): which frames of the file they are, 0 is the first
     frame_rate: Tensor  # float64 (B,) frames a second of the file, on average; 0 for a single frame
     duration: Tensor  # float64 (B,) seconds: length of the file
+    note: list[str]  # (B,) how much of a clip that is damaged or cut off could be read; empty of those that are whole
     target: Tensor  # float32 (B, classes), 1 where the clip has the label, between where clips are mixed; (B, 0) without labels
     index: list[int]  # (B,) positions in the dataset
     drawn: list[tuple[int, int]]  # (B,) epoch of training, and how many times the clip was drawn before in the epoch

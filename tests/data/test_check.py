@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from helpers.video_files import cut, numbered, remux, trim, write_video
+from helpers.video_files import cut, noise, numbered, remux, trim, write_video
 from zamba_lcli.cli import main
 from zamba_lcli.data.csv_tables import Place, Problems
 
@@ -134,3 +134,27 @@ def test_without_labels_it_is_told_what_is_missing(folder):
     code, problems = check()
     assert code == 1
     assert "data.labels" in problems[0]["what"]
+
+
+def test_clips_that_are_cut_off_are_told(folder, capfd):
+    write_clips(folder, "a.mp4", "b.mp4")
+    cut(write_video(folder / "most.mp4", noise(90)), 0.8)
+    cut(write_video(folder / "little.mp4", noise(91)), 0.3)
+    damaged = write_video(folder / "damaged.avi", noise(60), codec="mjpeg", pix_fmt="yuvj420p")
+    content = bytearray(damaged.read_bytes())
+    middle = slice(len(content) // 3, len(content) * 2 // 3)
+    content[middle] = bytes(len(content[middle]))
+    damaged.write_bytes(content)
+    rows = ["a.mp4,x,train", "b.mp4,x,val", "most.mp4,x,train", "little.mp4,x,train", "damaged.avi,x,train"]
+    (folder / "labels.csv").write_text("\n".join(["filepath,label,split", *rows]))
+    code, problems = check("--data.labels", "labels.csv", "--data.max_damaged=0.6")
+    told = {problem["file"]: problem for problem in problems}
+    assert code == 1
+    assert told["little.mp4"]["severity"] == "problem"
+    assert told["most.mp4"]["severity"] == "warning"
+    assert "cut off: only" in told["most.mp4"]["what"]
+    assert "damaged.avi" not in told
+    code, problems = check("--data.labels", "labels.csv", "--data.max_damaged=0.9", "--thorough=true")
+    told = {problem["file"]: problem["what"] for problem in problems}
+    assert (code, set(told)) == (0, {"most.mp4", "little.mp4", "damaged.avi"})
+    assert "of its frames are damaged" in told["damaged.avi"]

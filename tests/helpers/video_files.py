@@ -19,6 +19,11 @@ def numbered(frames, height=48, width=64):
     return np.broadcast_to(columns[:, None, :, None], (frames, height, columns.shape[1], 3)).copy()
 
 
+def noise(frames, height=48, width=64):
+    """Pictures of noise, which make files of which the pictures are nearly all: uint8 (frames, H, W, 3)."""
+    return np.random.default_rng(frames).integers(0, 256, (frames, height, width, 3), np.uint8)
+
+
 def numbers_in(pictures):
     """Reads the numbers back: a list of ints."""
     width = pictures.shape[2] // BITS

@@ -16,6 +16,7 @@ from megadetector.postprocessing.validate_batch_results import validate_batch_re
 from helpers.camtrap_dp import TABLES, check_valid, csv_text, deployment, seen, write_descriptor
 from helpers.readme import YAMLS
 from helpers.tables import read_csv
+from helpers.video_files import cut, noise, write_video
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips
 from zamba_lcli.data.labels.table import read_labels
@@ -69,6 +70,25 @@ THREE_PARTS = (
 )
 
 
+def test_rows_say_how_much_of_a_cut_clip_was_read(folder, write, capfd):
+    (folder / "some").mkdir()
+    write_video(folder / "some/a.mp4", noise(60))
+    cut(write_video(folder / "some/b.mp4", noise(90)), 0.8)
+    cut(write_video(folder / "some/c.mp4", noise(90)), 0.3)
+    names = ("CSVPredictions", "ParquetPredictions", "ClipTimelines", "MegaDetectorJSON", "HTMLReport")
+    out = write(folder / "some", *((name, {}) for name in names))
+    rows = read_csv(out / "predictions.csv")
+    notes = [row["note"] for row in rows]
+    assert [(row["status"], row["note"][:13]) for row in rows] == [("ok", ""), ("ok", "cut off: only"), ("failed", "")]
+    assert rows[2]["error"].startswith("cut off: only")
+    assert "2 clips predicted, 1 only in part, 1 failed" in capfd.readouterr().out
+    assert list(pd.read_parquet(out / "predictions.parquet")["note"].fillna("")) == notes
+    assert [row["note"] for row in read_csv(out / "timelines.csv")] == notes
+    images = json.loads((out / "megadetector.json").read_text())["images"]
+    assert [image.get("note", "") for image in images] == notes
+    assert notes[1] in (out / "report.html").read_text()
+
+
 def test_several_formats_at_once_hold_the_same(videos, write):
     out = write(
         videos,
@@ -82,7 +102,7 @@ def test_several_formats_at_once_hold_the_same(videos, write):
     }  # fmt: skip
     rows, table = read_csv(out / "predictions.csv"), pd.read_parquet(out / "predictions.parquet")
     has = [f"has_{name}" for name in NAMES]
-    assert list(rows[0]) == list(table) == ["filepath", *NAMES, *has, "top_class", "status", "error"]
+    assert list(rows[0]) == list(table) == ["filepath", *NAMES, *has, "top_class", "status", "error", "note"]
     assert [row["filepath"] for row in rows] == list(table["filepath"]) == ["a.mp4", "b/c.mp4", "broken.avi", "d.MP4"]
     for row, (_, record) in zip(rows, table.iterrows(), strict=True):
         if row["status"] == "failed":

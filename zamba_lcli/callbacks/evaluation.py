@@ -65,6 +65,7 @@ class Evaluation(Callback):
         self._data.test_val_too()
         self._seen: dict[str, list[tuple[int, NDArray[np.float64]]]] = {"holdout": [], "val": []}
         self._failed: dict[str, dict[int, str]] = {"holdout": {}, "val": {}}
+        self._notes: dict[str, dict[int, str]] = {"holdout": {}, "val": {}}
 
     def on_test_batch_end(
         self,
@@ -80,10 +81,11 @@ class Evaluation(Callback):
         logits = cast(Tensor, outputs).double().cpu().numpy()
         self._seen[split] += list(zip(batch["index"], logits, strict=True))
         self._failed[split] |= {index: reason for index, _, reason in batch["failed"]}
+        self._notes[split] |= {index: note for index, note in zip(batch["index"], batch["note"], strict=True) if note}
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gathers the outputs of all processes and writes the files."""
-        of_processes = gather((self._seen, self._failed))
+        of_processes = gather((self._seen, self._failed, self._notes))
         folder = run_folder(trainer) or Path(trainer.default_root_dir)  # the same in all processes: this is a broadcast
         if not trainer.is_global_zero:
             return
@@ -121,8 +123,9 @@ def _outputs(
     module: ZambaVideoClassificationLightningModule, data: ZambaVideoDataModule, split: str, of_processes: Sequence[Any]
 ) -> SplitOutputs | None:
     """Returns the outputs of all processes for a split, or None if it was not tested."""
-    seen = {index: logits for logits_of, _ in of_processes for index, logits in logits_of[split]}
-    failed = {index: reason for _, failed_of in of_processes for index, reason in failed_of[split].items()}
+    seen = {index: logits for logits_of, _, _ in of_processes for index, logits in logits_of[split]}
+    failed = {index: reason for _, failed_of, _ in of_processes for index, reason in failed_of[split].items()}
+    notes = {index: note for _, _, notes_of in of_processes for index, note in notes_of[split].items()}
     if not seen and not failed:
         return None
     dataset, clips = data.dataset(split), data.table.split(split)
@@ -139,6 +142,7 @@ def _outputs(
         targets=dataset.targets[order].astype(np.bool_).reshape(shape),
         logits=np.array([seen[i] for i in order], np.float64).reshape(shape),
         failed={dataset.filepaths[i]: failed[i] for i in sorted(failed)},
+        notes={dataset.filepaths[i]: notes[i] for i in sorted(notes)},
         time_limit=data.reader.time_limit,
         doubts=_doubts_of_clips(data) if split == "holdout" else [],
     )

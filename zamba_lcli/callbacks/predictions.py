@@ -231,7 +231,8 @@ class WritePredictions(BasePredictionWriter):
         before = int(self._done_before.sum())
         by_earlier_run = f", {before} of them by the run before" if before else ""
         paths = "a dry run writes nothing" if is_dry_run(trainer) else paths
-        trainer.print(f"{ok} clips predicted{by_earlier_run}, {int(found.failed.sum())} failed: {paths}")
+        in_part = f"{int(found.in_part.sum())} only in part, " if found.in_part.any() else ""
+        trainer.print(f"{ok} clips predicted{by_earlier_run}, {in_part}{int(found.failed.sum())} failed: {paths}")
 
     def _write(self, prediction_format: PredictionFormat, found: FoundRows, data: ZambaVideoDataModule) -> None:
         """Writes one format."""
@@ -314,6 +315,7 @@ def _rows(batch: Batch, prediction: Prediction) -> list[PredictedRow]:
             ],
             frame_rate=float(batch["frame_rate"][i]),
             duration=float(batch["duration"][i]),
+            note=batch["note"][i],
         )
         for i, filepath in enumerate(batch["filepath"])
         if finite[i]

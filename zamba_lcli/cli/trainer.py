@@ -46,6 +46,7 @@ class ZambaTrainer(Trainer):
         model: LightningModule | None = None,
         datamodule: ZambaVideoDataModule | None = None,
         report: str = "check.csv",
+        thorough: bool = False,
     ) -> None:
         """Checks the labels and reads every clip, without training; exits with code 1 if there are problems.
 
@@ -53,12 +54,13 @@ class ZambaTrainer(Trainer):
             model: Not used; recipes may have one.
             datamodule: Knows labels and clips.
             report: Table to write (CSV), a row for each problem or warning: row, file, what, remedy, severity.
+            thorough: Decode every frame of every clip, which finds damage in the middle of one, too; else the first frame.
 
         Raises:
             SystemExit: With code 1 if there are problems; warnings leave it at 0.
         """
         assert datamodule is not None
-        problems = find_problems(datamodule)
+        problems = find_problems(datamodule, thorough)
         is_dry = is_dry_run(self)
         if not is_dry:
             write_report(problems, Path(report))

@@ -23,19 +23,21 @@ from zamba_lcli.data.labels.checks import (
 from zamba_lcli.data.labels.split_record import content_digests, copies_apart
 from zamba_lcli.data.labels.table import LabelledClip, LabelTable
 from zamba_lcli.data.video.deadline import read_within
+from zamba_lcli.data.video.declared import note_of
 from zamba_lcli.data.video.packets import ClipIndex
-from zamba_lcli.data.video.reading import UnreadableClipError, try_clip
+from zamba_lcli.data.video.reading import ClipReader, UnreadableClipError, decode_all, try_clip
 from zamba_lcli.errors import InputError, Problem, Severity
 
 LONG_GAP = 60.0  # seconds between two frames
 
 
-def find_problems(data: ZambaVideoDataModule) -> list[Problem]:
+def find_problems(data: ZambaVideoDataModule, thorough: bool = False) -> list[Problem]:
     """Checks the labels and decodes a frame of every clip, with a progress bar; returns problems, then warnings.
 
     Args:
         data: Says where labels and clips are. Labels that cannot be parsed are all that is reported; the clips are tried
             once they can.
+        thorough: Decode all frames of every clip.
     """
     try:
         table = data.table
@@ -56,7 +58,7 @@ def find_problems(data: ZambaVideoDataModule) -> list[Problem]:
         except InputError as error:
             problems += _problems_in(error, str(table.source))
     with ThreadPool(os.cpu_count()) as pool:
-        results = pool.imap(partial(_problems_with, time_limit=data.reader.time_limit), table.clips)
+        results = pool.imap(partial(_problems_with, reader=data.reader, thorough=thorough), table.clips)
         for found in tqdm(results, total=len(table.clips), desc="clips", unit="clip"):
             problems += found
     problems += [*_copies(table, data.reader.time_limit), *table.warnings]
@@ -87,17 +89,23 @@ def summary(problems: list[Problem]) -> str:
     return ", ".join(counted(numbers[severity], severity) for severity in get_args(Severity) if numbers[severity])
 
 
-def _problems_with(clip: LabelledClip, time_limit: float) -> list[Problem]:
+def _problems_with(clip: LabelledClip, reader: ClipReader, thorough: bool) -> list[Problem]:
+    time_limit = reader.time_limit
     row = "" if clip.place is None else str(clip.place.row)
     try:
         what = read_within(clip.path, time_limit, lambda _: wrong_with_file(clip.path))
         if what is not None:
             remedy = f"It is looked for at {clip.path.absolute()}: correct the filepath or data_dir."
             return [Problem(row, clip.filepath, what, remedy)]
-        index = try_clip(clip.path, time_limit)
+        index, damaged = decode_all(clip.path, time_limit) if thorough else (try_clip(clip.path, time_limit), 0.0)
     except UnreadableClipError as error:
         remedy = "Copy it again from the card, or take its rows out of the table."
         return [Problem(row, clip.filepath, error.reason, remedy)]
+    if note := note_of(index.missing, index.timeline.end, damaged, "its frames"):
+        too_much = 1 - (1 - damaged) * (1 - index.missing) > reader.max_damaged
+        remedy = f"{'It counts as unreadable' if too_much else 'The rest is looked at'} (data.max_damaged: "
+        remedy += f"{reader.max_damaged:g}). Copy it again from the card, or take its rows out of the table."
+        return [Problem(row, clip.filepath, note, remedy, "problem" if too_much else "warning")]
     return [Problem(row, clip.filepath, what, remedy, "warning") for what, remedy in _odd_times(index)]
 
 

@@ -65,7 +65,8 @@ class ZambaVideoDataModule(LightningDataModule):
             size too: what ``augmentation`` crops, or else the middle one. Null for whole frames.
         crop: Looks at the animal instead of the whole picture, by class path: ``AnimalCrop``; null for whole pictures.
         crop_bottom_pixels: Rows cut off at the bottom of the original frame, where cameras print time and temperature.
-        max_damaged: Share of the chosen frames that may be damaged; a clip with more is unreadable.
+        max_damaged: Share of a clip that may be damaged or missing: of the chosen frames, and of the length that the file
+            declares; a clip with more is unreadable. With less, predictions have a note.
         time_limit: Seconds that reading a clip may take; one that takes longer is unreadable.
         cache_dir: Folder that keeps the scaled frames of clips, so that each is decoded once, and in ``boxes`` the boxes found
             for ``crop``, which else are found once a run; null for none. Safe to delete.

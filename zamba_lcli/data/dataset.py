@@ -144,6 +144,7 @@ class ClipDataset(Dataset[ClipItem]):
             "frame_numbers": torch.from_numpy(numbers),
             "frame_rate": torch.tensor([clip.frame_rate for clip in seen], dtype=torch.float64),
             "duration": torch.tensor([clip.duration for clip in seen], dtype=torch.float64),
+            "note": [item.clip.note if item.clip is not None else "" for item in read],
             "target": torch.from_numpy(targets),
             "index": [item.index for item in read],
             "drawn": [item.drawn for item in read],

@@ -29,7 +29,7 @@ from zamba_lcli.evaluation.scores import (
 )
 from zamba_lcli.files import replacing, write_text
 from zamba_lcli.predictions.formats import BLANK, is_called, printable
-from zamba_lcli.report.page import Report, ReportClip, evenly_spaced_ranks
+from zamba_lcli.report.page import Report, ReportClip, evenly_spaced_ranks, read_in_part
 from zamba_lcli.types import Task
 
 FILES = (
@@ -61,6 +61,9 @@ class SplitOutputs:
     targets: Bools  # (clips, classes)
     logits: Floats  # (clips, classes), not divided by the temperature
     failed: dict[str, str] = field(default_factory=dict)  # filepath of a clip that could not be read: reason
+    notes: dict[str, str] = field(
+        default_factory=dict
+    )  # filepath of a clip that is damaged or cut off: how much was read
     time_limit: float = TIME_LIMIT  # seconds for reading a clip again
     doubts: list[str] = field(default_factory=list)  # why the scores may be too high
 
@@ -202,6 +205,7 @@ class TestResults:
     def _notes(self, metrics: dict[str, Any]) -> list[str]:
         notes = [f"Checkpoint: {self.checkpoint}"] if self.checkpoint else []
         notes += metrics["doubts"]
+        notes += read_in_part(f"{printable(filepath)}: {note}" for filepath, note in self.holdout.notes.items())
         fitted = metrics.get("fitted_temperature", {})
         if doubt := fitted.get("doubt"):
             notes.append(f"The fitted temperature {fitted['temperature']:.3g} is not reliable: {doubt}")
@@ -320,9 +324,19 @@ def _prediction_rows(outputs: SplitOutputs) -> Iterable[list[Any]]:
     for (filepath, site), has, probabilities in zip(rows, outputs.targets, outputs.probabilities, strict=True):
         labels = [outputs.class_names[i] for i in np.flatnonzero(has)]
         top = outputs.class_names[probabilities.argmax()]
-        yield [filepath, site, ";".join(labels), *probabilities, top, int(top in labels), "ok", None]
+        yield [
+            filepath,
+            site,
+            ";".join(labels),
+            *probabilities,
+            top,
+            int(top in labels),
+            "ok",
+            None,
+            outputs.notes.get(filepath),
+        ]
     for filepath, reason in outputs.failed.items():
-        yield [filepath, *[None] * (len(outputs.class_names) + 4), "failed", reason]
+        yield [filepath, *[None] * (len(outputs.class_names) + 4), "failed", reason, None]
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -54,7 +54,8 @@ class CamtrapDP(PredictionFormat):
 
     Each clip, or each part of it that is predicted by itself, has a media-level observation with the ``classificationMethod``
     ``machine`` for each predicted class, of a multiclass model the most probable one; without a predicted class, it has one of
-    the type ``unknown``. A clip that could not be read has one of the type ``unclassified``, with the reason as comment. The
+    the type ``unknown``. A clip that could not be read has one of the type ``unclassified``, with the reason as comment; so
+    is how much could be read of one that is damaged or cut off. The
     time and the deployment of a clip are those of the table media, never of the file, whose clock is often wrong.
 
     Args:
@@ -165,11 +166,13 @@ class CamtrapDP(PredictionFormat):
                 "eventEnd": format_time(media.timestamp + timedelta(seconds=ceil(end))),
             }
             for name, values in self._predicted(part.probabilities, run):
+                comments = [text for text in (values.get("observationComments"), clip.note) if text]
                 yield {
                     **base,
                     **section,
                     "observationID": _identifier(base, str(number), name, *values.values()),
                     **values,
+                    **({"observationComments": "; ".join(comments)} if comments else {}),
                 }
 
     def _predicted(self, probabilities: Sequence[float], run: PredictionRun) -> list[tuple[str, dict[str, str]]]:

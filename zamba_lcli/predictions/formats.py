@@ -39,6 +39,7 @@ class PredictedRow:
     frame_rate: float = 0.0  # mean, frames per second; 0 if unknown
     duration: float = 0.0  # seconds
     error: str = ""  # why the clip could not be read
+    note: str = ""  # how much of a clip that is damaged or cut off could be read
 
     @property
     def status(self) -> str:

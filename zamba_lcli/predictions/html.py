@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zamba_lcli.data.previews import read_previews
 from zamba_lcli.predictions.formats import PredictedClip, PredictionFormat, PredictionRun, printable, top_class
-from zamba_lcli.report.page import Report, ReportClip, evenly_spaced_ranks
+from zamba_lcli.report.page import Report, ReportClip, evenly_spaced_ranks, read_in_part
 
 MAX_FAILED = 1000  # files that could not be read, listed on a page
 
@@ -36,6 +36,7 @@ class HTMLReport(PredictionFormat):
         failed: list[tuple[str, str]] = []
         counts = [0] * len(run.class_names)
         total = failures = 0
+        in_part: list[str] = []
         for clip in clips:
             if clip.error:
                 failures += 1
@@ -44,6 +45,8 @@ class HTMLReport(PredictionFormat):
                 continue
             counts[top_class(clip.probabilities)] += 1
             total += 1
+            if clip.note:
+                in_part.append(f"{printable(clip.filepath)}: {clip.note}")
             clip = replace(clip, parts=[])  # they are not on the page
             if len(drawn) < self.max_clips:
                 drawn.append((total, clip))
@@ -54,6 +57,7 @@ class HTMLReport(PredictionFormat):
         found = read_previews([chosen[i].path for i in with_pictures], time_limit=run.time_limit)
         pictures = {i: preview for i, preview in zip(with_pictures, found, strict=True) if preview is not None}
         notes = [] if failures <= MAX_FAILED else [f"The first {MAX_FAILED} files that could not be read are listed."]
+        notes += read_in_part(in_part)
         Report(
             title=f"Predictions for {total + failures} clips",
             summary=[("clips", str(total)), ("could not be read", str(failures)), ("model", run.classifier)],

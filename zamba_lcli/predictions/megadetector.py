@@ -68,6 +68,8 @@ class MegaDetectorJSON(PredictionFormat):
 
     def _image(self, clip: PredictedClip, file: str, number_of: dict[str, str]) -> dict[str, Any]:
         image: dict[str, Any] = {"file": file, "frame_rate": clip.frame_rate, "frames_processed": []}
+        if clip.note:  # readers pass over fields that they do not know
+            image["note"] = clip.note
         if clip.error:
             return {**image, "failure": clip.error, "detections": None}
         processed = sorted({number for part in clip.parts for number in part.frame_numbers})

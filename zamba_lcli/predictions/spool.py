@@ -33,6 +33,7 @@ class FoundRows:
     file: NDArray[np.int32]  # (clips,) position in ``files``, -1 without a row
     offset: NDArray[np.int64]  # (clips,) bytes
     failed: NDArray[np.bool_]  # (clips,) whether the clip could not be read
+    in_part: NDArray[np.bool_]  # (clips,) whether the clip is damaged or cut off
 
     @property
     def there(self) -> NDArray[np.bool_]:
@@ -144,7 +145,9 @@ class Spool:
         """Finds the row of each clip; of several, the first of a clip that could be read, or else the last."""
         files, clips = self._files(), len(filepaths)
         position_of = {filepath: position for position, filepath in enumerate(filepaths if files else ())}
-        found = FoundRows(files, np.full(clips, -1, np.int32), np.zeros(clips, np.int64), np.zeros(clips, np.bool_))
+        found = FoundRows(
+            files, np.full(clips, -1, np.int32), np.zeros(clips, np.int64), *np.zeros((2, clips), np.bool_)
+        )
         for number, path in enumerate(files):
             offset = 0
             with path.open("rb") as file:
@@ -153,7 +156,7 @@ class Spool:
                     position = None if row is None else position_of.get(row["filepath"])
                     if row is not None and position is not None and (found.failed | ~found.there)[position]:
                         found.file[position], found.offset[position] = number, offset
-                        found.failed[position] = bool(row["error"])
+                        found.failed[position], found.in_part[position] = bool(row["error"]), bool(row["note"])
                     offset += len(line)
         return found
 

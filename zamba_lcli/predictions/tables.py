@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from zamba_lcli.columns import OF_PART, OF_RESULT, has_column
+from zamba_lcli.columns import NOTE, OF_PART, OF_RESULT, has_column
 from zamba_lcli.errors import InputError
 from zamba_lcli.predictions.formats import (
     PredictedClip,
@@ -28,7 +28,8 @@ class CSVPredictions(PredictionFormat):
     """``predictions.csv``: a row for each clip, in the order found, whether it could be read or not.
 
     Columns: ``filepath``; ``site``, if the table of the clips has it; a probability for each class; ``top_class``, the one with
-    the highest; ``status`` (``ok`` or ``failed``) and ``error`` (the reason).
+    the highest; ``status`` (``ok`` or ``failed``), ``error`` (the reason) and ``note`` (how much of a clip that is damaged or
+    cut off could be read).
 
     Args:
         threshold: Lowest probability at which a class is predicted: one number, or one for each class by name. The columns
@@ -111,7 +112,7 @@ class ClipTimelines(PredictionFormat):
 
     Columns: ``filepath``; ``site``, if the table of the clips has it; ``part``, from 0 on; ``start`` and ``end``, the times of
     the part's first and last sampled frame in seconds from the clip's first frame; a probability for each class; ``top_class``;
-    ``status`` and ``error``. A clip that could not be read has one row without a part.
+    ``status``, ``error`` and ``note``. A clip that could not be read has one row without a part.
     """
 
     filename = "timelines.csv"
@@ -131,14 +132,14 @@ class ClipTimelines(PredictionFormat):
                     start, end = f"{part.times[0]:.3f}", f"{part.times[-1]:.3f}"
                     probabilities = [f"{p:.6g}" for p in part.probabilities]
                     top = run.class_names[top_class(part.probabilities)]
-                    table.writerow([*place, i, start, end, *probabilities, top, clip.status, None])
+                    table.writerow([*place, i, start, end, *probabilities, top, clip.status, None, clip.note or None])
                 if clip.error:
-                    table.writerow([*place, *[None] * (3 + len(run.class_names) + 1), clip.status, clip.error])
+                    table.writerow([*place, *[None] * (3 + len(run.class_names) + 1), clip.status, clip.error, None])
 
     @staticmethod
     def _columns(run: PredictionRun) -> list[str]:
         site = ["site"] if run.has_sites else []
-        return ["filepath", *site, *OF_PART, *run.class_names, *OF_RESULT]
+        return ["filepath", *site, *OF_PART, *run.class_names, *OF_RESULT, NOTE]
 
 
 def _check_columns(filename: str, threshold: float | dict[str, float] | None, run: PredictionRun) -> None:
@@ -154,7 +155,7 @@ def _check_names(filename: str, columns: Sequence[str]) -> None:
 def _columns(threshold: float | dict[str, float] | None, run: PredictionRun) -> list[str]:
     has = [] if threshold is None else _has_columns(run)
     site = ["site"] if run.has_sites else []
-    return ["filepath", *site, *run.class_names, *has, *OF_RESULT]
+    return ["filepath", *site, *run.class_names, *has, *OF_RESULT, NOTE]
 
 
 def _has_columns(run: PredictionRun) -> list[str]:
@@ -167,11 +168,11 @@ def _cells(
     """Returns the values of a row; None where there is none."""
     site = [clip.site] if run.has_sites else []
     if clip.error:
-        blanks = len(_columns(threshold, run)) - len(site) - 3
-        return [clip.filepath, *site, *[None] * blanks, clip.status, clip.error]
+        blanks = len(_columns(threshold, run)) - len(site) - 4
+        return [clip.filepath, *site, *[None] * blanks, clip.status, clip.error, None]
     has: list[int] = []
     if threshold is not None:
         of = threshold if isinstance(threshold, dict) else dict.fromkeys(run.class_names, threshold)
         has = [int(p >= of[name]) for name, p in zip(run.class_names, clip.probabilities, strict=True)]
     top = run.class_names[top_class(clip.probabilities)]
-    return [clip.filepath, *site, *clip.probabilities, *has, top, clip.status, None]
+    return [clip.filepath, *site, *clip.probabilities, *has, top, clip.status, None, clip.note or None]

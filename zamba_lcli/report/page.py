@@ -1,15 +1,17 @@
 """A page of predictions: a single file that any browser opens without a network."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from zamba_lcli.files import write_text
 
 DATA = "{{data}}"  # in the template
+MAX_NAMED = 20  # clips, in a note
 
 
 @dataclass
@@ -45,6 +47,14 @@ class Report:
         # all text is data, and the page shows it as text: none of it can become a tag
         data = json.dumps(_short(asdict(self))).replace("<", "\\u003c")
         write_text(path, template.replace(DATA, data, 1))
+
+
+def read_in_part(clips: Iterable[str]) -> list[str]:
+    """Returns a note on clips that are damaged or cut off, each with how much of it could be read; none if there are none."""
+    named = list(islice(clips := iter(clips), MAX_NAMED))
+    rest = sum(1 for _ in clips)
+    more = f"; and {rest} more" if rest else ""
+    return [f"Clips that could be read only in part: {'; '.join(named)}{more}."] if named else []
 
 
 def evenly_spaced_ranks(scores: Sequence[float], number: int) -> list[int]:

@@ -11,7 +11,7 @@ from zamba_lcli.columns import called_like_columns
 from zamba_lcli.data.labels.table import read_labels
 from zamba_lcli.errors import InputError
 
-COLUMNS = ["filepath", "site", "labels", "top_class", "correct", "status", "error", "part", "start", "end"]
+COLUMNS = ["filepath", "site", "labels", "top_class", "correct", "status", "error", "note", "part", "start", "end"]
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -97,5 +97,5 @@ def test_a_test_has_no_column_twice(fitted, clips, folder):
     with found.open(encoding="utf-8") as file:
         header = next(csv.reader(file))
     names = ["blank", "hopper", "pacer", "walker"]
-    assert header == ["filepath", "site", "labels", *names, "top_class", "correct", "status", "error"]
+    assert header == ["filepath", "site", "labels", *names, "top_class", "correct", "status", "error", "note"]
     assert set(COLUMNS) >= set(header) - set(names)

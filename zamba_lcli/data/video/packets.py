@@ -31,6 +31,7 @@ from zamba_lcli.data.video.clock import (
     ticks_of,
 )
 from zamba_lcli.data.video.deadline import Deadline, UnreadableClipError
+from zamba_lcli.data.video.declared import declared
 from zamba_lcli.data.video.opening import open_clip
 
 if TYPE_CHECKING:  # imported by the functions that need it: --help reads no clip
@@ -74,6 +75,7 @@ class ClipIndex:
     marks_wrong: bool  # whether frames are marked as key frames that are none
     restarts: list[int]  # frames before which the times begin anew
     jumps: list[tuple[int, float]]  # frames that are shown much later than the one before, and by how many seconds
+    missing: float  # share of the length that the header declares that is not in the file
 
     @cached_property
     def numbers(self) -> dict[tuple[int | None, ...], int]:
@@ -106,6 +108,13 @@ class _Stored:
     ascending: bool = True  # whether each is shown after those before it, by the times
     moved: bool = False  # whether some are shown before others that are stored before them, by the pictures
     odd: bool = False  # whether some hold two pictures, or none
+    first: float = float("inf")  # ticks
+    end: float = float("-inf")
+
+    @property
+    def length(self) -> float:
+        """From the begin of the first frame to the end of the last, in ticks; infinite if not known."""
+        return abs(self.end - self.first)
 
 
 def read_index(path: Path, deadline: Deadline) -> ClipIndex:
@@ -124,6 +133,7 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
         rate = float(
             stream.guessed_rate or stream.average_rate or USUAL_RATE
         )  # guessed: by what the stream says itself
+        missing = declared(path, container, stream).missing(len(stored.places), stored.length * seconds_per_tick)
         has_times = Flags.no_timestamps not in Flags(container.format.flags)
         clock_set_anew = clock_may_be_set_anew(container)
     if not stored.places:
@@ -196,6 +206,7 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
         # parts of a recording that an edit list shows again may overlap, without being another recording
         restarts=[] if stored.trimmed else [int(positions[packet]) for packet in restarts],
         jumps=[(int(positions[packet]), gap * seconds_per_tick) for packet, gap in jumps],
+        missing=missing,
     )
 
 
@@ -266,6 +277,9 @@ def _pass_over(container: InputContainer, stream: VideoStream, deadline: Deadlin
                 stored.ascending = False
             if len(stored.places) == MAX_PACKETS:
                 raise UnreadableClipError(f"it has more than {MAX_PACKETS:,} frames: cut it into several clips")
+            if (begin := place.dts if place.pts is None else place.pts) is not None:
+                stored.first = min(stored.first, begin)
+                stored.end = max(stored.end, begin + (packet.duration or 0))
             stored.places.append(place)
             stored.keys.append(packet.is_keyframe)
             stored.hidden.append(hidden)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # imported by the functions that need it: --help reads no cli
     from av.video.frame import VideoFrame
 
 DEFAULT = 5  # of FFmpeg's colour spaces: that of BT.601, where none is stated
-VERSION = 3  # of what is read of a file; another one where frames or pixels change, so that caches make theirs anew
+VERSION = 4  # of what is read of a file; another one where frames or pixels change, so that caches make theirs anew
 
 
 @dataclass(frozen=True)

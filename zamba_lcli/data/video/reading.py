@@ -9,7 +9,7 @@ from __future__ import annotations  # PyAV's classes are named before it is impo
 import itertools
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -26,6 +26,7 @@ from zamba_lcli.data.video.cropping import Cropping, Finding
 from zamba_lcli.data.video.deadline import TIME_LIMIT as TIME_LIMIT
 from zamba_lcli.data.video.deadline import Deadline, read_within
 from zamba_lcli.data.video.deadline import UnreadableClipError as UnreadableClipError
+from zamba_lcli.data.video.declared import note_of
 from zamba_lcli.data.video.decoding import FrameReader, SeekMissedError, decode
 from zamba_lcli.data.video.opening import open_clip
 from zamba_lcli.data.video.packets import ClipIndex, read_index
@@ -48,6 +49,7 @@ class Clip:
     numbers: NDArray[np.int64]  # (num_clips x T,) which frames of the file they are, 0 is the first
     frame_rate: float  # frames a second of the file, on average; 0.0 for a single frame
     duration: float  # seconds: length of the file
+    note: str = ""  # what of it could not be read; empty if all could
     # of cropped clips, as shares of the whole picture: x, y, width, height
     windows: NDArray[np.float64] | None = (
         None  # (num_clips x T, 4) what was cut out; the whole picture where nothing was found
@@ -97,6 +99,24 @@ def try_clip(path: Path, time_limit: float = TIME_LIMIT) -> ClipIndex:
     return read_within(path, time_limit, read)
 
 
+def decode_all(path: Path, time_limit: float = TIME_LIMIT) -> tuple[ClipIndex, float]:
+    """Decodes a whole file; returns the list of its frames, and the share of them that is damaged.
+
+    Raises:
+        UnreadableClipError: With the reason.
+    """
+
+    def read(deadline: Deadline) -> tuple[ClipIndex, float]:
+        index = read_index(path, deadline)
+        with FrameReader(path, index, deadline) as reader:
+            good = len({position for position, _ in reader.frames()})
+        if not good:
+            raise UnreadableClipError("none of the frames can be decoded")
+        return index, 1 - good / len(index.timeline.times)
+
+    return read_within(path, time_limit, read)
+
+
 def read_timeline(path: Path) -> Timeline:
     """Reads when each frame in a file is shown, without decoding them.
 
@@ -118,7 +138,8 @@ class ClipReader:
         height: Height of the frames in pixels.
         width: Width of the frames in pixels.
         crop_bottom_pixels: Rows cut off at the bottom of the upright original picture, before scaling.
-        max_damaged: Share of the chosen frames that may be damaged; a clip with more is unreadable.
+        max_damaged: Share of a clip that may be damaged or missing: of the chosen frames, and of the length that the file
+            declares; a clip with more is unreadable.
         time_limit: Seconds that reading a clip may take; finding its boxes may take as long.
         crop: Says what is cut out of the frames; None for whole frames.
         kept_boxes: Keeps the boxes that a finder has found in the pictures of clips.
@@ -243,6 +264,8 @@ class ClipReader:
                 f"{index.assumed_rate:g} frames a second, makes them. zamba check lists these clips.",
                 stacklevel=2,
             )
+        if index.missing > self.max_damaged:
+            raise UnreadableClipError(note_of(index.missing, index.timeline.end))
         if self.crop is not None and found is None:
             found = self._from_table(path, len(index.timeline.times))
         try:
@@ -257,9 +280,9 @@ class ClipReader:
             parts = np.split(times, self.sampling.num_clips)
             times = np.concatenate([move(part, index.timeline.duration) for part in parts])
         clip, damaged = self._frames_at(path, index, times, found, deadline)
-        if damaged > self.max_damaged:
-            raise UnreadableClipError(f"{damaged:.0%} of the frames to be looked at are damaged")
-        return clip
+        if 1 - (1 - damaged) * (1 - index.missing) > self.max_damaged:
+            raise UnreadableClipError(note_of(index.missing, index.timeline.end, damaged))
+        return replace(clip, note=note_of(index.missing, index.timeline.end, damaged))
 
     def _frames_at(
         self,
