@@ -21,7 +21,9 @@ from pytorch_lightning.cli import ArgsType
 from zamba_lcli.cli._jsonargparse import replaced
 from zamba_lcli.cli.checks import LIGHTNINGS
 from zamba_lcli.cli.cli import ZambaCLI
+from zamba_lcli.cli.interruption import ending_when_interrupted
 from zamba_lcli.cli.messages import describe_lightning_error, find_input_error
+from zamba_lcli.cli.parser import command_line
 from zamba_lcli.console import print_once
 from zamba_lcli.data.video.deadline import NoAnswerError
 
@@ -48,10 +50,10 @@ def main(args: ArgsType = None) -> None:
 
     Raises:
         SystemExit: With a message on stderr: with code 2 if something given is wrong, with 1 if the machine fails the run
-            (memory, disk, a worker that is killed).
+            (memory, disk, a worker that is killed), with 130 or 143 if it is interrupted.
     """
     keep_freed_memory()
-    with program_settings():
+    with program_settings(), ending_when_interrupted(command_line(args)):
         try:
             ZambaCLI(args)
         except (pydoc.ErrorDuringImport, *INPUT_ERRORS, *SYSTEM_ERRORS) as error:

@@ -41,6 +41,11 @@ def parser_arguments(is_asked_for: dict[str, bool]) -> dict[str, Any]:
     }
 
 
+def command_line(args: ArgsType) -> list[str]:
+    """Returns the words of the command line; of the process if ``args`` is None."""
+    return sys.argv[1:] if args is None else list(map(str, args))
+
+
 def asked_for(args: ArgsType, subcommands: list[str]) -> dict[str, bool]:
     """Returns for each subcommand whether the command line may mean it: all, if there are options and none is named.
 
@@ -48,7 +53,7 @@ def asked_for(args: ArgsType, subcommands: list[str]) -> dict[str, bool]:
         args: The command line; that of the process if None.
         subcommands: The subcommands there are.
     """
-    words = set(sys.argv[1:] if args is None else map(str, args))
+    words = set(command_line(args))
     if isinstance(args, dict | Namespace) or "--print_completion" in words:
         return dict.fromkeys(subcommands, True)
     options = any(word.startswith("-") for word in words - {"-h", "--help", "--version"})
