@@ -172,3 +172,9 @@ def test_parts_and_training_of_r101():
 @pytest.mark.slow
 def test_fit_resume_test_and_predict(clips, folder):
     check_commands("slowfast_r101", clips, folder)
+
+
+def test_weights_of_another_depth_are_refused(folder):
+    torch.save({"state_dict": SlowFast(**TINY).state_dict()}, "own.ckpt")
+    with pytest.raises(InputError, match=r"own.ckpt is of another network.*It fits --model.init_args.model_depth 18"):
+        SlowFast(**{**TINY, "model_depth": 50, "weights": "own.ckpt"})

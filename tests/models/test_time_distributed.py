@@ -406,3 +406,14 @@ def test_the_feature_cache_of_a_network_that_is_run_as_a_whole(clips, folder):
     assert any(folder.glob("feature_cache/*/*.trunk"))
     for key, value in states[0].items():  # pixels are whole numbers that bfloat16 has
         torch.testing.assert_close(states[1][key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_weights_of_another_network_are_refused_with_the_one_that_fits(folder):
+    torch.save(timm.create_model("tf_efficientnet_lite1").state_dict(), "weights.pth")
+    text = "weights.pth is of another network.*It fits --model.init_args.network tf_efficientnet_lite1"
+    with pytest.raises(InputError, match=text):
+        timm_model("tf_efficientnet_lite0", weights="weights.pth")
+    own = timm_model("test_vit")
+    torch.save({"state_dict": {k: v for k, v in own.state_dict().items() if ".blocks.1." not in k}}, "part.ckpt")
+    with pytest.raises(InputError, match=r"as base\.blocks\.1\."):
+        timm_model("test_vit", weights="part.ckpt")

@@ -1,7 +1,8 @@
 """pytorchvideo's networks with one pathway: Slow, X3D, R(2+1)D, CSN and MViT, as published for Kinetics-400."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, cast
+from functools import partial
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from torch import Tensor, nn
 
@@ -123,7 +124,12 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
         state, class_names = load_file(path)
         if not any(key.startswith("base.") for key in state):  # pytorchvideo's network
             state = {f"base.{key}": value for key, value in state.items()}
-        load_matching_weights(self, state, class_names, path)
+        others = [
+            (f"--model.init_args.name {name}", partial(PytorchVideo, self.class_names, weights=None, name=name))
+            for name in get_args(Name)
+            if name != self.name
+        ]
+        load_matching_weights(self, state, class_names, path, others)
 
     def _blocks(self) -> list[nn.Module]:
         """Returns the layers that are run one after the other."""

@@ -5,6 +5,7 @@ pytorchvideo's; its names of arguments are kept.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -16,6 +17,7 @@ from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.models.layers import normalize, without_warnings_of_torchscript, write_in_place
 from zamba_lcli.models.weights import load_file, load_matching_weights, load_published_weights
 
+DEPTHS = (18, 50, 101, 152)
 ALPHA = 4  # the fast pathway sees this many times as many frames as the slow one
 
 
@@ -90,8 +92,8 @@ class SlowFast(ZambaVideoClassificationLightningModule):
             raise InputError(
                 f"model.init_args.stem_dim_outs: {list(stem_dim_outs)}: the first must be even and a multiple of the second."
             )
-        if model_depth not in (18, 50, 101, 152):
-            raise InputError(f"model.init_args.model_depth: {model_depth} is not one of 18, 50, 101, 152.")
+        if model_depth not in DEPTHS:
+            raise InputError(f"model.init_args.model_depth: {model_depth} is not one of {', '.join(map(str, DEPTHS))}.")
         if head_dropout_rate is not None and not head_hidden_layer_sizes:
             raise InputError(
                 "model.init_args.head_dropout_rate acts on hidden layers: give head_hidden_layer_sizes too, or use "
@@ -118,16 +120,24 @@ class SlowFast(ZambaVideoClassificationLightningModule):
             output_pool=nn.AdaptiveAvgPool3d(1),
         )
         if weights is not None:
-            self._load_weights(weights, model_depth, tuple(stem_dim_outs))
+            self._load_weights(weights, model_depth, (slow, fast))
         self.freeze_backbone()
 
-    def _load_weights(self, weights: str, model_depth: int, stem_dim_outs: tuple[int, ...]) -> None:
+    def _load_weights(self, weights: str, model_depth: int, stem_dim_outs: tuple[int, int]) -> None:
         """Loads published weights, all but the head, or what fits of the weights in a file."""
         if weights != "kinetics400":
             state, class_names = load_file(weights)
             if any(key.startswith("blocks.") for key in state):  # pytorchvideo's network
                 state = {f"base.{key}": value for key, value in state.items()}
-            load_matching_weights(self, state, class_names, weights)
+            others = [
+                (
+                    f"--model.init_args.model_depth {depth}",
+                    partial(SlowFast, self.class_names, None, depth, stem_dim_outs),
+                )
+                for depth in DEPTHS
+                if depth != model_depth
+            ]
+            load_matching_weights(self, state, class_names, weights, others)
             return
         from pytorchvideo.models.hub.slowfast import checkpoint_paths
 

@@ -1,7 +1,7 @@
 """Networks that look at frames one by one: timm's image models, and heads for what they find in a clip's frames."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.fitting import Other
 from zamba_lcli.models.timm_blocks import (
     BLOCK,
     HEAD_PARTS,
@@ -21,7 +22,7 @@ from zamba_lcli.models.timm_blocks import (
     steps_of,
     takes,
 )
-from zamba_lcli.models.weights import build_image_model, load_file, load_matching_weights
+from zamba_lcli.models.weights import build_image_model, load_file, load_matching_weights, similar_image_models
 
 Pooling: TypeAlias = Literal["mean", "max", "attention"]
 
@@ -29,6 +30,7 @@ Pooling: TypeAlias = Literal["mean", "max", "attention"]
 class _FrameNetwork(ZambaVideoClassificationLightningModule):
     """Applies one of timm's image models to each frame; a subclass makes the head."""
 
+    network: str  # timm's name
     base: nn.Module
     mean: Tensor
     std: Tensor
@@ -47,6 +49,7 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
         Raises:
             InputError: If there is no such network, it makes no features of pictures, or has not as many blocks.
         """
+        self.network = network
         self.base = build_image_model(network, pretrained)
         features, self._in_steps = measure(self.base, network)
         names = [step.name for step in steps_of(self.base)]
@@ -83,7 +86,15 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
             state = {pattern.sub(lambda match: renamed[match[0]], key): value for key, value in state.items()}
         elif not any(key.startswith("base.") for key in state):  # timm's network
             state = {f"base.{key}": value for key, value in state.items()}
-        load_matching_weights(self, state, class_names, path)
+        load_matching_weights(self, state, class_names, path, self._similar_networks())
+
+    def _similar_networks(self) -> Iterator[Other]:
+        """Yields networks that a file may be of instead."""
+        for name in similar_image_models(self.network):
+            yield (
+                f"--model.init_args.network {name}",
+                lambda name=name: nn.ModuleDict({"base": build_image_model(name, pretrained=False)}),
+            )
 
     @property
     def trunk(self) -> nn.Module:

@@ -2,7 +2,8 @@
 
 import difflib
 import pickle
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
+from zamba_lcli.models.fitting import Other, check_body
 
 # zamba's checkpoints keep hyperparameters in Lightning's dict with attributes, here under its new and its old name; it is
 # read as a plain dict.
@@ -112,6 +114,17 @@ def build_image_model(name: str, pretrained: bool) -> nn.Module:
             f"a network, download that file and put it at {cached}; or set weights to a checkpoint file, or to null for "
             "a random start."
         ) from error
+
+
+def similar_image_models(name: str, most: int = 20) -> list[str]:
+    """Returns timm's names of the networks of the same family: first those that differ in numbers alone, then by likeness."""
+    import timm
+
+    name = name.partition(".")[0]
+    family = timm.list_models(module=timm.model_entrypoint(name).__module__.rpartition(".")[2])
+    sizes = [other for other in family if re.sub(r"\d+", "#", other) == re.sub(r"\d+", "#", name)]
+    alike = difflib.get_close_matches(name, family, n=most, cutoff=0)
+    return [other for other in dict.fromkeys([*sizes, *alike]) if other != name][:most]
 
 
 def _with_weights_of(file: Path, name: str) -> nn.Module:
@@ -227,17 +240,19 @@ def load_matching_weights(
     state: dict[str, Tensor],
     class_names: list[str] | None,
     source: str,
+    others: Iterable[Other] = (),
 ) -> None:
-    """Loads those weights that the model has by name and shape, with the head adapted to its classes, and prints which.
+    """Loads the weights of the model's network, and those of its head that it has by name and shape, and prints which.
 
     Args:
         model: Has its head.
         state: Weights by the model's own names.
         class_names: The classes that ``state`` was trained for; None where they are not known.
         source: Where the weights are from, for messages.
+        others: Networks that they may be of, for messages; see ``check_body``.
 
     Raises:
-        InputError: If there are none.
+        InputError: If there are none, or they are of another network.
     """
     state, wanted = adapt_head(model, state, class_names), model.state_dict()
     taken = {key: value for key, value in state.items() if key in wanted and value.shape == wanted[key].shape}
@@ -246,6 +261,7 @@ def load_matching_weights(
             f"model.init_args.weights: {source} has no weight that this model has, by name and shape; it has, for example, "
             f"{next(iter(state), 'none')}. Check that it is of the same network."
         )
+    check_body(model, state, source, others)
     model.load_state_dict(taken, strict=False)
     reinitialized = [key for key in wanted if key not in taken]
     model.untrained += reinitialized
