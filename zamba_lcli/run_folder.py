@@ -37,15 +37,20 @@ def local_run_folder(trainer: Trainer) -> Path | None:
 
 def folder_of(trainer: Trainer, loggers: Sequence[Logger]) -> Path | None:
     """Returns the run folder that ``loggers`` make, as ``run_folder`` does."""
-    return trainer.strategy.broadcast(_local_folder(trainer, loggers)) if loggers else None
+    return trainer.strategy.broadcast(_local_folder(trainer, loggers)) if loggers or _results(trainer) else None
 
 
 def _local_folder(trainer: Trainer, loggers: Sequence[Logger]) -> Path | None:
-    if not loggers:
-        return None
+    if (results := _results(trainer)) is not None or not loggers:
+        return results
     logger = loggers[0]
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
     return Path(logger.save_dir or trainer.default_root_dir, str(logger.name), version)
+
+
+def _results(trainer: Trainer) -> Path | None:
+    """Returns the folder that the command line has chosen for a test's files; None if the logger says where they go."""
+    return getattr(trainer, "results_folder", None)
 
 
 def checkpoint_folders(trainer: Trainer, loggers: Sequence[Logger] | None = None) -> list[Path]:

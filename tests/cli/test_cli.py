@@ -81,7 +81,16 @@ def test_fit_ends_with_metrics_checkpoint_and_tensorboard(zamba, capfd):
 def test_validate_and_test_say_nothing_of_the_training_of_a_checkpoint(fitted, clips, recwarn, caplog):
     checkpoint = str(fitted / "checkpoints" / "last.ckpt")
     for command in ("validate", "test"):
-        main([command, "--ckpt_path", checkpoint, "--data.labels", str(clips / "labels.csv")])
+        main(
+            [
+                command,
+                "--ckpt_path",
+                checkpoint,
+                "--data.labels",
+                str(clips / "labels.csv"),
+                "--trainer.default_root_dir=.",
+            ]
+        )
     told = [str(warning.message) for warning in recwarn] + [record.message for record in caplog.records]
     for noise in (
         "callbacks used to create the checkpoint",
@@ -96,11 +105,11 @@ def test_validate_and_test_say_nothing_of_the_training_of_a_checkpoint(fitted, c
 def test_validate_test_and_predict_from_a_run_folder(fitted, clips, folder, predict):
     config, checkpoint = fitted / "config.yaml", fitted / "checkpoints" / "last.ckpt"
     for command in ("validate", "test"):
-        main([command, "--config", str(config), "--ckpt_path", str(checkpoint)])
-    assert scalars(folder / "runs/tiny/version_0")["val_macro_f1"][-1][1] == pytest.approx(
+        main([command, "--config", str(config), "--ckpt_path", str(checkpoint), f"--trainer.logger.name={command}"])
+    assert scalars(folder / "runs/validate/version_0")["val_macro_f1"][-1][1] == pytest.approx(
         scalars(fitted)["val_macro_f1"][-1][1]
     )
-    assert "test_macro_f1" in scalars(folder / "runs/tiny/version_1")
+    assert "test_macro_f1" in scalars(folder / "runs/test/version_0")
     rows = predict(checkpoint, clips, "--config", config)
     assert (folder / "runs/tiny/version_2/config.yaml").exists()
     assert list(rows[0]) == ["filepath", *DemoClips.class_names, "top_class", "status", "error", "note"]
@@ -152,7 +161,7 @@ def test_bfloat16_in_fit_test_and_predict(zamba, clips, folder, predict):
     assert all(
         value.dtype != torch.bfloat16 for value in torch.load(checkpoint, weights_only=True)["state_dict"].values()
     )
-    for i, precision in enumerate(("bf16-mixed", "32-true"), start=1):
+    for i, precision in enumerate(("bf16-mixed", "32-true")):
         main(
             [
                 "test",
@@ -166,7 +175,7 @@ def test_bfloat16_in_fit_test_and_predict(zamba, clips, folder, predict):
         )
         rows = predict(checkpoint, clips, "--trainer.precision", precision, output_dir=precision)
         assert all(row["status"] == "ok" for row in rows)
-        assert (folder / f"runs/tiny/version_{i}/metrics.json").exists()
+        assert (run / f"test_{i}/metrics.json").exists()
     one, other = (read_csv(folder / name / "predictions.csv") for name in ("bf16-mixed", "32-true"))
     for row, exact in zip(one, other, strict=True):
         for name in DemoClips.class_names:

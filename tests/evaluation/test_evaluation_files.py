@@ -44,7 +44,7 @@ def tested(fitted, clips, tmp_path_factory):
         patch.chdir(folder)
         checkpoint = ["--ckpt_path", str(fitted / "checkpoints/last.ckpt")]
         labels = ["--data.labels", "clips/labels.csv", "--data.check_clips=false", "--data.trained_clips=keep"]
-        main(["test", "--config", str(fitted / "config.yaml"), *checkpoint, *labels])
+        main(["test", "--config", str(fitted / "config.yaml"), *checkpoint, *labels, "--trainer.logger.version=0"])
     return folder / "runs/tiny/version_0"
 
 
@@ -158,7 +158,7 @@ def test_a_multilabel_model(zamba, clips, folder):
     task = "--model.init_args.task=multilabel"
     zamba("fit", task, "--trainer.max_epochs=1", labels="clips/labels.csv")
     zamba("test", task, "--ckpt_path", "runs/tiny/version_0/checkpoints/last.ckpt", labels="clips/labels.csv")
-    found = folder / "runs/tiny/version_1"
+    found = folder / "runs/tiny/version_0/test_0"
     found_rows = read_csv(found / "predictions.csv")
     names = [*NAMES, "night"]
     names.sort()
@@ -246,6 +246,7 @@ def test_two_processes_find_the_same(tested, fitted, folder):
         "--data.trained_clips=keep",
     ]
     command += ["--data.labels", str(tested.parents[2] / "clips/labels.csv"), "--trainer.devices=2"]
+    command += ["--trainer.logger.init_args.version=0"]  # its own folder is that of the checkpoint's run
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
     assert ended.returncode == 0, ended.stderr

@@ -35,6 +35,7 @@ def start(processes, args):
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         torch.set_num_threads(1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a script runs in the background
         if processes > 1:
             names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
             names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0, "TORCHELASTIC_RUN_ID": 1}

@@ -34,7 +34,17 @@ def reports(fitted, clips, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         labels = ["--data.labels", "clips/labels.csv", "--data.check_clips=false", "--data.trained_clips=keep"]
-        main(["test", "--config", str(fitted / "config.yaml"), "--ckpt_path", checkpoint, *labels])
+        main(
+            [
+                "test",
+                "--config",
+                str(fitted / "config.yaml"),
+                "--ckpt_path",
+                checkpoint,
+                *labels,
+                "--trainer.logger.version=0",
+            ]
+        )
         main(["predict", "--ckpt_path", checkpoint, "--data.videos", "clips/labels.csv"])
     return {"test": folder / "runs/tiny/version_0", "predict": folder / "clips/labels_predictions"}
 

@@ -1,5 +1,6 @@
 """Where a run's files are, and that nothing that is there is written over."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -241,6 +242,34 @@ def test_files_of_commands_stand_beside_those_of_the_fit(zamba, folder, fitted):
         ["fit", "--config", str(RUN / "config.yaml"), *checkpoint, *STATED, "--trainer.max_epochs=3"]
     )  # as in the README
     assert state(RUN)["epoch"] == 2
+
+
+@pytest.mark.slow
+def test_a_test_writes_to_the_run_folder_of_its_checkpoint(zamba, folder, fitted, clips, capsys):
+    run = shutil.copytree(fitted, folder / "runs/tiny/version_0")
+    before = contents()
+    words = ["--ckpt_path", str(run / "checkpoints/last.ckpt")]
+    labels = ["--data.labels", str(clips / "labels.csv")]
+    main(["test", "--config", str(run / "config.yaml"), *words])
+    assert capsys.readouterr().out.endswith(f"files: {run}/test_0\n")
+    zamba("test", *words)  # a recipe
+    main(["test", *words, *labels])
+    main(["validate", *words, *labels])
+    (folder / "elsewhere").mkdir()
+    with contextlib.chdir("elsewhere"):
+        main(["test", "--config", str(run / "config.yaml"), *words])
+        assert not list(Path().iterdir())
+    for n in range(4):
+        names = {path.name for path in (run / f"test_{n}").iterdir()}
+        assert {"metrics.json", "report.html", "config.yaml"} <= names
+    assert "val_macro_f1" in scalars(run / "validate_0")
+    assert not kept(before)
+    assert [path.name for path in (folder / "runs/tiny").iterdir()] == ["version_0"]
+    main(["test", *words, *labels, "--trainer.default_root_dir=out"])  # what is stated wins
+    zamba("test", *words, "--trainer.logger.name=other")
+    assert Path("out/lightning_logs/version_0/metrics.json").exists()
+    assert Path("runs/other/version_0/metrics.json").exists()
+    assert not (run / "test_4").exists()
 
 
 def test_a_test_deletes_no_checkpoint_of_a_fit(zamba, folder, fitted):

@@ -7,14 +7,13 @@ from typing import Any, cast
 
 from jsonargparse import Namespace
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from pytorch_lightning.callbacks import BasePredictionWriter, RichProgressBar, TQDMProgressBar
 from pytorch_lightning.cli import (
     ArgsType,
     LightningArgumentParser,
     LightningCLI,
     LRSchedulerTypeTuple,
 )
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch.optim import Optimizer
 
 from zamba_lcli import data, models  # noqa: F401  (so that a YAML can name their classes shortly)
@@ -38,6 +37,7 @@ from zamba_lcli.cli.messages import find_input_error, plain_message, raise_best_
 from zamba_lcli.cli.optimization import check_optimization, set_optimizer, stated_callbacks
 from zamba_lcli.cli.parser import ZambaArgumentParser, asked_for, parser_arguments
 from zamba_lcli.cli.repeatable import check_repeatable
+from zamba_lcli.cli.run_files import last_lines, place_results, tell_new_folder
 from zamba_lcli.cli.saved_config import RunFolderConfig
 from zamba_lcli.cli.trainer import ZambaTrainer, arrange_callbacks, callback_priority, trainer_arguments
 from zamba_lcli.console import print_once
@@ -45,9 +45,9 @@ from zamba_lcli.errors import InputError
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.types import Interval
 
-IGNORED_WITHOUT_TRAINING = (  # warnings
+IGNORED = (r"The dirpath has changed from",)  # warnings; said in plain words, or no checkpoint is written
+IGNORED_WITHOUT_TRAINING = (
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",  # only to train
-    r"The dirpath has changed from",  # no checkpoint is written
 )
 
 
@@ -154,6 +154,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
     def instantiate_classes(self) -> None:
         """Builds data, model and trainer; where a checkpoint brings the weights, no others are loaded or downloaded."""
         check_profiler(self.stated.trainer.profiler)
+        self._results = place_results(self.stated, str(self.subcommand))
         self._recorded = self.config
         self.config = checkpoint_config.without_weights(self.config)
         try:
@@ -169,8 +170,9 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         built = self.built.trainer
         check_trainer(built, self.stated.trainer.strategy)
         trainer = super().instantiate_trainer(**trainer_arguments(built, str(self.subcommand)), **kwargs)
+        trainer.results_folder = self._results
         arrange_callbacks(trainer_callbacks(trainer), str(self.subcommand))
-        for message in IGNORED_WITHOUT_TRAINING if self.subcommand != "fit" else ():
+        for message in IGNORED if self.subcommand == "fit" else (*IGNORED, *IGNORED_WITHOUT_TRAINING):
             warnings.filterwarnings("ignore", message=message)
         return trainer
 
@@ -194,6 +196,8 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         saved = next((c for c in trainer_callbacks(self.trainer) if isinstance(c, RunFolderConfig)), None)
         if saved is not None:
             refuse_to_write_over(self.trainer, self.built.ckpt_path, saved.text)
+        if (told := tell_new_folder(self.trainer, self.built.ckpt_path)) is not None:
+            print_once(told)
         self._take_over_seed()
         self._keep_splits()
 
@@ -209,17 +213,9 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         checkpoint_config.keep_splits(self.datamodule, self.stated, self.built.ckpt_path)
 
     def after_fit(self) -> None:
-        """Prints the scores, and where checkpoints and logs are."""
+        """Prints the scores, where checkpoints and logs are, and what to do next."""
         lines = ["", *self._metrics("val_")]
-        for callback in trainer_callbacks(self.trainer):
-            if isinstance(callback, ModelCheckpoint) and callback.best_model_path:
-                score = callback.best_model_score
-                note = "" if score is None or callback.monitor is None else f"  ({callback.monitor} {float(score):.4f})"
-                lines.append(f"checkpoint: {callback.best_model_path}{note}")
-        for logger in self.trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                lines.append(f"to watch it: tensorboard --logdir {logger.root_dir}")
-        print_once("\n".join(lines))
+        print_once("\n".join([*lines, *last_lines(self.trainer)]))
 
     def _metrics(self, prefix: str) -> list[str]:
         metrics = {name: value for name, value in self.trainer.callback_metrics.items() if name.startswith(prefix)}
@@ -228,6 +224,14 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
     def before_validate(self) -> None:
         """Keeps the splits of the checkpoint's run."""
         self._keep_splits()
+
+    def after_validate(self) -> None:
+        """Prints where the files are."""
+        self._tell_folder()
+
+    def _tell_folder(self) -> None:
+        if self._results is not None:
+            print_once(f"files: {self._results}")
 
     def before_test(self) -> None:
         """Keeps the splits of the checkpoint's run, and makes sure that the results are written."""
@@ -242,6 +246,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
     def after_test(self) -> None:
         """Prints the scores."""
         print_once("\n".join(["", *self._metrics("test_")]))
+        self._tell_folder()
 
     def before_predict(self) -> None:
         """Makes sure that predictions are written, and does not hold them all in memory."""

@@ -35,6 +35,8 @@ RANKS = ((BackboneFinetuning, 0), (FrozenFeatureCache, 1), (SaveOnInterrupt, 3),
 class ZambaTrainer(Trainer):
     """Lightning's trainer with the subcommands ``check``, ``merge`` and ``export``; its arguments are Lightning's."""
 
+    results_folder: Path | None = None  # of a test or validation, in place of the loggers' folder
+
     @property
     def log_dir(self) -> str | None:
         """The run folder, of every logger; without one ``default_root_dir``. All processes must ask for it together."""

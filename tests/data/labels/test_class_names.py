@@ -92,7 +92,8 @@ def test_a_checkpoint_is_named_where_its_classes_are_meant(zamba, renamed, fitte
 
 
 def test_a_test_has_no_column_twice(fitted, clips, folder):
-    main(["test", "--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.labels", str(clips / "labels.csv")])
+    words = ["test", "--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.labels", str(clips / "labels.csv")]
+    main([*words, "--trainer.default_root_dir=."])
     (found,) = folder.rglob("predictions.csv")
     with found.open(encoding="utf-8") as file:
         header = next(csv.reader(file))

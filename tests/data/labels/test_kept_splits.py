@@ -84,6 +84,7 @@ def test_by_the_checkpoint_alone(many, fitted_on_many, folder):
             str(fitted_on_many / "checkpoints/last.ckpt"),
             "--data.labels",
             str(many / "labels.csv"),
+            "--trainer.default_root_dir=.",
         ]
     )
     rows = read_csv(next(folder.rglob("predictions.csv")))
