@@ -227,11 +227,10 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
 
     def after_validate(self) -> None:
         """Prints where the files are."""
-        self._tell_folder()
+        print_once(*self._files())
 
-    def _tell_folder(self) -> None:
-        if self._results is not None:
-            print_once(f"files: {self._results}")
+    def _files(self) -> list[str]:
+        return [] if self._results is None else [f"files: {self._results}"]
 
     def before_test(self) -> None:
         """Keeps the splits of the checkpoint's run, and makes sure that the results are written."""
@@ -245,8 +244,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
 
     def after_test(self) -> None:
         """Prints the scores."""
-        print_once("\n".join(["", *self._metrics("test_")]))
-        self._tell_folder()
+        print_once("\n".join(["", *self._metrics("test_"), *self._files()]))
 
     def before_predict(self) -> None:
         """Makes sure that predictions are written, and does not hold them all in memory."""
