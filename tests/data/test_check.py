@@ -53,8 +53,11 @@ def test_wrong_rows_of_the_table_are_rows(folder):
     (folder / "labels.csv").write_text("filepath,label\na.mp4,\n,x\nb.mp4,x\nc.mp4,X\n")
     code, problems = check("--data.labels", "labels.csv")
     assert code == 1
-    assert [(problem["row"], problem["file"]) for problem in problems] == [(n, "labels.csv") for n in ("2", "3", "5")]
-    assert "label is empty" in problems[0]["what"]
+    of_table = [problem for problem in problems if problem["file"] == "labels.csv"]
+    assert [problem["row"] for problem in of_table] == ["2", "3", "5"]
+    assert "label is empty" in of_table[0]["what"]
+    of_clips = [(problem["row"], problem["file"], problem["what"]) for problem in problems if problem not in of_table]
+    assert of_clips == [("2", "a.mp4", "missing"), ("4", "b.mp4", "missing"), ("5", "c.mp4", "missing")]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +137,29 @@ def test_without_labels_it_is_told_what_is_missing(folder):
     code, problems = check()
     assert code == 1
     assert "data.labels" in problems[0]["what"]
+
+
+def test_a_folder_to_predict_is_checked(folder, capfd, caplog):
+    caplog.set_level("INFO")
+    (folder / "videos/deep").mkdir(parents=True)
+    write_clips(folder / "videos", "a.mp4", "deep/b.mkv")
+    assert check("--data.videos=videos") == (0, [])
+    assert "All is well: 2 clips to predict." in capfd.readouterr().out
+    (folder / "videos/deep/empty.avi").touch()
+    (folder / "videos/text.mp4").write_text("no video")
+    (folder / "videos/notes.txt").touch()
+    code, problems = check("--data.videos=videos")
+    assert code == 1
+    assert [problem["file"] for problem in problems] == ["deep/empty.avi", "text.mp4"]
+    assert problems[0]["what"] == "empty (0 bytes)"
+    assert "Copy it again" in problems[0]["remedy"]
+    assert "passed over 1 file with other endings (1 .txt)" in caplog.text
+    (folder / "list.csv").write_text("filepath\nvideos/a.mp4\nvideos/gone.mp4\n")
+    code, problems = check("--data.videos=list.csv")
+    assert [(problem["file"], problem["what"]) for problem in problems] == [("videos/gone.mp4", "missing")]
+    code, problems = check("--data.videos=nowhere")
+    assert code == 1
+    assert "there is no folder" in problems[0]["what"]
 
 
 def test_clips_that_are_cut_off_are_told(folder, capfd):

@@ -170,7 +170,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         built = self.built.trainer
         check_trainer(built, self.stated.trainer.strategy)
         trainer = super().instantiate_trainer(**trainer_arguments(built, str(self.subcommand)), **kwargs)
-        trainer.results_folder = self._results
+        cast(ZambaTrainer, trainer).results_folder = self._results
         arrange_callbacks(trainer_callbacks(trainer), str(self.subcommand))
         for message in IGNORED if self.subcommand == "fit" else (*IGNORED, *IGNORED_WITHOUT_TRAINING):
             warnings.filterwarnings("ignore", message=message)

@@ -22,14 +22,14 @@ ABOUT = {
     "test": "Score a checkpoint on the holdout clips; writes tables and a report.",
     "predict": "Classify clips; writes a table and a report.",
     "merge": "Join the shards of a prediction to one result.",
-    "check": "Check the labels and read every clip, without training.",
+    "check": "Check the labels, or clips to predict (--data.videos), and open every clip, without training.",
     "export": "Export the model of a checkpoint to ONNX.",
 }
 FIRST = {  # subcommand -> the most used keys, in this order
     "predict": ("config", "ckpt_path", "data.videos", "trainer.callbacks", "trainer.devices"),
     "merge": ("config", "ckpt_path", "data.videos", "trainer.callbacks"),
     "export": ("config", "ckpt_path", "output"),
-    "check": ("config", "data.labels", "data.data_dir", "report"),
+    "check": ("config", "data.labels", "data.data_dir", "data.videos", "thorough", "report"),
 }
 FIRST_OF_OTHERS = (
     "config", "ckpt_path", "data.labels", "data.data_dir", "data.sampling", "data.height", "data.width", "data.batch_size",

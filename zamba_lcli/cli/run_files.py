@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, dict_to_namespace
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
@@ -47,10 +47,10 @@ def place_results(config: Namespace, subcommand: str) -> Path | None:
         return None
     name = next(name for n in range(1_000_000) if not (run / (name := f"{subcommand}_{n}")).exists())
     if logger in (None, True):
-        logger = config.trainer.logger = Namespace(class_path=TENSORBOARD, init_args=Namespace())
+        logger = config.trainer.logger = dict_to_namespace({"class_path": TENSORBOARD, "init_args": {}})
     for item in logger if isinstance(logger, list) else [logger]:
         if isinstance(item, Namespace) and item.class_path.rpartition(".")[2].removeprefix("Zamba") in OF_FILES:
-            item.init_args.update(Namespace(save_dir=str(run), name="", version=name))
+            item.init_args.update(dict_to_namespace({"save_dir": str(run), "name": "", "version": name}))
     return run / name
 
 
@@ -59,7 +59,7 @@ def _leads_to(logger: Any, run: Path) -> bool:
     first = logger[0] if isinstance(logger, list) and logger else logger
     if not isinstance(first, Namespace):
         return first is True
-    stated = first.get("init_args", Namespace())
+    stated = first.get("init_args") or {}
     place = os.path.expandvars(os.path.expanduser(str(stated.get("save_dir"))))
     return stated.get("version") is None and _is_same(Path(place, stated.get("name") or ""), run.parent)
 

@@ -19,7 +19,7 @@ from zamba_lcli.callbacks import (
     WholeCheckpointIO,
     WritePredictions,
 )
-from zamba_lcli.data.check import find_problems, summary, write_report
+from zamba_lcli.data.check import check_data, summary, write_report
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.loggers import ZambaTensorBoardLogger
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
@@ -50,11 +50,11 @@ class ZambaTrainer(Trainer):
         report: str = "check.csv",
         thorough: bool = False,
     ) -> None:
-        """Checks the labels and reads every clip, without training; exits with code 1 if there are problems.
+        """Checks the labels, or the clips to predict, and opens every clip; exits with code 1 if there are problems.
 
         Args:
             model: Not used; recipes may have one.
-            datamodule: Knows labels and clips.
+            datamodule: Knows labels and clips, or ``videos``.
             report: Table to write (CSV), a row for each problem or warning: row, file, what, remedy, severity.
             thorough: Decode every frame of every clip, which finds damage in the middle of one, too; else the first frame.
 
@@ -62,7 +62,7 @@ class ZambaTrainer(Trainer):
             SystemExit: With code 1 if there are problems; warnings leave it at 0.
         """
         assert datamodule is not None
-        problems = find_problems(datamodule, thorough)
+        problems, checked = check_data(datamodule, thorough)
         is_dry = is_dry_run(self)
         if not is_dry:
             write_report(problems, Path(report))
@@ -74,9 +74,8 @@ class ZambaTrainer(Trainer):
             print(f"{summary(problems)}; {where}.")
         if any(problem.severity == "problem" for problem in problems):
             raise SystemExit(1)
-        clips, names = datamodule.table.clips, datamodule.class_names
         judgement = "Nothing needs fixing" if problems else "All is well"
-        print(f"{judgement}: {len(clips)} clips, {len(names)} classes: {', '.join(names)}.")
+        print(f"{judgement}: {checked}.")
 
     def merge(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -22,27 +22,75 @@ from zamba_lcli.data.labels.checks import (
 )
 from zamba_lcli.data.labels.split_record import content_digests, copies_apart
 from zamba_lcli.data.labels.table import LabelledClip, LabelTable
+from zamba_lcli.data.listing import clips_named_in, find_videos
 from zamba_lcli.data.video.deadline import read_within
 from zamba_lcli.data.video.declared import note_of
 from zamba_lcli.data.video.packets import ClipIndex
 from zamba_lcli.data.video.reading import ClipReader, UnreadableClipError, decode_all, try_clip
 from zamba_lcli.errors import InputError, Problem, Severity
 
+COPY_AGAIN = "Copy it again from the card, or leave it out."
 LONG_GAP = 60.0  # seconds between two frames
 
 
-def find_problems(data: ZambaVideoDataModule, thorough: bool = False) -> list[Problem]:
-    """Checks the labels and decodes a frame of every clip, with a progress bar; returns problems, then warnings.
+class CheckedClip(NamedTuple):
+    """A clip to be tried."""
+
+    row: str  # of the table; empty for one of a folder
+    filepath: str
+    path: Path
+
+
+class Findings(NamedTuple):
+    """What a check has found."""
+
+    problems: list[Problem]  # problems first, then warnings
+    checked: str  # what was checked, in words
+
+
+def check_data(data: ZambaVideoDataModule, thorough: bool = False) -> Findings:
+    """Checks the labels, or the clips to predict, and decodes a frame of every clip, with a progress bar.
 
     Args:
-        data: Says where labels and clips are. Labels that cannot be parsed are all that is reported; the clips are tried
-            once they can.
+        data: Says where labels and clips are. Of a table that cannot be read as a whole, the clips that it names are tried.
         thorough: Decode all frames of every clip.
     """
+    problems: list[Problem] = []
+    clips: list[CheckedClip] = []
+    words = []
+    table: LabelTable | None = None
+    if data.videos is not None:
+        try:
+            filepaths, paths, _ = find_videos(data.videos, data.data_dir, data.allow_outside_data_dir)
+            clips += [CheckedClip("", filepath, path) for filepath, path in zip(filepaths, paths, strict=True)]
+            words.append(f"{counted(len(clips), 'clip')} to predict")
+        except InputError as error:
+            problems += _problems_in(error, data.videos)
+    if data.videos is None or data.labels is not None or data.demo is not None:
+        table, found = _check_labels(data)
+        problems += found
+        if table is None and data.labels is not None:
+            named = clips_named_in(Path(data.labels), data.data_dir, data.allow_outside_data_dir)
+            clips += [CheckedClip(str(place.row), filepath, path) for place, filepath, path in named]
+        elif table is not None:
+            clips += [CheckedClip(_row_of(clip), clip.filepath, clip.path) for clip in table.clips]
+            names = table.class_names if problems else data.class_names
+            words.append(f"{len(table.clips)} clips, {len(names)} classes: {', '.join(names)}")
+    with ThreadPool(os.cpu_count()) as pool:
+        results = pool.imap(partial(_problems_with, reader=data.reader, thorough=thorough), clips)
+        for of_clip in tqdm(results, total=len(clips), desc="clips", unit="clip", disable=not clips):
+            problems += of_clip
+    if table is not None:
+        problems += [*_copies(table, data.reader.time_limit), *table.warnings]
+    return Findings(sorted(problems, key=lambda problem: problem.severity == "warning"), "; ".join(words))
+
+
+def _check_labels(data: ZambaVideoDataModule) -> tuple[LabelTable | None, list[Problem]]:
+    """Returns the table, None if it cannot be read, and what is wrong with it."""
     try:
         table = data.table
     except InputError as error:
-        return _problems_in(error, str(data.labels or "data"))
+        return None, _problems_in(error, str(data.labels or "data"))
     checks: list[Callable[[], None]] = [
         data.label_set.check_classes,
         lambda: require_split(table, "train"),
@@ -57,12 +105,11 @@ def find_problems(data: ZambaVideoDataModule, thorough: bool = False) -> list[Pr
             check()
         except InputError as error:
             problems += _problems_in(error, str(table.source))
-    with ThreadPool(os.cpu_count()) as pool:
-        results = pool.imap(partial(_problems_with, reader=data.reader, thorough=thorough), table.clips)
-        for found in tqdm(results, total=len(table.clips), desc="clips", unit="clip"):
-            problems += found
-    problems += [*_copies(table, data.reader.time_limit), *table.warnings]
-    return sorted(problems, key=lambda problem: problem.severity == "warning")
+    return table, problems
+
+
+def _row_of(clip: LabelledClip) -> str:
+    return "" if clip.place is None else str(clip.place.row)
 
 
 def write_report(problems: list[Problem], path: Path) -> None:
@@ -89,22 +136,22 @@ def summary(problems: list[Problem]) -> str:
     return ", ".join(counted(numbers[severity], severity) for severity in get_args(Severity) if numbers[severity])
 
 
-def _problems_with(clip: LabelledClip, reader: ClipReader, thorough: bool) -> list[Problem]:
-    time_limit = reader.time_limit
-    row = "" if clip.place is None else str(clip.place.row)
+def _problems_with(clip: CheckedClip, reader: ClipReader, thorough: bool) -> list[Problem]:
+    time_limit, row = reader.time_limit, clip.row
     try:
         what = read_within(clip.path, time_limit, lambda _: wrong_with_file(clip.path))
         if what is not None:
-            remedy = f"It is looked for at {clip.path.absolute()}: correct the filepath or data_dir."
+            remedy = COPY_AGAIN
+            if what.startswith("missing"):
+                remedy = f"It is looked for at {clip.path.absolute()}: correct the filepath or data_dir."
             return [Problem(row, clip.filepath, what, remedy)]
         index, damaged = decode_all(clip.path, time_limit) if thorough else (try_clip(clip.path, time_limit), 0.0)
     except UnreadableClipError as error:
-        remedy = "Copy it again from the card, or take its rows out of the table."
-        return [Problem(row, clip.filepath, error.reason, remedy)]
+        return [Problem(row, clip.filepath, error.reason, COPY_AGAIN)]
     if note := note_of(index.missing, index.timeline.end, damaged, "its frames"):
         too_much = 1 - (1 - damaged) * (1 - index.missing) > reader.max_damaged
         remedy = f"{'It counts as unreadable' if too_much else 'The rest is looked at'} (data.max_damaged: "
-        remedy += f"{reader.max_damaged:g}). Copy it again from the card, or take its rows out of the table."
+        remedy += f"{reader.max_damaged:g}). {COPY_AGAIN}"
         return [Problem(row, clip.filepath, note, remedy, "problem" if too_much else "warning")]
     return [Problem(row, clip.filepath, what, remedy, "warning") for what, remedy in _odd_times(index)]
 
@@ -115,7 +162,7 @@ def _copies(table: LabelTable, time_limit: float) -> list[Problem]:
     clips = table.clips
     return [
         Problem(
-            "" if clip.place is None else str(clip.place.row),
+            _row_of(clip),
             clip.filepath,
             f"it is a copy of {of.filepath}, but in {clip.split}, not {of.split}",
             remedy,

@@ -83,7 +83,7 @@ class Problems:
                 Problem(str(place.row), place.file or str(self.source), what, remedy)
                 for place, what, remedy in in_order
             ]
-            raise InputError("\n".join([head, listing(lines), *remedies]), problems)
+            raise InputError("\n".join([head, listing(lines), *remedies]), [*problems, *self.warnings])
 
 
 class Cells(NamedTuple):

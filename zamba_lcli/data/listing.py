@@ -158,6 +158,40 @@ def _in_table(path: Path, data_dir: str | None, allow_outside: bool) -> Videos:
     return found
 
 
+def clips_named_in(
+    table: Path, data_dir: str | None = None, allow_outside: bool = True
+) -> list[tuple[Place, str, Path]]:
+    """Returns the clips that a table names, each once, whatever else is wrong with it; none if it is no table.
+
+    Args:
+        table: Has a column ``filepath``.
+        data_dir: See ``find_videos``.
+        allow_outside: See there.
+    """
+    problems = Problems(table)  # which are reported elsewhere
+    try:
+        if not table.is_file() or not _is_table(table):
+            return []
+        header, cells, first = read_table(table, ("filepath",))
+        if "filepath" not in header:
+            return []
+        folder = table.parent if data_dir is None else Path(data_dir)
+        rows = [(p, value["filepath"]) for p, value in records(header, cells, problems, first=first)]
+    except InputError:
+        return []
+    outside = Problems(table)
+    if not allow_outside:
+        check_inside(rows, folder, outside, stated=data_dir is not None)
+    left_out = {place for place, _, _ in outside.found}
+    rows = [(place, name) for place, name in rows if name and place not in left_out]
+    files = locate(folder, [name for _, name in rows])
+    return [
+        (place, name, folder / file.path)
+        for number, ((place, name), file) in enumerate(zip(rows, files, strict=True))
+        if file.same_as == number
+    ]
+
+
 def _clips_of(rows: Sequence[tuple[Place, str, str]], folder: Path, problems: Problems, has_sites: bool) -> Videos:
     """Returns the clips that rows (place, filepath, site) name, each once; says so in the log where a row is not needed."""
     files = list(locate(folder, [name for _, name, _ in rows]))

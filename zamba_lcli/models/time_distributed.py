@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -91,10 +92,7 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
     def _similar_networks(self) -> Iterator[Other]:
         """Yields networks that a file may be of instead."""
         for name in similar_image_models(self.network):
-            yield (
-                f"--model.init_args.network {name}",
-                lambda name=name: nn.ModuleDict({"base": build_image_model(name, pretrained=False)}),
-            )
+            yield f"--model.init_args.network {name}", partial(_as_base, name)
 
     @property
     def trunk(self) -> nn.Module:
@@ -236,6 +234,11 @@ class TimeDistributedEfficientNet(_FrameNetwork):
                 "num_frames of data.sampling to the same."
             )
         return super().forward_trunk(video)
+
+
+def _as_base(name: str) -> nn.Module:
+    """Builds one of timm's image models with the names of weights that it has in ours."""
+    return nn.ModuleDict({"base": build_image_model(name, pretrained=False)})
 
 
 class FramePool(nn.Module):

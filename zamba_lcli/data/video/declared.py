@@ -74,7 +74,7 @@ def note_of(missing: float, seconds: float, damaged: float = 0.0, of: str = "the
             f"cut off: only {seconds:.1f} of {seconds / share:.1f} s are in the file ({share:.0%} of the frames)"
         )
     if damaged:
-        notes.append(f"{damaged:.0%} of {of} are damaged")
+        notes.append(f"{max(damaged, 0.01):.0%} of {of} are damaged")
     return "; ".join(notes)
 
 
