@@ -123,24 +123,22 @@ def fitted(zamba_in):
 
 @pytest.fixture
 def small_mvit(monkeypatch):
-    """MViT for 4 frames of 64 x 64, which the libraries build for any size, once and for all; ``32x3`` for 8 frames.
+    """MViT for 4 frames of 64 x 64, which pytorchvideo builds for any size, once and for all; ``32x3`` for 8 frames.
 
-    Video Swin is narrow, and has two stages.
+    torchvision's has four blocks besides, and its Video Swin is narrow and has two stages.
     """
-    import torchvision.models as torchvision
     from pytorchvideo.models.hub import vision_transformers as hub
+    from torchvision.models.video import mvit, swin_transformer
 
-    published = torchvision.get_model
+    def small_swin(patch_size, embed_dim, depths, num_heads, window_size, **arguments):
+        return published_swin(patch_size, 24, [2, 2], [2, 4], window_size, **arguments)
 
-    def small(name):
-        if name.startswith("swin3d"):
-            return torchvision.video.SwinTransformer3d(
-                patch_size=[2, 4, 4], embed_dim=24, depths=[2, 2], num_heads=[2, 4], window_size=[8, 7, 7]
-            )
-        return published(name, **({"spatial_size": (64, 64), "temporal_size": 4} if name.startswith("mvit") else {}))
+    def small_vit(spatial_size, temporal_size, block_setting, **arguments):
+        return published_vit((64, 64), 4, block_setting[:4], **arguments)
 
-    monkeypatch.setattr(torchvision, "get_model", small)
-
+    published_swin, published_vit = swin_transformer.SwinTransformer3d, mvit.MViT
+    monkeypatch.setattr(swin_transformer, "SwinTransformer3d", small_swin)
+    monkeypatch.setattr(mvit, "MViT", small_vit)
     for config, frames in ((hub.mvit_video_base_config, 4), (hub.mvit_video_base_32x3_config, 8)):
         monkeypatch.setitem(config, "spatial_size", 64)
         monkeypatch.setitem(config, "temporal_size", frames)

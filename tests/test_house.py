@@ -27,6 +27,7 @@ FLOORS = (  # from the top; who imports stands above what is imported, or on the
 )
 HEAVY = {
     "av",
+    "huggingface_hub",
     "matplotlib",
     "onnxscript",
     "pyarrow",
@@ -35,6 +36,7 @@ HEAVY = {
     "scipy",
     "timm",
     "torchvision",
+    "transformers",
     "yolox",
 }
 OPTIONAL = {"resource"}  # not on every system

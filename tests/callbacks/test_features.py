@@ -453,7 +453,15 @@ IN_THE_HEAD = {"head", "num_frames", "pooling", "post_backbone_dropout", "head_d
 
 
 @pytest.mark.parametrize(
-    "name", ["SlowFast", "PytorchVideo", "TimeDistributedTimm", "TimeDistributedEfficientNet", "TorchvisionVideo"]
+    "name",
+    [
+        "SlowFast",
+        "PytorchVideo",
+        "TimeDistributedTimm",
+        "TimeDistributedEfficientNet",
+        "TorchvisionVideo",
+        "TransformersVideo",
+    ],
 )
 def test_each_argument_of_a_network_is_in_the_key_or_of_its_head(name):
     network = getattr(models, name)

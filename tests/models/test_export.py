@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from helpers.readme import REFERENCE
+from helpers.transformers_networks import write_network
 from zamba_lcli.cli import main
 from zamba_lcli.data import DemoClips, EvenlySpaced
 from zamba_lcli.data.video.reading import read_clip
@@ -22,6 +23,7 @@ from zamba_lcli.models import (
     TimeDistributedEfficientNet,
     TimeDistributedTimm,
     TorchvisionVideo,
+    TransformersVideo,
 )
 from zamba_lcli.models.export import export_onnx
 
@@ -51,7 +53,17 @@ MODELS = {  # model, frames, height and width
     "torchvision s3d": (lambda: of_torchvision("s3d"), 14, 224, 224),
     "torchvision mc3_18": (lambda: of_torchvision("mc3_18", head="attention"), 4, 32, 32),
     "torchvision r2plus1d_18": (lambda: of_torchvision("r2plus1d_18"), 4, 32, 32),
+    "transformers vjepa2": (lambda: of_transformers("vjepa2"), 4, 32, 32),
+    "transformers videomae": (lambda: of_transformers("videomae", head="attention"), 4, 32, 32),
+    "transformers videoprism": (lambda: of_transformers("videoprism"), 4, 32, 32),
+    "transformers timesformer": (lambda: of_transformers("timesformer"), 4, 32, 32),
+    "transformers vivit": (lambda: of_transformers("vivit"), 4, 32, 32),
 }
+
+
+def of_transformers(name, **arguments):
+    write_network(name, Path("network"))
+    return TransformersVideo(NAMES, network="network", **arguments)
 
 
 def of_torchvision(network, **arguments):

@@ -96,8 +96,12 @@ def _with_checkpoint(
     names = stated.get("data.class_names")
     if names is None or sorted(names) == sorted(found["data"]["class_names"]):
         stated["data.class_names"] = found["data"]["class_names"]  # the same classes: in the checkpoint's order
-    if stated.get("data.sampling") is None:  # null is the default, not a choice
-        stated["data.sampling"] = found["data"].get("sampling")
+    for key, theirs in (
+        ("data.sampling", found["data"].get("sampling")),
+        ("model.init_args.config", found["model"]["init_args"].get("config")),
+    ):
+        if stated.get(key) is None and (theirs is not None or key in stated):  # null is the default, not a choice
+            stated[key] = theirs
     both = {}  # the checkpoint's values of what is stated
     for prefix, section in (("model.init_args", found["model"]["init_args"]), ("data", found["data"])):
         for key, theirs in section.items():

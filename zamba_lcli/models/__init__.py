@@ -5,6 +5,7 @@ from zamba_lcli.models.pytorchvideo import PytorchVideo
 from zamba_lcli.models.slowfast import SlowFast
 from zamba_lcli.models.time_distributed import SingleFrameResnet, TimeDistributedEfficientNet, TimeDistributedTimm
 from zamba_lcli.models.torchvision import TorchvisionVideo
+from zamba_lcli.models.transformers import TransformersVideo
 
 __all__ = [
     "PytorchVideo",
@@ -13,5 +14,6 @@ __all__ = [
     "TimeDistributedEfficientNet",
     "TimeDistributedTimm",
     "TorchvisionVideo",
+    "TransformersVideo",
     "ZambaVideoClassificationLightningModule",
 ]

@@ -22,7 +22,11 @@ PLAIN_CLASSES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (dict, "lightning_fabric.utilities.data.AttributeDict"),
     (dict, "pytorch_lightning.utilities.parsing.AttributeDict"),
 ]
-PUBLISHED = ("kinetics400", "imagenet")  # what `weights` may be besides a path: none of these knows the user's classes
+PUBLISHED = (
+    "kinetics400",
+    "imagenet",
+    "pretrained",
+)  # what `weights` may be besides a path: none of these knows the user's classes
 
 
 def load_published(url: str) -> dict[str, Tensor]:
