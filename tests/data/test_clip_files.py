@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.tables import read_csv
 from helpers.video_files import numbered, write_video
 from zamba_lcli.cli import main
 from zamba_lcli.data import ZambaVideoDataModule
@@ -169,21 +170,52 @@ def test_no_filepath_of_a_table_leads_out_of_its_folder(zamba, fitted, refused, 
     Path("t.csv").write_text(f"filepath,label,split\na.mp4,x,train\n{name},x,val\n")
     more = ["--data.data_dir=."] if stated else []
     zamba_predict = ["predict", "--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.videos=t.csv"]
-    if not stated and Path(name).is_absolute():  # the user's own statement
-        assert [clip.filepath for clip in ZambaVideoDataModule(labels="t.csv").table.clips] == ["a.mp4", name]
-        return
     for command in (lambda: zamba("fit", *more, labels="t.csv"), lambda: main([*zamba_predict, *more])):
         refused(command, "row 3: the filepath", repr(name), "data.data_dir", "data.allow_outside_data_dir")
     allowed = ZambaVideoDataModule(labels="t.csv", data_dir="." if stated else None, allow_outside_data_dir=True)
     assert [clip.filepath for clip in allowed.table.clips] == ["a.mp4", name]
 
 
-def test_filepaths_may_lead_to_anywhere_in_the_working_directory_and_links_anywhere(folder):
-    for place in ("tables", "card"):
-        (folder / place).mkdir()
-    (folder / "tables/link").symlink_to("/")
-    table = folder / "tables/t.csv"
-    table.write_text("filepath,label\n../card/a.mp4,x\nlink/a.mp4,x\n")
-    assert len(ZambaVideoDataModule(labels=str(table), split_proportions={"train": 1}).table.clips) == 2
-    with pytest.raises(InputError, match=r"row 2: the filepath '\.\./card/a.mp4' leads out"):
-        _ = ZambaVideoDataModule(labels=str(table), data_dir="tables").table
+def test_links_lead_anywhere_but_not_to_the_folder_above_their_target(folder):
+    for place in ("card/sub", "other/deep"):
+        (folder / place).mkdir(parents=True)
+    (folder / "card/link").symlink_to(folder / "other/deep")
+    (folder / "alias").symlink_to("card")
+
+    def read(*names):
+        table = folder / "card/t.csv"
+        table.write_text("\n".join(["filepath,label", *(f"{name},x" for name in names)]))
+        return ZambaVideoDataModule(labels=str(table), split_proportions={"train": 1}).table.clips
+
+    own = [
+        "link/a.mp4",
+        "sub/../b.mp4",
+        f"{folder}/card/c.mp4",
+        f"{folder}/alias/d.mp4",
+        f"{folder}/other/../card/e.mp4",
+    ]
+    assert [clip.filepath for clip in read(*own)] == own
+    for name in ("link/../a.mp4", f"{folder}/alias/link/../a.mp4", f"{folder}/card2/a.mp4"):
+        with pytest.raises(InputError, match=r"row 2: the filepath .* leads out of the folder of the clips"):
+            read(name)
+    with pytest.raises(
+        InputError, match=rf"set data.data_dir to {folder}, which all clips are in, or set data.allow_out"
+    ):
+        read(f"{folder}/other/deep/a.mp4", f"{folder}/card/a.mp4")
+    with pytest.raises(InputError, match=r"state another data.data_dir, which"):
+        read(f"{folder}/other/deep/a.mp4", "a.mp4")
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_absolute_filepaths_are_read_where_the_user_says_so(zamba, predict, fitted, clips, folder, refused, stated):
+    names = [(row["filepath"], row["label"], row["split"]) for row in read_csv(clips / "labels.csv")]
+    lines = [f"{clips / name},{label},{split}" for name, label, split in names]
+    Path("t.csv").write_text("\n".join(["filepath,label,split", *lines]))
+    checkpoint = fitted / "checkpoints/last.ckpt"
+    refused(lambda: zamba("fit", labels="t.csv"), "16 problems", "row 2: the filepath", f"data.data_dir to {clips}, ")
+    refused(lambda: predict(checkpoint, "t.csv"), "data.videos: 16 problems", f"data.data_dir to {clips}, ")
+    assert not list(folder.glob("*/"))
+    more = [f"--data.data_dir={clips}"] if stated else ["--data.allow_outside_data_dir=true"]
+    rows = predict(checkpoint, "t.csv", *more)
+    assert [(row["filepath"], row["status"]) for row in rows] == [(str(clips / name), "ok") for name, _, _ in names]
+    zamba("fit", *more, "--trainer.fast_dev_run=true", labels="t.csv")

@@ -119,10 +119,11 @@ class ZambaTrainer(Trainer):
             model.load_state_dict(load_checkpoint(Path(ckpt_path))["state_dict"])
         height, width = datamodule.input_size
         frames = datamodule.reader.sampling.num_frames
-        export_onnx(model, Path(output), num_frames=frames, height=height, width=width)
-        print(
-            f"{output}: uint8 (batch, 3, {frames}, {height}, {width}) -> probabilities, (batch, {len(model.class_names)})"
-        )
+        is_dry = is_dry_run(self)
+        export_onnx(model, Path(output), num_frames=frames, height=height, width=width, is_dry_run=is_dry)
+        where = "a dry run writes nothing" if is_dry else output
+        size = f"{frames}, {height}, {width}"
+        print(f"{where}: uint8 (batch, 3, {size}) -> probabilities, (batch, {len(model.class_names)})")
 
 
 def trainer_arguments(built: Namespace, subcommand: str) -> dict[str, Any]:

@@ -5,12 +5,13 @@ import re
 import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
 from zamba_lcli.data.csv_tables import UNSEEN, Place, Problems
+from zamba_lcli.data.video.deadline import TIME_LIMIT, Looks, look_within
 
 AT_ONCE = 16  # files looked at: on a network drive each takes its time
 URL = re.compile(r"(?:^|/)(?:https?|ftp|file|s3|gs|az|rtsp)://?", re.IGNORECASE)
@@ -25,8 +26,10 @@ class ClipFile(NamedTuple):
     differs: bool  # whether the name on the disk is another than that in the table
 
 
-def locate(folder: Path, names: Sequence[str]) -> Iterator[ClipFile]:
-    r"""Finds the files of a table; yields one for each name.
+def locate(
+    folder: Path, names: Sequence[str], key: str = "data.labels", time_limit: float = TIME_LIMIT
+) -> list[ClipFile]:
+    r"""Finds the files of a table; returns one for each name.
 
     A file that is not there as written is found if there is exactly one that differs from it only in how Unicode composes
     its name, in blanks around it, in the case of its ending, or in ``/`` for ``\``. Links, hard links, ``..`` and the like
@@ -35,68 +38,104 @@ def locate(folder: Path, names: Sequence[str]) -> Iterator[ClipFile]:
     Args:
         folder: What relative names start from.
         names: As in the table.
+        key: The argument that named the table, for messages.
+        time_limit: Seconds that looking at a file may take.
+
+    Raises:
+        NoAnswerError: If the disk of a file does not answer.
     """
+    return look_within(time_limit, key, lambda looks: list(_locate(folder, names, looks)))
+
+
+def _locate(folder: Path, names: Sequence[str], looks: Looks) -> Iterator[ClipFile]:
     others = _OtherNames()
     firsts = _Firsts()
-    keys = _in_threads(_Keys(), [os.path.join(folder, name) for name in names])
+    keys = _in_threads(_Keys(looks), [os.path.join(folder, name) for name in names])
     for number, (name, key) in enumerate(zip(names, keys, strict=True)):
+        looks.at(os.path.join(folder, name))
         path, differs = name, False
         if key is None and (other := others.only(os.fspath(folder), name)) is not None:
             path, differs = other, True
-            key = _Keys()(os.path.join(folder, path))
+            key = _Keys(looks)(os.path.join(folder, path))
         full = os.path.join(folder, path)
-        yield ClipFile(path, firsts.add(key or _key_of_missing(full), full, number), differs)
+        first = firsts.add(key or _key_of_missing(full), full, number)
+        looks.done()
+        yield ClipFile(path, first, differs)
 
 
-def leads_outside(folder: Path, name: str) -> bool:
+def leads_outside(folder: Path, name: str, real: Callable[[str], str] = os.path.realpath) -> bool:
     """Returns whether the path of a clip leads out of a folder, as it is written: where links lead is up to who made them.
 
     Args:
         folder: What relative names start from.
         name: As in the table; backslashes may be meant as slashes.
+        real: Returns the path of a folder without links.
     """
     if not os.path.isabs(name) and ".." not in name:
         return False
     root = os.path.join(os.path.abspath(folder), "")
-    return any(
-        not os.path.normpath(os.path.join(root, text)).startswith(root) for text in {name, name.replace("\\", "/")}
-    )
+    for text in {name, name.replace("\\", "/")}:
+        path = os.path.join(root, text)
+        written = os.path.normpath(path)
+        parent = os.path.dirname(path)
+        # after a link, .. is the folder above the link's target
+        if written.startswith(root) and (".." not in text or real(parent) == real(os.path.dirname(written))):
+            continue
+        if not os.path.join(real(parent), "").startswith(os.path.join(real(root), "")):  # a folder may have two names
+            return True
+    return False
 
 
-def check_inside(rows: Iterable[tuple[Place, str]], folder: Path, problems: Problems, *, stated: bool) -> None:
+def check_inside(
+    rows: Iterable[tuple[Place, str]], folder: Path, problems: Problems, time_limit: float = TIME_LIMIT
+) -> None:
     """Refuses filepaths that lead out of a folder: a table that somebody else wrote could name any file of the machine.
 
     Args:
         rows: Where each filepath stands, and the filepath.
         folder: What relative filepaths start from.
         problems: Gets those that lead out of it.
-        stated: Whether the folder is stated, or the filepaths are those of a package. Else absolute filepaths are the user's
-            own statement, and relative ones may lead to anywhere in the working directory.
+        time_limit: Seconds that looking at a folder may take.
+
+    Raises:
+        NoAnswerError: If the disk of a folder does not answer.
     """
+    rows = list(rows)
+    real = lru_cache(maxsize=None)(os.path.realpath)  # clips are many, folders few
+
+    def look(looks: Looks) -> list[tuple[Place, str]]:
+        found = []
+        for place, name in rows:
+            looks.at(name)
+            if leads_outside(folder, name, real):
+                found.append((place, name))
+        return found
+
+    outside = look_within(time_limit, problems.key, look)
+    if not outside:
+        return
+    folders = [os.path.dirname(name) for _, name in rows if os.path.isabs(name)]
+    common = os.path.commonpath(folders) if len(folders) == len(rows) else ""
+    stated = f"set data.data_dir to {common}" if os.path.dirname(common) != common else "state another data.data_dir"
     remedy = (
-        f"Filepaths start from {folder.absolute()}: state another data.data_dir that all clips are in, or set "
+        f"Filepaths start from {folder.absolute()}. If you trust the table, {stated}, which all clips are in, or set "
         "data.allow_outside_data_dir to true."
     )
-    for place, filepath in rows:
-        is_outside = leads_outside(folder, filepath)
-        if is_outside and not stated:
-            is_outside = not os.path.isabs(filepath) and leads_outside(
-                Path.cwd(), os.path.join(folder.absolute(), filepath)
-            )
-        if is_outside:
-            problems.add(place, f"the filepath {filepath!r} leads out of the folder of the clips", remedy)
+    for place, name in outside:
+        problems.add(place, f"the filepath {name!r} leads out of the folder of the clips", remedy)
 
 
 class _Keys:
     """Tells files apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, looks: Looks) -> None:
+        self.looks = looks
         self.folder = lru_cache(maxsize=None)(os.path.realpath)  # clips are many, folders few
 
     def __call__(self, path: str) -> str | None:
         """Returns what is the same for all names of a file; ``None`` if there is none."""
         try:
-            status = os.lstat(path)
+            status = os.lstat(self.looks.at(path))
             is_link = stat.S_ISLNK(status.st_mode)
             status = os.stat(path) if is_link else status
         except (FileNotFoundError, NotADirectoryError):
@@ -208,18 +247,21 @@ def _listed(folder: str) -> list[str]:
         return []
 
 
-def _in_threads(function: Callable[[str], str | None], paths: Sequence[str]) -> Iterator[str | None]:
-    """Yields what ``function`` returns for each path, in order."""
+def _in_threads(keys: _Keys, paths: Sequence[str]) -> Iterator[str | None]:
+    """Yields the key of each path, in order."""
     size = 256  # a future for each path would take more memory than all the rest
     if len(paths) <= size:
-        yield from map(function, paths)
+        yield from map(keys, paths)
         return
 
     def several(start: int) -> list[str | None]:
-        return [function(path) for path in paths[start : start + size]]
+        try:
+            return [keys(path) for path in paths[start : start + size]]
+        finally:
+            keys.looks.done()
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for found in pool.map(several, range(0, len(paths), size)):
+    with ThreadPool(AT_ONCE) as pool:  # of daemons, which the interpreter does not wait for
+        for found in pool.imap(several, range(0, len(paths), size)):
             yield from found
 
 

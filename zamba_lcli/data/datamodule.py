@@ -47,8 +47,7 @@ class ZambaVideoDataModule(LightningDataModule):
             and ``site``. Several labels of a clip: several rows, or ``a;b``. Or a package in Camtrap DP 1.0: its folder, its
             ``datapackage.json`` or a zip; its videos are the clips, its locations the sites.
         data_dir: Folder that the filepaths in the table are relative to; null for the folder of the table, package or zip.
-        allow_outside_data_dir: Allow filepaths that lead out of that folder. Where data_dir is null, those of a table may be
-            absolute or lead to anywhere in the working directory.
+        allow_outside_data_dir: Allow filepaths that lead out of that folder, absolute ones included.
         label_column: Column of the table with the labels; null for ``label``. Of a package: column of the observations with
             the label of an animal; null for ``scientificName``. What is no animal (blank, human, vehicle) is its own label.
         machine_labels: Take a machine's answers (Camtrap DP: the classificationMethod ``machine``) for labels of clips without
@@ -224,7 +223,7 @@ class ZambaVideoDataModule(LightningDataModule):
             self.label_set.check(splits)
             tell_warnings(self.table)
             clips = [clip for split in splits for clip in self.table.split(split)]
-            check_files(clips, self.table.source, data_dir=self.data_dir)
+            check_files(clips, self.table.source, data_dir=self.data_dir, time_limit=self.reader.time_limit)
             if self.check_clips:
                 check_readable(clips, self.table.source, self.reader.time_limit)
             if "train" in splits:
@@ -243,7 +242,9 @@ class ZambaVideoDataModule(LightningDataModule):
         self.failed.table = None if folder is None else folder / "failed.csv"
         self.reader = self.caches.with_boxes(self.reader, self.trainer)
         if stage == "predict":
-            filepaths, paths, self.sites = find_videos(self.videos, self.data_dir, self.allow_outside_data_dir)
+            filepaths, paths, self.sites = find_videos(
+                self.videos, self.data_dir, self.allow_outside_data_dir, self.reader.time_limit
+            )
             self._datasets["predict"] = self._dataset(filepaths, paths, np.zeros((len(paths), 0), np.float32))
             self._make_ready(all_needed=False)
             return

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from zamba_lcli.data.csv_tables import UNSEEN, counted
+from zamba_lcli.data.video.deadline import TIME_LIMIT, Looks, look_within
 from zamba_lcli.errors import InputError
 
 VIDEO_SUFFIXES = frozenset(
@@ -84,16 +85,25 @@ class Listing:
         return ", ".join(text for number, text in told if number)
 
 
-def list_clips(folder: Path) -> Listing:
+def list_clips(folder: Path, time_limit: float = TIME_LIMIT) -> Listing:
     """Lists the files in a folder and its subfolders that have the endings of videos, in any case, a folder at a time.
 
     Hidden files and folders, and those of the system, are passed over. Linked folders are listed too, but each folder once,
     under its own name where it is below ``folder``. Files that cannot be looked at are clips: that they cannot be read is
     reported for each clip.
 
+    Args:
+        folder: The folder.
+        time_limit: Seconds that looking at a file or folder may take.
+
     Raises:
         InputError: Names a folder that cannot be listed to its end: the clips in it would just not be there.
+        NoAnswerError: If the disk of a folder does not answer.
     """
+    return look_within(time_limit, "data.videos", lambda looks: _list_clips(folder, looks))
+
+
+def _list_clips(folder: Path, looks: Looks) -> Listing:
     listing = Listing()
     root = os.path.realpath(folder)
     listed: set[str] = set()  # real paths
@@ -109,13 +119,13 @@ def list_clips(folder: Path) -> Listing:
             listing.links_up += 1
             continue
         listed.add(real)
-        folders, linked = _list(folder, name, listing, linked_files, inodes)
+        folders, linked = _list(folder, name, listing, linked_files, inodes, looks)
         pending += [(f"{name}{below}/", os.path.join(real, below)) for below in folders]
         links += [(f"{name}{below}/", os.path.realpath(folder / name / below)) for below in linked]
         links.sort(reverse=True)
-    _leave_out_hard_links(folder, listing, inodes)
+    _leave_out_hard_links(folder, listing, inodes, looks)
     for name in linked_files:  # each under the name that it has here, unless the clip itself is listed
-        target = os.path.realpath(folder / name)
+        target = os.path.realpath(looks.at(folder / name))
         if os.path.dirname(target) in listed and _is_clip(os.path.basename(target)):
             listing.repeated_links += 1
         else:
@@ -126,15 +136,16 @@ def list_clips(folder: Path) -> Listing:
 
 
 def _list(
-    folder: Path, name: str, listing: Listing, linked_files: list[str], inodes: "_Inodes"
+    folder: Path, name: str, listing: Listing, linked_files: list[str], inodes: "_Inodes", looks: Looks
 ) -> tuple[list[str], list[str]]:
     """Notes the clips of one folder; returns its subfolders and its links to folders."""
     folders: list[str] = []
     links: list[str] = []
     try:
-        device = os.stat(folder / name).st_dev
+        device = os.stat(looks.at(folder / name)).st_dev
         with os.scandir(folder / name) as entries:
             for entry in entries:
+                looks.at(entry.path)
                 kind = _kind(entry)
                 is_hidden = entry.name.startswith(HIDDEN)
                 if kind == "folder" or (kind == "unknown" and not _is_clip(entry.name)):
@@ -194,10 +205,11 @@ class _Inodes:
         return [group for group in groups.values() if len(group) > 1]
 
 
-def _leave_out_hard_links(folder: Path, listing: Listing, inodes: _Inodes) -> None:
+def _leave_out_hard_links(folder: Path, listing: Listing, inodes: _Inodes, looks: Looks) -> None:
     """Keeps of each file the name that is sorted first."""
     again = set()
     for places in inodes.repeated():
+        looks.at(folder / listing.names[places[0]])
         places.sort(key=lambda place: _in_order(listing.names[place]))
         again |= {
             place

@@ -23,6 +23,7 @@ from zamba_lcli.data.csv_tables import (
 from zamba_lcli.data.folders import VIDEO_SUFFIXES, cut_name, has_video_ending, list_clips
 from zamba_lcli.data.labels.camtrap_package import DESCRIPTOR
 from zamba_lcli.data.table_files import KINDS, PACKED_ENDINGS, looks_like_table
+from zamba_lcli.data.video.deadline import TIME_LIMIT, look_within
 from zamba_lcli.errors import InputError
 
 TEXT_ENDINGS = (".csv", ".tsv", ".txt", ".tab")
@@ -66,7 +67,9 @@ class Videos(NamedTuple):
     sites: list[str] | None  # as in the table; None without such a column
 
 
-def find_videos(videos: str | None, data_dir: str | None = None, allow_outside: bool = True) -> Videos:
+def find_videos(
+    videos: str | None, data_dir: str | None = None, allow_outside: bool = True, time_limit: float = TIME_LIMIT
+) -> Videos:
     """Lists clips: those of a folder in sorted order, or those of a table in its order.
 
     Args:
@@ -74,6 +77,7 @@ def find_videos(videos: str | None, data_dir: str | None = None, allow_outside: 
             ``filepath`` and maybe a column ``site``; or one clip.
         data_dir: Folder that the filepaths of a table are relative to; ``None`` for the folder of the table.
         allow_outside: Allow filepaths of a table that lead out of that folder; see ``check_inside``.
+        time_limit: Seconds that looking at a file or folder may take.
 
     Returns:
         The clips, each once. The files of a table may be missing: that is reported for each clip.
@@ -85,23 +89,23 @@ def find_videos(videos: str | None, data_dir: str | None = None, allow_outside: 
         raise InputError("data.videos is missing: give a folder of clips, a table with a column filepath, or a clip.")
     path = Path(videos)
     try:
-        mode = os.stat(path).st_mode
+        mode = look_within(time_limit, "data.videos", lambda looks: os.stat(looks.at(path))).st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"data.videos: there is no folder or file {path.absolute()}.") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"data.videos: {path.absolute()} cannot be looked at: {reason}.") from None
     if stat.S_ISDIR(mode):
-        return _in_folder(path)
+        return _in_folder(path, time_limit)
     if not has_video_ending(path.name) and not stat.S_ISREG(mode):
         raise InputError(f"data.videos: {path.absolute()} is neither a folder nor a regular file. Give one of these.")
     if not has_video_ending(path.name) and _is_table(path):
-        return _in_table(path, data_dir, allow_outside)
+        return _in_table(path, data_dir, allow_outside, time_limit)
     return Videos([str(path)], [path], None)
 
 
-def _in_folder(folder: Path) -> Videos:
-    listing = list_clips(folder)
+def _in_folder(folder: Path, time_limit: float) -> Videos:
+    listing = list_clips(folder, time_limit)
     passed_over = listing.passed_over()
     if not listing.names:
         package = (
@@ -128,7 +132,7 @@ def _is_table(path: Path) -> bool:
         return False
 
 
-def _in_table(path: Path, data_dir: str | None, allow_outside: bool) -> Videos:
+def _in_table(path: Path, data_dir: str | None, allow_outside: bool, time_limit: float) -> Videos:
     if path.suffix.lower() == ".json":
         raise InputError(
             f"data.videos: {path.absolute()} is JSON. Of a package in Camtrap DP, give the folder with its clips, or a table "
@@ -152,8 +156,8 @@ def _in_table(path: Path, data_dir: str | None, allow_outside: bool) -> Videos:
         elif not check_formulas(place, value, ("filepath", "site"), problems):
             rows.append((place, name, site))
     if not allow_outside:
-        check_inside([(place, name) for place, name, _ in rows], folder, problems, stated=data_dir is not None)
-    found = _clips_of(rows, folder, problems, "site" in header)
+        check_inside([(place, name) for place, name, _ in rows], folder, problems, time_limit)
+    found = _clips_of(rows, folder, problems, "site" in header, time_limit)
     problems.raise_if_any()
     return found
 
@@ -181,7 +185,7 @@ def clips_named_in(
         return []
     outside = Problems(table)
     if not allow_outside:
-        check_inside(rows, folder, outside, stated=data_dir is not None)
+        check_inside(rows, folder, outside)
     left_out = {place for place, _, _ in outside.found}
     rows = [(place, name) for place, name in rows if name and place not in left_out]
     files = locate(folder, [name for _, name in rows])
@@ -192,9 +196,11 @@ def clips_named_in(
     ]
 
 
-def _clips_of(rows: Sequence[tuple[Place, str, str]], folder: Path, problems: Problems, has_sites: bool) -> Videos:
+def _clips_of(
+    rows: Sequence[tuple[Place, str, str]], folder: Path, problems: Problems, has_sites: bool, time_limit: float
+) -> Videos:
     """Returns the clips that rows (place, filepath, site) name, each once; says so in the log where a row is not needed."""
-    files = list(locate(folder, [name for _, name, _ in rows]))
+    files = locate(folder, [name for _, name, _ in rows], problems.key, time_limit)
     sites: dict[int, tuple[str, Place]] = {}
     repeated = []
     for number, ((place, name, site), file) in enumerate(zip(rows, files, strict=True)):

@@ -8,9 +8,11 @@ import lzma
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, TypeAlias
 
+from zamba_lcli.data.video.deadline import TIME_LIMIT, Looks, NoAnswerError, look_within
 from zamba_lcli.errors import InputError
 
 MAX_BYTES = 512 * 2**20  # of a table, unpacked: some five million rows
@@ -59,11 +61,15 @@ def read_text(file: Path | zipfile.Path, encoding: str = "utf-8", key: str = "da
         InputError: Names the file that is not there, cannot be read or is no text, and says what to do.
     """
     where = file.absolute() if isinstance(file, Path) else file
-    if isinstance(file, Path) and file.exists() and not file.is_file() and not file.is_dir():
-        # to open a named pipe might never return
-        raise InputError(f"{key}: {where} is not a regular file. {KINDS}: write what comes from there to one.")
+
     try:
-        content = _read(file)
+        content = look_within(TIME_LIMIT, key, partial(_read, file))
+    except NoAnswerError:
+        raise
+    except _NoRegularFileError:
+        raise InputError(
+            f"{key}: {where} is not a regular file. {KINDS}: write what comes from there to one."
+        ) from None
     except FileNotFoundError:
         raise InputError(f"{key}: there is no file {where}. Correct the path.") from None
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:
@@ -113,23 +119,31 @@ def looks_like_table(start: bytes) -> bool:
     return bool(text) and all(c.isprintable() or c.isspace() for c in text.lstrip("\ufeff"))
 
 
-def _read(file: Path | zipfile.Path) -> bytes:
+class _NoRegularFileError(Exception):
+    """To open it, as a named pipe, might never return."""
+
+
+def _read(file: Path | zipfile.Path, looks: Looks) -> bytes:
     """Returns the content, unpacked, or a little more than ``MAX_BYTES`` of it: what is packed may be of any size."""
+    looks.at(str(file))
+    if isinstance(file, Path) and file.exists() and not file.is_file() and not file.is_dir():
+        raise _NoRegularFileError
     with file.open("rb") as stream:
-        content = _up_to_limit(stream)
+        content = _up_to_limit(stream, looks)
     for magic, unpacked in UNPACKERS:
         if content.startswith(magic):
             with unpacked(io.BytesIO(content)) as packed:
-                return _up_to_limit(packed)
+                return _up_to_limit(packed, looks)
     if file.name.lower().endswith(PACKED_ENDINGS):
         raise OSError("it is not packed, though its name ends so")
     return content
 
 
-def _up_to_limit(stream: IO[bytes] | Unpacked) -> bytes:
+def _up_to_limit(stream: IO[bytes] | Unpacked, looks: Looks) -> bytes:
     content = bytearray()
     while len(content) <= MAX_BYTES and (part := stream.read(CHUNK)):
         content += part
+        looks.go_on()
     return bytes(content)
 
 

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,7 @@ class TestResults:
         _write_table(folder / "per_site.csv", ["site", "clips", "accuracy", "macro_f1"], _site_rows(holdout))
         matrix = confusion_matrix(holdout.targets, holdout.probabilities)
         rows = ([name, *row] for name, row in zip(names, matrix, strict=True))
-        _write_table(folder / "confusion_matrix.csv", ["true", *names], rows)
+        _write_table(folder / "confusion_matrix.csv", [_free_column("true", names), *names], rows)
         columns = ["class", "may_lose", "sorted_out", "threshold", "lost", "removed", "temperature", "wanted_clips"]
         columns += ["expected_lost", "lost_at_new_sites"]
         _write_table(folder / "operating_points.csv", columns, self._operating_rows())
@@ -337,6 +337,13 @@ def _prediction_rows(outputs: SplitOutputs) -> Iterable[list[Any]]:
         ]
     for filepath, reason in outputs.failed.items():
         yield [filepath, *[None] * (len(outputs.class_names) + 4), "failed", reason, None]
+
+
+def _free_column(name: str, taken: Collection[str]) -> str:
+    """Returns a name for a column that no other column has: ``name``, or that with underscores."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -25,7 +25,13 @@ class _Probabilities(nn.Module):
 
 
 def export_onnx(
-    model: ZambaVideoClassificationLightningModule, path: Path, *, num_frames: int, height: int, width: int
+    model: ZambaVideoClassificationLightningModule,
+    path: Path,
+    *,
+    num_frames: int,
+    height: int,
+    width: int,
+    is_dry_run: bool = False,
 ) -> None:
     """Writes a model as ONNX, through ``torch.export``.
 
@@ -38,6 +44,7 @@ def export_onnx(
         num_frames: T.
         height: H, in pixels.
         width: W, in pixels.
+        is_dry_run: Do all but write the file.
 
     Raises:
         InputError: If the packages for it are missing, the file exists, or the model cannot take clips of this size.
@@ -67,8 +74,9 @@ def export_onnx(
         )
     assert program is not None
     program.model.metadata_props["class_names"] = json.dumps(model.class_names)
-    with replacing(path) as partial:
-        program.save(str(partial))
+    if not is_dry_run:
+        with replacing(path) as partial:
+            program.save(str(partial))
     # the exporter leaves subclasses of the model's class behind, by the same name: a later YAML could not name it shortly
     del program
     gc.collect()

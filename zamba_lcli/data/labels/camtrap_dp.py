@@ -76,7 +76,7 @@ def read_package(
     media_by_id = by_id(media, "mediaID", problems)
     videos = videos_in(media_by_id, sites, problems)
     if folder is not None:
-        check_inside([(video.place, video.filepath) for video in videos.values()], folder, problems, stated=True)
+        check_inside([(video.place, video.filepath) for video in videos.values()], folder, problems)
     check_event_ids(videos.values(), observations, problems)
     by_people: list[Record] = []
     by_machines: list[Record] = []

@@ -13,6 +13,7 @@ from zamba_lcli.data.csv_tables import counted, listing
 from zamba_lcli.data.labels.split_record import SplitRecord, copies_apart
 from zamba_lcli.data.labels.splits import SPLITS
 from zamba_lcli.data.labels.table import LabelledClip, LabelTable
+from zamba_lcli.data.video.deadline import TIME_LIMIT, Looks, look_within
 from zamba_lcli.data.video.reading import UnreadableClipError, probe
 from zamba_lcli.errors import InputError
 
@@ -85,19 +86,31 @@ def check_sites_apart(table: LabelTable) -> None:
         )
 
 
-def check_files(clips: Iterable[LabelledClip], source: Path, *, data_dir: str | Path | None = None) -> None:
+def check_files(
+    clips: Iterable[LabelledClip],
+    source: Path,
+    *,
+    data_dir: str | Path | None = None,
+    time_limit: float = TIME_LIMIT,
+) -> None:
     """Refuses clips whose files are missing, empty, not files or not readable by this user; none is opened.
 
     Args:
         clips: The clips to look for.
         source: The table they are from, for the message.
         data_dir: The setting of that name, for the message; ``None`` for the folder of the table.
+        time_limit: Seconds that looking at a file may take.
 
     Raises:
         InputError: Names the clips and says what to do.
+        NoAnswerError: If the disk of a clip does not answer.
     """
     clips = list(clips)
-    wrong = [(clip, what) for clip in clips if (what := wrong_with_file(clip.path))]
+
+    def look(looks: Looks) -> list[tuple[LabelledClip, str]]:
+        return [(clip, what) for clip in clips if (what := wrong_with_file(looks.at(clip.path)))]
+
+    wrong = look_within(time_limit, "data.labels", look)
     if not wrong:
         return
     folder = (source.parent if data_dir is None else Path(data_dir)).absolute()

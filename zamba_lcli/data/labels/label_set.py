@@ -78,7 +78,12 @@ class LabelSet:
             raise InputError("data.labels is missing: give the path of a table with the columns filepath and label.")
         multiclass = self.task == "multiclass"
         return read_labels(
-            self.labels, data_dir=self.data_dir, multiclass=multiclass, record=self._record, **self._options
+            self.labels,
+            data_dir=self.data_dir,
+            multiclass=multiclass,
+            record=self._record,
+            time_limit=self._time_limit,
+            **self._options,
         )
 
     @property

@@ -6,9 +6,12 @@ from pathlib import Path
 from zamba_lcli.data.clip_files import ClipFile, locate
 from zamba_lcli.data.csv_tables import LabelRow, Problems, counted
 from zamba_lcli.data.labels.spellings import is_blank
+from zamba_lcli.data.video.deadline import TIME_LIMIT
 
 
-def merge_rows(rows: Sequence[LabelRow], folder: Path, problems: Problems) -> dict[Path, list[LabelRow]]:
+def merge_rows(
+    rows: Sequence[LabelRow], folder: Path, problems: Problems, time_limit: float = TIME_LIMIT
+) -> dict[Path, list[LabelRow]]:
     """Returns the rows of each clip in the order of first appearance; the first row of each says what all say.
 
     Rows with the same filepath add up: each may give a label. Rows that write the path in another way must agree.
@@ -17,9 +20,10 @@ def merge_rows(rows: Sequence[LabelRow], folder: Path, problems: Problems) -> di
         rows: All rows, those of a clip anywhere.
         folder: What relative filepaths start from.
         problems: Gets what does not fit together, and warnings of what was joined.
+        time_limit: Seconds that looking at a file may take.
     """
     names = list(dict.fromkeys(row.filepath for row in rows))
-    files = list(locate(folder, names))
+    files = locate(folder, names, problems.key, time_limit)
     file_of = dict(zip(names, files, strict=True))
     clips: dict[int, list[LabelRow]] = {}
     for row in rows:

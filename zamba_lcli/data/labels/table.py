@@ -39,6 +39,7 @@ from zamba_lcli.data.labels.spellings import (
 from zamba_lcli.data.labels.split_record import SplitRecord
 from zamba_lcli.data.labels.splits import DEFAULT_PROPORTIONS, SPLITS, draw_splits, shares_of
 from zamba_lcli.data.table_files import KINDS
+from zamba_lcli.data.video.deadline import TIME_LIMIT, look_within
 from zamba_lcli.errors import InputError, Problem
 from zamba_lcli.run_folder import keep_earlier
 
@@ -86,6 +87,7 @@ def read_labels(
     seed: int = 0,
     record: SplitRecord | None = None,
     allow_outside: bool = True,
+    time_limit: float = TIME_LIMIT,
 ) -> LabelTable:
     """Reads and checks a table of labels; the clips themselves are not looked at.
 
@@ -106,13 +108,14 @@ def read_labels(
         record: The splits of the run that a model comes from: where the table has no split, clips and sites that are known
             keep theirs, and splits are drawn for the others.
         allow_outside: Allow filepaths that lead out of ``data_dir``; see ``check_inside``.
+        time_limit: Seconds that looking at a file may take.
 
     Raises:
         InputError: Names the table, every wrong row (1 is the header, as in a spreadsheet) and what to do.
     """
     source = Path(path)
     shares = shares_of(DEFAULT_PROPORTIONS if split_proportions is None else split_proportions)
-    package = find_package(source)
+    package = look_within(time_limit, "data.labels", lambda looks: find_package(looks.at(source)))
     source = package or source
     folder = source.parent if data_dir is None else Path(data_dir)
     problems = Problems(source)
@@ -124,7 +127,7 @@ def read_labels(
     else:
         rows = _read_table(source, label_column or "label", problems, machine_labels=machine_labels)
         if not allow_outside:
-            check_inside([(row.place, row.filepath) for row in rows], folder, problems, stated=data_dir is not None)
+            check_inside([(row.place, row.filepath) for row in rows], folder, problems, time_limit)
     has_splits = any(row.split for row in rows)
     if has_splits:
         if split_proportions is not None:
@@ -137,7 +140,7 @@ def read_labels(
     warn_of_synonyms(labels, problems)
     warn_of_missing(labels, sites, problems)
     check_not_columns(labels, problems)
-    drafts = merge_rows(rows, folder, problems)
+    drafts = merge_rows(rows, folder, problems, time_limit)
     if multiclass:
         _check_one_label_each(drafts.values(), problems)
     elif package is None:  # a package's reader sees to it
