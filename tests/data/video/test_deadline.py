@@ -1,6 +1,7 @@
 """A read of a clip that never comes back costs that clip, and nothing else."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from helpers.marks import some_slow
+from helpers.paths import TINY
 from helpers.tables import read_csv
 from helpers.video_files import numbered, numbers_in, write_video
 from zamba_lcli.cli import main
@@ -93,6 +95,95 @@ def test_a_drive_that_is_gone_ends_the_reading(folder, stuck, two, monkeypatch):
     with pytest.raises(deadline.NoAnswerError, match=rf"2 clips .*{two[0]}.*other\.mp4"):
         probe(two[1])
     assert read_previews([two[1]]) == [None]  # a run that is done is not lost by them
+
+
+def test_after_many_stuck_reads_others_are_first_asked_for_a_byte(folder, stuck, two, monkeypatch):
+    monkeypatch.setattr(deadline, "MANY_UNANSWERED", 1)
+    monkeypatch.setattr(deadline, "FIRST_BYTE", 0.1)
+    stat = os.stat
+    monkeypatch.setattr(
+        os, "stat", lambda p, *a, **k: stuck.released.wait() if str(p).endswith("3.mp4") else stat(p, *a, **k)
+    )
+    with pytest.raises(UnreadableClipError, match=r"within 0\.05 s"):
+        probe(two[0], 0.05)
+    for number in range(2):
+        stuck.names.add(f"{number}.mp4")
+        with pytest.raises(UnreadableClipError, match=r"within 0\.2 s"):
+            probe(write_video(folder / f"{number}.mp4", numbered(6)), 0.2)
+    with pytest.raises(UnreadableClipError, match=r"within 0\.1 s"):
+        probe(folder / "3.mp4", 60)
+    with pytest.raises(UnreadableClipError, match="no such file"):
+        probe(folder / "4.mp4", 60)
+    assert numbers_in(read_clip(two[1], EvenlySpaced(7), **SIZE, time_limit=60).frames) == list(range(7))
+
+
+@pytest.mark.parametrize("num_workers", some_slow([0, 2], [2]))
+def test_twenty_stuck_clips_are_twenty_failed_rows(folder, stuck, fitted, predict, num_workers):
+    bad = [f"bad{number:02}.mp4" for number in range(20)]
+    stuck.names.update(bad)
+    good = [f"good{number}.mp4" for number in range(3)]
+    for name in [*bad, *good]:
+        write_video(folder / name, numbered(8))
+    arguments = [f"--data.num_workers={num_workers}", "--data.time_limit=0.5", "--data.batch_size=4"]
+    rows = {row["filepath"]: row for row in predict(fitted / "checkpoints" / "last.ckpt", ".", *arguments)}
+    assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys(bad, "failed") | dict.fromkeys(
+        good, "ok"
+    )
+    assert all(NO_ANSWER in rows[name]["error"] for name in bad)
+
+
+@pytest.mark.parametrize(
+    ("call", "command", "named"),
+    [
+        ("lstat", "fit", "data.labels: the disk"),
+        ("lstat", "table", "data.videos: the disk"),
+        ("lstat", "check", "data.labels: the disk"),
+        ("stat", "fit", "data.labels: the disk"),
+        ("scandir", "folder", "data.videos: the disk"),
+        ("stat", "folder", "data.videos: the disk"),
+        ("listdir", "renamed", "data.labels: the disk"),
+    ],
+)
+def test_no_look_at_a_file_or_folder_waits_for_ever(clips, fitted, folder, monkeypatch, capfd, call, command, named):
+    card = folder / "card"
+    shutil.copytree(clips, card)
+    names = [row["filepath"] for row in read_csv(card / "labels.csv")]
+    (folder / "t.csv").write_text("\n".join(["filepath", *names]))
+    at = card / names[3]
+    if command == "folder":
+        (at := card / "sub").mkdir()
+    if command == "renamed":
+        at.rename(at.with_suffix(".MP4"))
+        at = card
+    released = threading.Event()
+    of_os = getattr(os, call)
+
+    def hangs(path=".", *args, **kwargs):
+        if not isinstance(path, int) and os.fspath(path) == os.fspath(at):
+            released.wait()
+        return of_os(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, call, hangs)
+    more = ["--data.data_dir", str(card), "--data.time_limit=1"]
+    fit = ["fit", "--config", str(TINY), "--data.labels", str(card / "labels.csv")]
+    predict = ["predict", "--ckpt_path", str(fitted / "checkpoints/last.ckpt"), "--data.videos"]
+    words = {
+        "fit": fit,
+        "renamed": fit,
+        "check": ["check", "--data.labels", str(card / "labels.csv")],
+        "table": [*predict, "t.csv"],
+        "folder": [*predict, str(card)],
+    }[command]
+    try:
+        with pytest.raises(SystemExit, match="1"):
+            main([*words, *more])
+        error = capfd.readouterr().err.partition("error: ")[2]
+        assert error.startswith(named)
+        assert f"within 1 s: {at}" in error
+        assert len(error.strip().splitlines()) == 1
+    finally:
+        released.set()
+    assert sorted(path.name for path in folder.iterdir()) == ["card", "t.csv"]
 
 
 def test_what_is_in_a_file_is_not_waited_for(two, folder, monkeypatch):

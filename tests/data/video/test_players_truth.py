@@ -371,6 +371,14 @@ def test_headers_of_a_second_theora_recording_are_no_frames():
     assert [shows_nothing("theora", start) for start in (b"\x3f\x00", b"")] == [False, False]
 
 
+@pytest.mark.parametrize("suffix", ["vc2", "ts", "mkv"])
+def test_vc2_without_a_container_has_numbers_in_place_of_times(folder, suffix):
+    """The mark at the end of a stream is no frame."""
+    path = write_video(folder / f"clip.{suffix}", numbered(12), fps=10, codec="vc2")
+    assert_as_a_player_shows(path, range(12))
+    assert_allclose(read_timeline(path).times, np.arange(12) / 10, atol=1e-4)
+
+
 ENCODERS = {
     "h264.mp4": "-c:v libx264 -pix_fmt yuv420p -g 25 -bf 3",
     "h264.mov": "-c:v libx264 -pix_fmt yuv420p -g 25 -bf 0",

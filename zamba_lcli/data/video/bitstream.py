@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
 VOP = b"\x00\x00\x01\xb6"  # MPEG-4 part 2: begins a picture
+DIRAC_UNIT = b"BBCD"
 PICTURE = b"\x00\x00\x01\x00"  # MPEG-1 and 2: begins a picture
 LARGEST_EMPTY_VOP = 19  # bytes; FFmpeg's mpeg4_unpack_bframes takes no larger one for a picture that is not coded
 SUPERFRAME = 0b110  # VP9: the upper bits of a superframe's last byte
@@ -69,6 +70,8 @@ def shows_nothing(codec: str, packet: bytes) -> bool:
         return _av1_hidden(packet)
     if codec == "theora":  # a header, which stands in the midst of the frames where recordings were joined
         return bool(packet) and bool(packet[0] >> 7)
+    if codec == "dirac":  # the end of a sequence, maybe
+        return packet[:4] == DIRAC_UNIT and not any(packet[at + 4] & 8 for at in _all(DIRAC_UNIT, packet[:-1]))
     return False
 
 

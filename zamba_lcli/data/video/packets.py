@@ -44,7 +44,7 @@ LONG_JUMP = 10.0  # seconds; FFmpeg treats it as a reset clock, in formats that 
 USUAL_RATE = 25.0  # frames a second, where nothing is known
 TRIED_MARKS = 6  # frames
 MAX_PACKETS = 1_000_000  # of a clip: 11 hours at 25 a second. Each takes 300 bytes while the clip is read
-HIDING = ("vp8", "vp9", "av1", "theora")  # codecs with packets that are not shown
+HIDING = ("vp8", "vp9", "av1", "theora", "dirac")  # codecs with packets that are not shown
 # whose decoders show nothing before a key frame
 WAITING = (
     "h264",
@@ -136,6 +136,7 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
         missing = declared(path, container, stream).missing(len(stored.places), stored.length * seconds_per_tick)
         has_times = Flags.no_timestamps not in Flags(container.format.flags)
         clock_set_anew = clock_may_be_set_anew(container)
+        numbered = container.format.name == "dirac"  # whose streams have numbers of pictures in place of times
     if not stored.places:
         raise UnreadableClipError("no frame in the file")
     keys, hidden = np.array(stored.keys, bool), np.array(stored.hidden, bool)
@@ -145,7 +146,7 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
     if not codec.intra_only and keys.sum() > max(1, len(keys) / 2) and _marks_are_wrong(path, keys, deadline):
         keys, marks_wrong = _true_keys(path, keys, deadline), True
 
-    untimed = any(
+    untimed = numbered or any(
         place.pts is None and place.dts is None and not second
         for place, second in zip(stored.places, stored.seconds, strict=True)
     )
