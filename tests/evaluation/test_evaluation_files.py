@@ -237,6 +237,22 @@ def test_the_temperature_is_used_by_predict(tested, fitted, clips, folder, predi
 
 
 @pytest.mark.slow
+def test_classes_called_like_the_columns_of_a_test(clips, zamba, folder):
+    names = {"blank": "true", "hopper": "predicted", "pacer": "class", "walker": "true_"}
+    rows = [[row["filepath"], names[row["label"]], row["split"]] for row in read_csv(clips / "labels.csv")]
+    Path("t.csv").write_text("\n".join(["filepath,label,split", *map(",".join, rows)]))
+    data = f"--data.data_dir={clips}"
+    zamba("fit", data, "--trainer.max_epochs=1", labels="t.csv")
+    zamba("test", data, "--ckpt_path=runs/tiny/version_0/checkpoints/last.ckpt", labels="t.csv")
+    tables = list(Path("runs").rglob("*.csv"))
+    heads = {table.name: table.read_text().splitlines()[0].split(",") for table in tables}
+    assert heads["confusion_matrix.csv"] == ["true__", "class", "predicted", "true", "true_"]
+    assert len(heads) >= 7
+    for head in heads.values():
+        assert len(set(head)) == len(head)
+
+
+@pytest.mark.slow
 def test_two_processes_find_the_same(tested, fitted, folder):
     command = [sys.executable, "-m", "zamba_lcli", "test", "--config", str(fitted / "config.yaml")]
     command += [

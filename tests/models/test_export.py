@@ -129,6 +129,16 @@ def test_export_on_the_command_line(fitted, clips, folder, refused, predict):
     refused(lambda: main(["export", "--model=SlowFast"]), "ckpt_path is missing")
 
 
+@pytest.mark.slow
+def test_a_dry_export_writes_nothing(fitted, folder, capsys, refused):
+    command = ["export", f"--ckpt_path={fitted / 'checkpoints/last.ckpt'}", "--trainer.fast_dev_run=true"]
+    main(command)
+    assert "a dry run writes nothing: uint8 (batch, 3, 8, 32, 32)" in capsys.readouterr().out
+    assert not list(folder.iterdir())
+    (folder / "model.onnx").write_text("mine")
+    refused(lambda: main(command), "model.onnx exists already")
+
+
 def test_a_checkpoint_without_what_only_a_resume_needs(fitted, clips, folder, predict):
     """The one-liner of configs/README.md."""
     (line,) = re.findall(r'python -c "(import torch[^"]*)"', REFERENCE)

@@ -273,6 +273,8 @@ def test_frames_that_only_others_refer_to_are_not_counted(folder):
         ("av1", bytes([0b00010010, 0, 0b00110010, 1, 0b00100000, 0b00011010, 1, 0b10000000]), False),
         ("av1", bytes([0b00010010, 0]), False),  # no frame
         ("h264", bytes([0, 0, 0, 1]), False),
+        ("dirac", b"BBCD\x10" + bytes(8), True),  # the end of a sequence
+        ("dirac", b"BBCD\x00" + bytes(8) + b"BBCD\xe8" + bytes(8), False),
     ],
 )
 def test_what_the_first_bits_say(codec, packet, nothing):
@@ -371,12 +373,20 @@ def test_headers_of_a_second_theora_recording_are_no_frames():
     assert [shows_nothing("theora", start) for start in (b"\x3f\x00", b"")] == [False, False]
 
 
-@pytest.mark.parametrize("suffix", ["vc2", "ts", "mkv"])
-def test_vc2_without_a_container_has_numbers_in_place_of_times(folder, suffix):
-    """The mark at the end of a stream is no frame."""
-    path = write_video(folder / f"clip.{suffix}", numbered(12), fps=10, codec="vc2")
+@pytest.mark.parametrize("suffix", ["avi", "mov", "nut"])
+def test_a_palette_comes_with_the_first_packet_alone(folder, suffix):
+    path = folder / f"clip.{suffix}"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("rawvideo", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "pal8"
+        for picture in numbered(12):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="gray")
+            indices = frame.to_ndarray()
+            palette = np.repeat(np.arange(255, -1, -1, dtype=np.uint8)[:, None], 4, 1)  # inverted: ARGB
+            palette[:, 3] = 255
+            file.mux(stream.encode(av.VideoFrame.from_ndarray((255 - indices, palette), format="pal8")))
+        file.mux(stream.encode(None))
     assert_as_a_player_shows(path, range(12))
-    assert_allclose(read_timeline(path).times, np.arange(12) / 10, atol=1e-4)
 
 
 ENCODERS = {
@@ -442,3 +452,10 @@ class TestBesideFFmpeg:
         part = render(folder / name, f"-c:v {codec} -g 10 -bf 2{fragments}", 40).read_bytes()
         (folder / f"joined{name[1:]}").write_bytes(part * 3)
         self.all_frames(folder / f"joined{name[1:]}")
+
+    @pytest.mark.parametrize("name", ["a.vc2", "a.ts", "a.mkv"])
+    def test_vc2_without_a_container_has_numbers_in_place_of_times(self, folder, name):
+        """The mark at the end of a stream is no frame."""
+        path = render(folder / name, "-c:v vc2", 30)
+        self.all_frames(path)
+        assert_allclose(read_timeline(path).times, np.arange(30) / 10, atol=1e-4)

@@ -136,6 +136,7 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
         missing = declared(path, container, stream).missing(len(stored.places), stored.length * seconds_per_tick)
         has_times = Flags.no_timestamps not in Flags(container.format.flags)
         clock_set_anew = clock_may_be_set_anew(container)
+        has_palette = stream.codec_context.pix_fmt == "pal8"  # which comes with the first packet alone
         numbered = container.format.name == "dirac"  # whose streams have numbers of pictures in place of times
     if not stored.places:
         raise UnreadableClipError("no frame in the file")
@@ -200,7 +201,7 @@ def read_index(path: Path, deadline: Deadline) -> ClipIndex:
         seconds=frozenset(np.flatnonzero(seconds).tolist()),
         keys=np.flatnonzero(keys & ~seconds),
         places=stored.places,
-        seekable=not (untimed or restarts or jumps or (stored.odd and order is not None)),
+        seekable=not (untimed or restarts or jumps or has_palette or (stored.odd and order is not None)),
         assumed_rate=rate if (untimed or not has_times) and len(times) > 1 else None,
         order_decoded=order is not None,
         marks_wrong=marks_wrong,
