@@ -375,6 +375,14 @@ def test_two_names_of_one_thing_are_warned_of(folder, first, second):
     assert what.startswith(f"the labels {second!r} and {first!r} (row 2) both mean ")
 
 
+@pytest.mark.parametrize("joined", ["fox|deer", "fox, deer", "Fox / deer", "fox & deer", "fox+deer", "fox and deer"])
+def test_labels_joined_by_another_sign_are_warned_of(folder, joined):
+    rows = ("a.mp4,fox,train,S", f'b.mp4,"{joined}",train,S', "c.mp4,deer,train,S")
+    (what,) = warnings_of(folder, *rows)
+    assert what.startswith(f"the label {joined!r} is a class of its own, beside ")
+    assert warnings_of(folder, *rows[:2], "c.mp4,hare,train,S") == []
+
+
 @pytest.mark.parametrize(
     "rows", [["a.mp4,blank;fox"], ["a.mp4,fox", "a.mp4,Empty"], ["a.mp4,human", "a.mp4,no animal"]]
 )

@@ -20,6 +20,7 @@ NUMBER = re.compile(r"([+-]?)(?=[.,]?\d)(\d*)(?:[.,](\d*))?(?:e([+-]?\d{1,4}))?"
 GROUPED = re.compile(r"[1-9]\d{0,2}(?:[ ',.\u2019]\d{3})+")  # by thousands
 NO_DECIMALS = re.compile(r"([^\W\d_] ?\d+)[.,]0+$")  # at the end of a name
 LEADING_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")
+JOINS = re.compile(r"[|,/&+]|\sand\s")  # what people write between labels, beside ;
 
 
 def spelling(text: str) -> str:
@@ -103,6 +104,21 @@ def warn_of_synonyms(labels: Mapping[str, Place], problems: Problems) -> None:
         for label in found[1:]:
             told = f"the labels {label!r} and {found[0]!r} ({labels[found[0]]}) both mean {thing}"
             problems.warn(labels[label], told, "If they are one class, give them one name.")
+
+
+def warn_of_joined(labels: Mapping[str, Place], problems: Problems) -> None:
+    """Warns of labels that are others joined by another sign than ``;``, such as ``fox, deer``: each becomes a class.
+
+    Args:
+        labels: Where each label stands first, in the order of the rows.
+        problems: Gets what was found.
+    """
+    known = {spelling(label) for label in labels}
+    for label, place in labels.items():
+        parts = [part.strip() for part in JOINS.split(label)]
+        if len(parts) > 1 and all(spelling(part) in known for part in parts):
+            told = f"the label {label!r} is a class of its own, beside {', '.join(map(repr, parts))}"
+            problems.warn(place, told, f"If the clip has several labels, write {';'.join(parts)}.")
 
 
 def check_not_columns(labels: Mapping[str, Place], problems: Problems) -> None:

@@ -33,6 +33,7 @@ from zamba_lcli.data.labels.spellings import (
     check_not_columns,
     check_spellings,
     first_places,
+    warn_of_joined,
     warn_of_missing,
     warn_of_synonyms,
 )
@@ -138,6 +139,7 @@ def read_labels(
     sites = first_places((row.site, row.place) for row in rows)
     check_spellings("site", sites, problems)
     warn_of_synonyms(labels, problems)
+    warn_of_joined(labels, problems)
     warn_of_missing(labels, sites, problems)
     check_not_columns(labels, problems)
     drafts = merge_rows(rows, folder, problems, time_limit)
