@@ -99,7 +99,9 @@ def find_videos(
         return _in_folder(path, time_limit)
     if not has_video_ending(path.name) and not stat.S_ISREG(mode):
         raise InputError(f"data.videos: {path.absolute()} is neither a folder nor a regular file. Give one of these.")
-    if not has_video_ending(path.name) and _is_table(path):
+    if has_video_ending(path.name):
+        return Videos([str(path)], [path], None)
+    if look_within(time_limit, "data.videos", lambda looks: _is_table(looks.at(path))):
         return _in_table(path, data_dir, allow_outside, time_limit)
     return Videos([str(path)], [path], None)
 
@@ -228,8 +230,9 @@ def folder_beside(videos: str) -> Path:
         InputError: If there is nothing beside it.
     """
     path = Path(os.path.abspath(videos))  # a link stays a link: beside it is where people look
-    name = path.name if path.is_dir() else path.stem
-    if path.suffix.lower() in PACKED_ENDINGS and not path.is_dir():
+    is_folder = look_within(TIME_LIMIT, "data.videos", lambda looks: looks.at(path).is_dir())
+    name = path.name if is_folder else path.stem
+    if path.suffix.lower() in PACKED_ENDINGS and not is_folder:
         name = Path(name).stem
     if not name:
         raise InputError(

@@ -17,7 +17,7 @@ from helpers.paths import TINY
 from helpers.tables import read_csv
 from helpers.video_files import numbered, numbers_in, write_video
 from zamba_lcli.cli import main
-from zamba_lcli.data import EvenlySpaced, HighestScores
+from zamba_lcli.data import EvenlySpaced, HighestScores, listing
 from zamba_lcli.data.labels.split_record import content_digest
 from zamba_lcli.data.previews import read_previews
 from zamba_lcli.data.video import deadline, packets
@@ -144,6 +144,8 @@ def test_twenty_stuck_clips_are_twenty_failed_rows(folder, stuck, fitted, predic
             ("scandir", "folder", "data.videos: the disk"),
             ("stat", "folder", "data.videos: the disk"),
             ("listdir", "renamed", "data.labels: the disk"),
+            ("stat", "folder itself", "data.videos: the disk"),
+            ("stat", "labels", "data.labels: the disk"),
         ],
         [("stat", "fit", "data.labels: the disk"), ("scandir", "folder", "data.videos: the disk")],
         several=True,
@@ -157,6 +159,9 @@ def test_no_look_at_a_file_or_folder_waits_for_ever(clips, fitted, folder, monke
     at = card / names[3]
     if command == "folder":
         (at := card / "sub").mkdir()
+    if command in ("folder itself", "labels"):
+        at = card if command == "folder itself" else card / "labels.csv"
+        monkeypatch.setattr(listing, "TIME_LIMIT", 0.3)
     if command == "renamed":
         at.rename(at.with_suffix(".MP4"))
         at = card
@@ -175,6 +180,8 @@ def test_no_look_at_a_file_or_folder_waits_for_ever(clips, fitted, folder, monke
     words = {
         "fit": fit,
         "renamed": fit,
+        "labels": fit,
+        "folder itself": [*predict, str(card)],
         "check": ["check", "--data.labels", str(card / "labels.csv")],
         "table": [*predict, "t.csv"],
         "folder": [*predict, str(card)],
