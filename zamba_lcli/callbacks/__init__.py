@@ -9,6 +9,7 @@ from zamba_lcli.callbacks.figures import TensorBoardFigures
 from zamba_lcli.callbacks.finetuning import ConstantFactor, ZambaBackboneFinetuning
 from zamba_lcli.callbacks.interruption import NoCheckpointIO, SaveOnInterrupt, WholeCheckpointIO
 from zamba_lcli.callbacks.lr_finder import ZambaLearningRateFinder
+from zamba_lcli.callbacks.phases import GradualUnfreezing
 from zamba_lcli.callbacks.predictions import WritePredictions
 from zamba_lcli.callbacks.progress import ClipProgressBar
 from zamba_lcli.callbacks.speed import Speed
@@ -31,6 +32,7 @@ __all__ = [
     "ConstantFactor",
     "Evaluation",
     "FrozenFeatureCache",
+    "GradualUnfreezing",
     "HTMLReport",
     "MegaDetectorJSON",
     "NoCheckpointIO",

@@ -155,7 +155,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
 
     def freeze_before_training(self, pl_module: LightningModule) -> None:
         """Freezes the backbone."""
-        _ours(pl_module).freeze_backbone()
+        attached_module(pl_module).freeze_backbone()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuses to train in bfloat16 what the CPU computes wrongly; the optimizer's groups are the same in all phases."""
@@ -163,7 +163,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         unfreezes = epochs is None or epochs < 0 or self.unfreeze_backbone_at_epoch < epochs
         on_cpu = trainer.strategy.root_device.type == "cpu"
         if on_cpu and "bf16" in str(trainer.precision) and unfreezes:
-            self._guards = guard_bfloat16(_ours(pl_module).backbone)
+            self._guards = guard_bfloat16(attached_module(pl_module).backbone)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ends the watch over the layers."""
@@ -172,7 +172,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Brings a resumed run into the phase of its epoch, also in the middle of one."""
-        optimization = _ours(pl_module).optimization
+        optimization = attached_module(pl_module).optimization
         is_open = self._ratio_is_open or (optimization is not None and optimization.schedule_is_restated)
         if self.unfrozen_at_epoch is not None and self.backbone_initial_lr is not None and is_open:
             self.initial_ratio = self.backbone_initial_lr / self._head_lr_then(trainer, pl_module)
@@ -192,7 +192,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         if not self._has_looked and batch["index"] and not batch["cached"]:
             self._has_looked = True
             parts = len(batch["video"]) // len(batch["index"])
-            self._check_batch_size(trainer, _ours(pl_module), batch["video"][:parts])
+            self._check_batch_size(trainer, attached_module(pl_module), batch["video"][:parts])
         self._tie_learning_rates(trainer)
 
     def _check_batch_size(
@@ -230,7 +230,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
         return min(1.0, ratio) if self.should_align else ratio
 
     def _enter_epoch(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        module, epoch = _ours(pl_module), trainer.current_epoch
+        module, epoch = attached_module(pl_module), trainer.current_epoch
         if epoch < self.unfreeze_backbone_at_epoch or not module.backbone_is_frozen:
             return
         if self.unfrozen_at_epoch is None:
@@ -240,7 +240,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
                 f"Epoch {epoch}: the backbone is unfrozen, at {self.ratio(epoch):g} of the head's learning rate."
             )
         module.unfreeze_backbone(train_bn=self.train_bn)
-        _wrap_again(trainer, module)
+        wrap_again(trainer, module)
 
     def _initial_ratio(self, trainer: Trainer) -> float:
         if self.backbone_initial_lr is None:
@@ -250,7 +250,7 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
 
     def _head_lr_then(self, trainer: Trainer, pl_module: LightningModule) -> float:
         """Returns the head's learning rate when the backbone was unfrozen, in the schedule that is stated now."""
-        epoch, step, module = cast(int, self.unfrozen_at_epoch), self.unfrozen_at_step, _ours(pl_module)
+        epoch, step, module = cast(int, self.unfrozen_at_epoch), self.unfrozen_at_step, attached_module(pl_module)
         if step is None:
             step = round(trainer.global_step * epoch / max(1, trainer.current_epoch))
         assert module.optimization is not None
@@ -264,15 +264,26 @@ class ZambaBackboneFinetuning(BackboneFinetuning):
                 group["lr"] = head["lr"] * ratio * group.get("lr_scale", 1.0)
 
 
-def _ours(pl_module: LightningModule) -> ZambaVideoClassificationLightningModule:
+def attached_module(
+    pl_module: LightningModule, needed_by: str = "ZambaBackboneFinetuning"
+) -> ZambaVideoClassificationLightningModule:
+    """Returns the trainer's model.
+
+    Args:
+        pl_module: The model.
+        needed_by: The callback that needs it, for the message.
+
+    Raises:
+        InputError: If it is of another class.
+    """
     if not isinstance(pl_module, ZambaVideoClassificationLightningModule):
         raise InputError(
-            f"ZambaBackboneFinetuning needs a ZambaVideoClassificationLightningModule, not {type(pl_module).__name__}."
+            f"{needed_by} needs a ZambaVideoClassificationLightningModule, not {type(pl_module).__name__}."
         )
     return pl_module
 
 
-def _wrap_again(trainer: Trainer, pl_module: LightningModule) -> None:
+def wrap_again(trainer: Trainer, pl_module: LightningModule) -> None:
     """Lets DistributedDataParallel see what trains now: it synchronizes only what did when it was made (Lightning#20340)."""
     strategy = trainer.strategy
     if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):

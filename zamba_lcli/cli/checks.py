@@ -78,10 +78,14 @@ def check_trainer(built: Namespace, strategy: Any) -> None:
 
 def _check_distinct(callbacks: list[Callback] | Callback) -> None:
     """Refuses callbacks with the same state key; Lightning notices when it saves the first checkpoint."""
-    seen = set()
+    seen: set[str] = set()
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
         if isinstance(callback, BackboneFinetuning) and callback.state_key in seen:
-            raise InputError("trainer.callbacks: BackboneFinetuning is listed twice. Remove one of them.")
+            raise InputError(f"trainer.callbacks: {callback.state_key} is listed twice. Remove one of them.")
+        if isinstance(callback, BackboneFinetuning) and {"BackboneFinetuning", "GradualUnfreezing"} & seen:
+            raise InputError(
+                "trainer.callbacks: BackboneFinetuning and GradualUnfreezing both unfreeze the backbone. Remove one of them."
+            )
         if isinstance(callback, ModelCheckpoint) and callback.state_key in seen:
             raise InputError(
                 "trainer.callbacks: two ModelCheckpoint have the same monitor, mode, every_n_train_steps, every_n_epochs and "

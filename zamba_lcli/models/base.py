@@ -27,8 +27,8 @@ from zamba_lcli.losses import (
 from zamba_lcli.metrics import ClipMetrics, log_train_loss
 from zamba_lcli.models.batch_norm import refuse_single_values
 from zamba_lcli.models.blank_clips import by_clip
-from zamba_lcli.models.layers import batchnorms_of, lay_out_channels_last
-from zamba_lcli.models.parameter_groups import groups_of, layers_of
+from zamba_lcli.models.layers import lay_out_channels_last
+from zamba_lcli.models.parameter_groups import blocks_of, frozen_in_backbone, groups_of, layers_of
 from zamba_lcli.seed import run_seed, seed_for, seed_generators, share_seed
 from zamba_lcli.types import Batch, FeatureSource, Interval, Prediction, Task
 
@@ -101,6 +101,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self.untrained: list[str] = []
         self.backbone_is_frozen = True
         self.train_backbone_batchnorm = True
+        self.frozen_blocks = 0  # the backbone's first ones, once it is unfrozen
         self.features: FeatureSource | None = None
         self.loss = prepare_loss(loss, task, len(class_names))
         if isinstance(self.hparams.get("loss"), nn.Module):  # from Python; on the command line it is stated already
@@ -141,24 +142,21 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self.backbone.requires_grad_(False)
         self.train(self.training)
 
-    def unfreeze_backbone(self, train_bn: bool = True) -> None:
-        """Lets the backbone train, with ``train_bn=False`` without its BatchNorm layers, which keep their statistics."""
+    def unfreeze_backbone(self, train_bn: bool = True, blocks: int | None = None) -> None:
+        """Lets the backbone's last ``blocks`` train, None for all, with ``train_bn=False`` without their BatchNorm layers."""
         self.backbone_is_frozen = False
         self.train_backbone_batchnorm = train_bn
+        self.frozen_blocks = 0 if blocks is None else len(blocks_of(self)) - blocks
         self.backbone.requires_grad_(True)
-        if not train_bn:
-            batchnorms_of(self.backbone).requires_grad_(False)
+        nn.ModuleList(frozen_in_backbone(self)).requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "ZambaVideoClassificationLightningModule":
         """Sets the training mode; frozen layers, their BatchNorm and dropout included, stay in eval mode."""
         super().train(mode)
         if mode:
-            self.trunk.eval()
-            if self.backbone_is_frozen:
-                self.backbone.eval()
-            elif not self.train_backbone_batchnorm:
-                batchnorms_of(self.backbone).eval()
+            frozen = [self.backbone] if self.backbone_is_frozen else frozen_in_backbone(self)
+            nn.ModuleList([self.trunk, *frozen]).eval()
         return self
 
     def backbone_layers(self) -> list[list[nn.Parameter]]:

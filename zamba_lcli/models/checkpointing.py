@@ -108,12 +108,11 @@ def check_optimizers(checkpoint: Mapping[str, Any] | None, optimizers: Sequence[
 
 def _tell_what_is_frozen(checkpoint: dict[str, Any], trainer: Trainer) -> None:
     """Prints that a resumed run no longer trains the backbone."""
-    finetuning = checkpoint.get("callbacks", {}).get(BackboneFinetuning.__qualname__, {})
     goes_on = any(isinstance(callback, BackboneFinetuning) for callback in trainer_callbacks(trainer))
-    if finetuning.get("unfrozen_at_epoch") is not None and not goes_on:
-        rank_zero_info(
-            "The checkpoint's run trained the backbone; without BackboneFinetuning it is frozen from here on."
-        )
+    for name in (BackboneFinetuning.__qualname__, "GradualUnfreezing"):
+        state = checkpoint.get("callbacks", {}).get(name, {})
+        if state.get("unfrozen_at_epoch") is not None and not goes_on:
+            rank_zero_info(f"The checkpoint's run trained the backbone; without {name} it is frozen from here on.")
 
 
 def order_of_classes(checkpoint: Mapping[str, Any], class_names: list[str]) -> list[int] | None:

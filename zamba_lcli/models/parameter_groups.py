@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from zamba_lcli.models.layers import batchnorms_of
+
 
 def layers_of(backbone: nn.Module) -> list[list[nn.Parameter]]:
     """Returns the parameters of each layer of a backbone, in the order in which the layers run.
@@ -21,6 +23,22 @@ def layers_of(backbone: nn.Module) -> list[list[nn.Parameter]]:
         elif parameters:
             layers.append(parameters)
     return layers
+
+
+def blocks_of(module: Any) -> list[nn.ModuleList]:
+    """Returns the backbone's blocks, in the order in which they run, as many as the model's ``backbone_blocks`` counts.
+
+    What comes after the last block is in it. Models without the argument have a block for each child of their backbone.
+    """
+    children = list(module.backbone.children())
+    count = min(module.hparams.get("backbone_blocks", len(children)), len(children))
+    return [*(nn.ModuleList([child]) for child in children[: count - 1]), nn.ModuleList(children[count - 1 :])]
+
+
+def frozen_in_backbone(module: Any) -> list[nn.ModuleList]:
+    """Returns the layers of a model's unfrozen backbone that do not train all the same."""
+    batchnorms = [] if module.train_backbone_batchnorm else [batchnorms_of(module.backbone)]
+    return [*batchnorms, *blocks_of(module)[: module.frozen_blocks]]
 
 
 def groups_of(
