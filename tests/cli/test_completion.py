@@ -135,6 +135,10 @@ def test_all_that_lightnings_trainer_takes_is_in_the_help(capsys):
         "--data.task"
     }
     assert "--optimizer.lr LR" in printed(capsys, "fit", "--optimizer.help", "Adam")
+    of_model = printed(capsys, "fit", "--model.help", "SlowFast")
+    assert len(of_model.splitlines()) < 120  # without the hundreds of modules that a loss may be
+    assert "usage: zamba" in of_model
+    assert "``" not in of_model
 
 
 HEAVY = {

@@ -20,6 +20,7 @@ from zamba_lcli.types import Batch
 if TYPE_CHECKING:  # it takes long to import
     from matplotlib.figure import Figure
 
+CHARACTERS = 23  # of a title, above each frame
 MAX_WRITTEN = 25  # classes; with more, the cells of a confusion matrix have no counts
 
 
@@ -121,8 +122,11 @@ class TensorBoardFigures(Callback):
         axes = figure.subplots(len(worst), self.frames, squeeze=False)
         for line, row, clip in zip(axes, worst, chosen, strict=True):
             top = int(probabilities[row].argmax())
-            predicted = f"{names[top]} ({probabilities[row, top]:.2f})"
-            title = f"{clips.filepaths[clip]}: {', '.join(names[targets[row]])}, predicted {predicted}"
+            room = CHARACTERS * self.frames // 3
+            filepath = clips.filepaths[clip]
+            label, predicted = (_shortened(text, room) for text in (", ".join(names[targets[row]]), names[top]))
+            title = f"{filepath if len(filepath) <= room else f'... {filepath[4 - room :]}'}: {label}, predicted "
+            title += f"{predicted} ({probabilities[row, top]:.2f})"
             preview = self._previews[clip]
             for column, axis in enumerate(line):
                 axis.set_axis_off()
@@ -132,8 +136,18 @@ class TensorBoardFigures(Callback):
                         0.98, 0.03, f"{preview.times[column]:.1f} s", transform=axis.transAxes, ha="right", size=8,
                         color="white", bbox={"color": "black", "alpha": 0.6, "pad": 1.5},
                     )  # fmt: skip
-            line[0].set_title(title, loc="left", size=9, parse_math=False)  # names may have a $
+            # a long title would take the place of frames: the layout knows of its height alone
+            line[0].set_title(" ", size=9)
+            line[0].text(
+                0, 1.04, title, transform=line[0].transAxes, size=9, in_layout=False,
+                parse_math=False,  # names may have a $
+            )  # fmt: skip
         return figure
+
+
+def _shortened(text: str, most: int) -> str:
+    """Returns a text, of one that is too long its begin and end."""
+    return text if len(text) <= most else f"{text[: most // 2 - 5]} ... {text[-(most // 2) :]}"
 
 
 def worst_mistakes(targets: NDArray[np.bool_], probabilities: NDArray[np.float64], number: int) -> list[int]:

@@ -133,7 +133,8 @@ class PlainHelpFormatter(HelpFormatter):
         text, known, _ = ROLE.sub(r"\1", text).partition(", known subclasses: ")
         if known:
             names = short_names(typehint_of(action))
-            text += f"; one of {', '.join(names)})" if len(names) <= MOST_CLASSES else ")"
+            few = len(names) <= MOST_CLASSES and Tensor.__name__ not in names
+            text += f"; one of {', '.join(names)})" if few else ")"
         default = DEFAULT.search(text)
         if default is not None and default[1] not in ("None", str(action.default)):
             text = text.replace(", default: %(default)s", "")  # the text says what null means

@@ -83,7 +83,8 @@ class ZambaArgumentParser(LightningArgumentParser):
         **kwargs: Any,
     ) -> None:
         """Keeps the arguments; see the class."""
-        super().__init__(*args, **kwargs)
+        # jsonargparse states nothing for the parser that shows the help of a class
+        super().__init__(*args, **{"prog": "zamba", "formatter_class": PlainHelpFormatter, **kwargs})
         self.command = command
         self.commands = commands
         self.is_asked_for = is_asked_for

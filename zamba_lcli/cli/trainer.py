@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 from lightning_fabric.plugins import CheckpointIO
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import BackboneFinetuning, OnExceptionCheckpoint
+from pytorch_lightning.callbacks import BackboneFinetuning, ModelSummary, OnExceptionCheckpoint
 
 from zamba_lcli._lightning import trainer_callbacks
 from zamba_lcli.callbacks import (
@@ -19,6 +19,7 @@ from zamba_lcli.callbacks import (
     WholeCheckpointIO,
     WritePredictions,
 )
+from zamba_lcli.callbacks.model_table import leave_out_flops
 from zamba_lcli.data.check import check_data, summary, write_report
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.loggers import ZambaTensorBoardLogger
@@ -161,6 +162,9 @@ def arrange_callbacks(callbacks: list[Callback], subcommand: str) -> None:
     clocks = [callback for callback in callbacks if isinstance(callback, Speed)][1:]  # a stated one wins
     callbacks[:] = [callback for callback in callbacks if callback not in clocks and not isinstance(callback, dropped)]
     callbacks.sort(key=callback_priority)
+    for callback in callbacks:
+        if isinstance(callback, ModelSummary):
+            leave_out_flops(callback)
 
 
 def callback_priority(callback: Callback) -> int:
