@@ -4,7 +4,7 @@ from typing import Any
 
 from pytorch_lightning.callbacks import ModelSummary
 from pytorch_lightning.utilities import rank_zero_info
-from pytorch_lightning.utilities.model_summary import get_human_readable_count
+from pytorch_lightning.utilities.model_summary.model_summary import get_human_readable_count
 
 FLOPS = "FLOPs"  # Lightning's column
 
