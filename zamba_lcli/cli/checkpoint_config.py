@@ -225,4 +225,6 @@ def keep_splits(datamodule: ZambaVideoDataModule, config: Namespace, ckpt_path: 
     """
     path = ckpt_path or config.model.get("init_args", {}).get("weights")
     if path is not None and Path(path).is_file() and zipfile.is_zipfile(path):
-        datamodule.keep_splits(load_checkpoint(Path(path), mmap=True))
+        checkpoint = load_checkpoint(Path(path), mmap=True)
+        if ckpt_path is not None or "state_dict" in checkpoint:  # else a network's weights alone, as they are published
+            datamodule.keep_splits(checkpoint)
