@@ -74,6 +74,7 @@ def test_fit_ends_with_metrics_checkpoint_and_tensorboard(zamba, capfd):
     text = output.out + output.err
     assert "val_macro_f1" in text
     assert "checkpoints/best-epoch=" in text
+    assert "checkpoints/epoch=1-step=4.ckpt" in text
     assert "last checkpoint: runs/tiny/version_0/checkpoints/last.ckpt" in text
     assert "to test the best: zamba test --config runs/tiny/version_0/config.yaml --ckpt_path runs/tiny" in text
     assert "tensorboard --logdir runs/tiny" in text

@@ -104,6 +104,7 @@ def last_lines(trainer: Trainer) -> Iterable[str]:
     """Yields what is said at the end of a fit: checkpoints, which to test and how, and how to watch the run."""
     best: list[str] = []
     last: list[str] = []
+    newest: list[str] = []
     for callback in [] if is_dry_run(trainer) else model_checkpoints(trainer):
         if callback.best_model_path and callback.monitor is not None:
             score = callback.best_model_score
@@ -111,15 +112,16 @@ def last_lines(trainer: Trainer) -> Iterable[str]:
             yield f"best checkpoint: {best[-1]}" + (
                 "" if score is None else f"  ({callback.monitor} {float(score):.4f})"
             )
-        elif callback.best_model_path and not callback.last_model_path:
-            last.append(callback.best_model_path)
+        elif callback.best_model_path:
+            yield f"checkpoint: {callback.best_model_path}"
+            newest.append(callback.best_model_path)
         if callback.last_model_path:
             last.append(callback.last_model_path)
     yield from (f"last checkpoint: {path}" for path in dict.fromkeys(last))
     folder = local_run_folder(trainer)
-    if best or last:
+    if best or last or newest:
         config = [] if folder is None else ["--config", str(folder / CONFIG)]
-        command = ["zamba", "test", *config, "--ckpt_path", (best or last)[0]]
+        command = ["zamba", "test", *config, "--ckpt_path", (best or last or newest)[0]]
         yield f"to test the {'best' if best else 'last'}: {shlex.join(command)}"
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
