@@ -325,6 +325,8 @@ class ZambaVideoDataModule(LightningDataModule):
         """Names the clips that could not be read, once each, in the log and in ``failed.csv``."""
         for _, filepath, reason in batch["failed"]:
             self.failed.report(filepath, reason)
+        if batch["note"]:  # of features in a cache there is none
+            self.failed.note_parts(batch["filepath"], batch["note"])
         return batch
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

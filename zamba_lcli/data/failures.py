@@ -1,6 +1,8 @@
 """Clips that could not be read: named in the log and listed in ``failed.csv`` of the run folder."""
 
 import csv
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_warn
@@ -14,6 +16,7 @@ class FailedClips:
         self.table: Path | None = None  # where they are listed
         self.first: str | None = None  # the first one, and why it could not be read
         self._reported: set[str] = set()
+        self._in_part: dict[str, str] = {}
 
     def report(self, filepath: str, reason: str) -> None:
         """Names a clip and why it could not be read, in the log and in the table."""
@@ -31,8 +34,16 @@ class FailedClips:
             new = [row for row in (["filepath", "reason"], [filepath, reason]) if row not in there]
             csv.writer(file).writerows(new)
 
+    def note_parts(self, filepaths: Sequence[str], notes: Sequence[str]) -> None:
+        """Keeps in mind which clips could be read only in part; their notes are not empty."""
+        self._in_part |= {filepath: note for filepath, note in zip(filepaths, notes, strict=True) if note}
+
     def summarize(self) -> None:
-        """Says in the log how many clips could not be read."""
+        """Says in the log how many clips could not be read, or only in part."""
+        if self._in_part:
+            named = [f"{filepath} ({note})" for filepath, note in islice(self._in_part.items(), 3)]
+            more = f" and {len(self._in_part) - 3} more" if len(self._in_part) > 3 else ""
+            rank_zero_warn(f"Clips that could be read only in part: {', '.join(named)}{more}.")
         if self._reported:
             listed = f"; they are listed in {self.table}" if self.table else ""
             rank_zero_warn(f"{len(self._reported)} clips could not be read and were left out{listed}.")
