@@ -128,8 +128,9 @@ def test_fit_validate_and_test_give_the_same_macro_f1(task, zamba, clips, folder
     checkpoint = ["--ckpt_path", "runs/tiny/version_0/checkpoints/last.ckpt"]
     zamba("validate", *arguments, *checkpoint, labels="clips/labels.csv")
     zamba("test", *arguments, *checkpoint, labels=write("tested.csv", "holdout"))
-    fitted, validated, tested = (scalars(folder / f"runs/tiny/version_{run}") for run in range(3))
-    found = read_csv(folder / "runs/tiny/version_2/predictions.csv")
+    run = folder / "runs/tiny/version_0"
+    fitted, validated, tested = (scalars(path) for path in (run, run / "validate_0", run / "test_0"))
+    found = read_csv(run / "test_0/predictions.csv")
     names = sorted({*NAMES, "owl", *(["night"] if task == "multilabel" else [])})
     probabilities = np.array([[float(row[name]) for name in names] for row in found])
     truth = np.array([[name in row["labels"].split(";") for name in names] for row in found])
@@ -141,7 +142,7 @@ def test_fit_validate_and_test_give_the_same_macro_f1(task, zamba, clips, folder
     there = np.flatnonzero((truth | predicted).any(axis=0))
     assert expected == pytest.approx(sk.f1_score(truth, predicted, average="macro", labels=there, zero_division=0))
     logged = [fitted["val_macro_f1"][-1][1], validated["val_macro_f1"][-1][1], tested["test_macro_f1"][-1][1]]
-    metrics = json.loads((folder / "runs/tiny/version_2/metrics.json").read_text())
+    metrics = json.loads((run / "test_0/metrics.json").read_text())
     assert [*logged, metrics["macro_f1"]] == pytest.approx([expected] * 4, abs=1e-6)
     assert expected > sk.f1_score(truth, predicted, average="macro", zero_division=0)
 

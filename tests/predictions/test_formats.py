@@ -237,8 +237,8 @@ def test_a_table_for_spreadsheets(folder, for_excel):
     assert header[:4] == ["filepath", "site", f"{mark}=deer", "blank"]
     expected = [*(mark + name for name in ODD_NAMES[:5]), *ODD_NAMES[5:], "bad.mp4"]
     assert [row[0] for row in rows] == expected
-    assert rows[1][1:] == [f"{mark}-site", "0.25", "0.75", "0", "1", "blank", "ok", ""]
-    assert rows[-1][-1] == f"{mark}@ the end"
+    assert rows[1][1:] == [f"{mark}-site", "0.25", "0.75", "0", "1", "blank", "ok", "", ""]
+    assert rows[-1][-2] == f"{mark}@ the end"
 
 
 FILES = {"a.mp4": "d1", "b/c.mp4": "d2", "d.MP4": "d2", "broken.avi": "d1"}
