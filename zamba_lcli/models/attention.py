@@ -35,7 +35,7 @@ class AttentionPool(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Pools tokens (B, N, features) to (B, features)."""
-        queries, tokens = self.queries.expand(len(tokens), -1, -1), self.norm(tokens)
+        queries, tokens = self.queries.expand(tokens.shape[0], -1, -1), self.norm(tokens)
         found = queries + self.attention(queries, tokens, tokens, need_weights=False)[0]
         return torch.add(found, self.perceptron(found)).mean(dim=1)
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
+from zamba_lcli.models.attention import HeadKind, make_head, tokens_of
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.models.layers import normalize, without_warnings_of_torchscript, write_in_place
 from zamba_lcli.models.weights import load_file, load_matching_weights, load_published_weights
@@ -32,20 +33,24 @@ class GlobalPool(nn.Module):
 
     Args:
         head: The published head, of which the layers around the pooling are kept (X3D has some, with weights).
+        keeps_tokens: Whether to leave out the pooling itself.
     """
 
-    def __init__(self, head: nn.Module) -> None:
+    def __init__(self, head: nn.Module, keeps_tokens: bool) -> None:
         """Takes the pooling from the published head."""
         super().__init__()
+        self.keeps_tokens = keeps_tokens
         self.pool = cast(nn.Module, head.pool)
+        average = nn.Identity() if keeps_tokens else nn.AdaptiveAvgPool3d(1)
         if isinstance(self.pool, nn.AvgPool3d):
-            self.pool = nn.AdaptiveAvgPool3d(1)
+            self.pool = average
         else:
-            self.pool.pool = nn.AdaptiveAvgPool3d(1)
+            self.pool.pool = average
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pools (B, C, T, H, W) to (B, features)."""
-        return cast(Tensor, self.pool(x)).flatten(1)
+        """Pools (B, C, T, H, W) to (B, features), or turns it into tokens (B, T * H * W, features)."""
+        x = self.pool(x)
+        return tokens_of(x) if self.keeps_tokens else x.flatten(1)
 
 
 class PytorchVideo(ZambaVideoClassificationLightningModule):
@@ -63,6 +68,8 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
         backbone_blocks: How many of the last blocks are the backbone, which finetuning can unfreeze. Those before it never
             train. Blocks are stem, res2 to res5 and the pooling, 6 in all; of MViT the patches, their positions, 16
             transformer blocks and the normalization, 19 in all.
+        head: ``linear`` for a linear layer on the network's own pooling; ``attention`` for learned queries over all positions
+            of space and time in place of that.
         post_backbone_dropout: Share of the pooled features set to zero in training, null for none.
         common: What all models have, such as ``task``: see ``ZambaVideoClassificationLightningModule``.
     """
@@ -75,6 +82,7 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
         weights: str | None = "kinetics400",
         name: Name = "x3d_m",
         backbone_blocks: int = 2,
+        head: HeadKind = "linear",
         post_backbone_dropout: float | None = None,
         **common: Any,
     ) -> None:
@@ -87,6 +95,7 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
         with without_warnings_of_torchscript():
             from pytorchvideo.models import hub
         self.name = name
+        self.pools_tokens = head == "attention"
         self.base: Any = getattr(hub, name)()
         self.takes: tuple[int, int, int] | None = None  # frames, height and width, where no others will do
         self._grids: list[list[int]] = []  # what each of MViT's blocks takes: its tokens' frames, rows and columns
@@ -96,13 +105,13 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
             self._measure_mvit()
         else:
             features = self.base.blocks[-1].proj.in_features
-            self.base.blocks[-1] = GlobalPool(self.base.blocks[-1])
+            self.base.blocks[-1] = GlobalPool(self.base.blocks[-1], self.pools_tokens)
         write_in_place(self.base)
         count = len(self._blocks())
         if not 1 <= backbone_blocks <= count:
             raise InputError(f"model.init_args.backbone_blocks: {backbone_blocks} is not between 1 and {count}.")
         self._cut = count - backbone_blocks  # the backbone's first block
-        self.head = nn.Sequential(nn.Dropout(post_backbone_dropout or 0.0), nn.Linear(features, len(self.class_names)))
+        self.head = make_head(head, features, len(self.class_names), post_backbone_dropout)
         if weights == "kinetics400":
             load_published_weights(self.base, url_of(name))
         elif weights is not None:
@@ -174,6 +183,6 @@ class PytorchVideo(ZambaVideoClassificationLightningModule):
         return self._run(normalize(video, next(self.parameters()).dtype), 0, self._cut)
 
     def forward_backbone(self, features: Tensor) -> Tensor:
-        """Runs the last blocks: to (B, features), pooled, or the class token of MViT."""
+        """Runs the last blocks: to (B, features), pooled or the class token of MViT, or to tokens (B, N, features)."""
         x = self._run(features, self._cut, len(self._blocks()))
-        return x if self.takes is None else x[:, 0]
+        return x if self.takes is None or self.pools_tokens else x[:, 0]

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
+from zamba_lcli.models.attention import AttentionPool, HeadKind, tokens_of
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.models.layers import normalize, without_warnings_of_torchscript, write_in_place
 from zamba_lcli.models.weights import load_file, load_matching_weights, load_published_weights
@@ -58,6 +59,8 @@ class SlowFast(ZambaVideoClassificationLightningModule):
         stem_dim_outs: Channels of the slow and of the fast stem; all widths follow from them.
         backbone_blocks: How many of the last blocks (stem, res2 to res5, pooling: 6 in all) are the backbone, which
             finetuning can unfreeze. Those before it never train.
+        head: ``linear`` for linear layers on the network's own pooling; ``attention`` for learned queries over all positions
+            of space and time in place of that.
         post_backbone_dropout: Share of the pooled features set to zero in training, null for none.
         head_hidden_layer_sizes: Widths of hidden layers in the head, null for a single linear layer.
         head_dropout_rate: Share of the hidden layers' outputs set to zero in training; needs hidden layers.
@@ -73,6 +76,7 @@ class SlowFast(ZambaVideoClassificationLightningModule):
         model_depth: int = 50,
         stem_dim_outs: tuple[int, int] = (64, 8),
         backbone_blocks: int = 2,
+        head: HeadKind = "linear",
         post_backbone_dropout: float | None = None,
         head_hidden_layer_sizes: list[int] | None = None,
         head_dropout_rate: float | None = None,
@@ -107,18 +111,24 @@ class SlowFast(ZambaVideoClassificationLightningModule):
         )
         features = self.base.blocks[-1].proj.in_features
         self.base.blocks = self.base.blocks[:-1]  # the head for Kinetics' 400 classes
-        self.base.blocks[-1].pool = nn.ModuleList([PathwayPool(), PathwayPool()])
+        self.pools_tokens = head == "attention"
+        pools = [nn.Identity(), nn.AvgPool3d((ALPHA, 1, 1))] if self.pools_tokens else [PathwayPool(), PathwayPool()]
+        self.base.blocks[-1].pool = nn.ModuleList(pools)
         write_in_place(self.base)
         blocks = len(self.base.blocks)
         if not 1 <= backbone_blocks <= blocks:
             raise InputError(f"model.init_args.backbone_blocks: {backbone_blocks} is not between 1 and {blocks}.")
         self.backbone_blocks = backbone_blocks
         self.backbone = self.base.blocks[-backbone_blocks:]
-        self.head = ResNetBasicHead(
-            proj=_perceptron(features, head_hidden_layer_sizes or [], len(self.class_names), head_dropout_rate or 0.0),
-            dropout=None if post_backbone_dropout is None else nn.Dropout(post_backbone_dropout),
-            output_pool=nn.AdaptiveAvgPool3d(1),
-        )
+        output = _perceptron(features, head_hidden_layer_sizes or [], len(self.class_names), head_dropout_rate or 0.0)
+        if self.pools_tokens:
+            self.head = nn.Sequential(AttentionPool(features), nn.Dropout(post_backbone_dropout or 0.0), output)
+        else:
+            self.head = ResNetBasicHead(
+                proj=output,
+                dropout=None if post_backbone_dropout is None else nn.Dropout(post_backbone_dropout),
+                output_pool=nn.AdaptiveAvgPool3d(1),
+            )
         if weights is not None:
             self._load_weights(weights, model_depth, (slow, fast))
         self.freeze_backbone()
@@ -181,8 +191,11 @@ class SlowFast(ZambaVideoClassificationLightningModule):
         return features
 
     def forward_backbone(self, features: list[Tensor]) -> Tensor:
-        """Runs the backbone's blocks: pathways to (B, channels, 1, h, w), the two pooled and concatenated."""
+        """Runs the backbone's blocks: pathways to (B, channels, 1, h, w), the two pooled and concatenated.
+
+        For attention to tokens (B, T / 4 * h * w, channels): the fast pathway is averaged over the frames of each slow one.
+        """
         output: list[Tensor] | Tensor = list(features)
         for block in cast(nn.ModuleList, self.backbone):
             output = block(output)
-        return cast(Tensor, output)
+        return tokens_of(cast(Tensor, output)) if self.pools_tokens else cast(Tensor, output)

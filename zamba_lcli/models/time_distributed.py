@@ -10,6 +10,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from zamba_lcli.errors import InputError
+from zamba_lcli.models.attention import HeadKind, make_head, tokens_of
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.models.fitting import Other
 from zamba_lcli.models.timm_blocks import (
@@ -140,7 +141,10 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
         return frames.reshape(video.shape[0], -1, *frames.shape[1:])
 
     def forward_backbone(self, features: Tensor) -> Tensor:
-        """Runs the last blocks on each frame and pools over its positions: to (B, T, features)."""
+        """Runs the last blocks on each frame and pools over its positions: to (B, T, features).
+
+        For attention to tokens (B, T * N, features), a frame's N positions not pooled.
+        """
         frames = features.flatten(0, 1)
         if self._in_steps:
             for step in steps_of(self.base)[self._cut :]:
@@ -151,6 +155,10 @@ class _FrameNetwork(ZambaVideoClassificationLightningModule):
                 pooled = self.base(self._normalize(frames))
             except IndexError as error:  # a position table that is too small, which shapes do not reveal
                 raise self._refusal(frames.shape[2:]) from error
+        if pooled.ndim == 4 and getattr(self.base, "output_fmt", "NCHW") == "NHWC":
+            pooled = pooled.flatten(1, 2)
+        elif pooled.ndim == 4:
+            pooled = tokens_of(pooled)
         return pooled.reshape(features.shape[0], -1, pooled.shape[-1])
 
     def _normalize(self, frames: Tensor) -> Tensor:
@@ -288,6 +296,8 @@ class TimeDistributedTimm(_FrameNetwork):
             a network that is run as a whole, its groups of layers in timm's ``group_matcher``, the stem being the first;
             the few networks that have none are one block.
         pooling: ``mean``, ``max`` or ``attention`` (a mean whose weights depend on the frames) over the frames.
+        head: ``linear`` for a linear layer on what is pooled; ``attention`` for learned queries over all positions of all
+            frames in place of both poolings, and of ``pooling`` (over the frames' features where a network is run as a whole).
         post_backbone_dropout: Share of the pooled features set to zero in training, null for none.
         common: What all models have, such as ``task``: see ``ZambaVideoClassificationLightningModule``.
     """
@@ -301,6 +311,7 @@ class TimeDistributedTimm(_FrameNetwork):
         network: str = "convnext_tiny",
         backbone_blocks: int = 1,
         pooling: Pooling = "mean",
+        head: HeadKind = "linear",
         post_backbone_dropout: float | None = None,
         **common: Any,
     ) -> None:
@@ -311,11 +322,13 @@ class TimeDistributedTimm(_FrameNetwork):
         """
         super().__init__(class_names=class_names, **common)
         features = self._build_base(network, backbone_blocks, pretrained=weights == "imagenet")
-        self.head = nn.Sequential(
-            FramePool(features, pooling),
-            nn.Dropout(post_backbone_dropout or 0.0),
-            nn.Linear(features, len(self.class_names)),
-        )
+        self.pools_tokens = head == "attention"
+        if self.pools_tokens and self._in_steps:
+            cast(Any, self.base).reset_classifier(
+                0, global_pool=""
+            )  # its pooling is left out, layers after it are kept
+        pool = [] if self.pools_tokens else [FramePool(features, pooling)]
+        self.head = nn.Sequential(*pool, *make_head(head, features, len(self.class_names), post_backbone_dropout))
         if weights is not None and weights != "imagenet":
             self._load_weights(weights)
         self.freeze_backbone()
