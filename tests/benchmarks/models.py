@@ -44,7 +44,10 @@ def build(model, threads):
 
     keep_freed_memory()  # as the program does
     torch.set_num_threads(threads)
-    return getattr(models, model["class_path"])(["a", "b", "c", "d"], **{**model["init_args"], "weights": None})
+    arguments = {**model["init_args"], "weights": None}
+    if model["class_path"] == "TransformersVideo":  # ViT-L, transformers' default, without files from the hub
+        arguments["config"] = {"model_type": "vjepa2", "pixels": {"mean": [0.5], "std": [0.5]}}
+    return getattr(models, model["class_path"])(["a", "b", "c", "d"], **arguments)
 
 
 def step(network, shape):
@@ -75,7 +78,7 @@ def measure(network, shape, repeat, precisions):
                 seconds.append(time.perf_counter() - start)
             result[precision] = min(seconds)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.to("meta")(clip.to("meta"))  # where nothing is computed
+        network.requires_grad_(False).to("meta")(clip.to("meta"))  # where nothing is computed
     return {**result, "multiply_adds": counter.get_total_flops() // 2}
 
 

@@ -6,11 +6,13 @@ import yaml
 
 from helpers.marks import some_slow
 from helpers.paths import CONFIGS
+from helpers.transformers_networks import write_network
 from zamba_lcli.cli import main
 
 RECIPES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 QUICK = ("x3d_m.yaml",)
-ONE_SIZE = {"mvit_base_16x4.yaml": 224, "mvit_base_32x3.yaml": 224}  # networks that take no other
+# networks that take no other
+ONE_SIZE = {"mvit_base_16x4.yaml": 224, "mvit_base_32x3.yaml": 224, "mvit_v2_s.yaml": 224, "vjepa2_attention.yaml": 32}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -32,6 +34,9 @@ def test_one_step(recipe, clips, folder, capsys):
     if "demo" not in stated["data"]:
         words += ["--data.labels", str(clips / "labels.csv")]
     words += [f"--data.height={pixels}", f"--data.width={pixels}", "--data.batch_size=2", "--data.num_workers=0"]
+    if stated["model"]["class_path"] == "TransformersVideo":  # a small one in place of the one on the hub
+        write_network("vjepa2", folder)
+        words += ["--model.init_args.network", str(folder)]
     if "augmentation" in stated["data"]:  # has a size of its own
         words += ["--data.augmentation=null"]
     with pytest.raises(SystemExit) as exit_info:
