@@ -9,6 +9,7 @@ from zamba_lcli.callbacks.figures import TensorBoardFigures
 from zamba_lcli.callbacks.finetuning import ConstantFactor, ZambaBackboneFinetuning
 from zamba_lcli.callbacks.interruption import NoCheckpointIO, SaveOnInterrupt, WholeCheckpointIO
 from zamba_lcli.callbacks.lr_finder import ZambaLearningRateFinder
+from zamba_lcli.callbacks.openvino import OpenVINORuntime
 from zamba_lcli.callbacks.phases import GradualUnfreezing
 from zamba_lcli.callbacks.predictions import WritePredictions
 from zamba_lcli.callbacks.progress import ClipProgressBar
@@ -36,6 +37,7 @@ __all__ = [
     "HTMLReport",
     "MegaDetectorJSON",
     "NoCheckpointIO",
+    "OpenVINORuntime",
     "ParquetPredictions",
     "SaveOnInterrupt",
     "Speed",

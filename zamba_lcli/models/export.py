@@ -49,27 +49,45 @@ def export_onnx(
     Raises:
         InputError: If the packages for it are missing, the file exists, or the model cannot take clips of this size.
     """
-    try:
-        import onnxscript  # noqa: F401  (torch.onnx needs it)
-    except ModuleNotFoundError:
-        raise InputError("export needs onnxscript: pip install 'zamba-lcli[onnx]'.") from None
     if path.exists():
         raise InputError(f"output: {path.absolute()} exists already. Move it away, or give another path.")
     if not path.absolute().parent.is_dir():
         raise InputError(f"output: there is no folder {path.absolute().parent} to write to.")
+    _export(model, _Probabilities(model).eval(), "probabilities", path, (num_frames, height, width))
+
+
+def export_logits(
+    model: ZambaVideoClassificationLightningModule, path: Path, *, num_frames: int, height: int, width: int
+) -> None:
+    """Writes a model as ONNX as ``export_onnx`` does, but from ``video`` to ``logits``, float32 (B, classes).
+
+    Raises:
+        InputError: If the package for it is missing, or the model cannot take clips of this size.
+    """
+    _export(model, model, "logits", path, (num_frames, height, width))
+
+
+def _export(
+    model: ZambaVideoClassificationLightningModule, network: nn.Module, output: str, path: Path, shape: tuple[int, ...]
+) -> None:
+    """Writes ``network``, which has ``model`` in it or is it, for clips of ``shape``, (T, H, W)."""
+    try:
+        import onnxscript  # noqa: F401  (torch.onnx needs it)
+    except ModuleNotFoundError:
+        raise InputError("export needs onnxscript: pip install 'zamba-lcli[onnx]'.") from None
     model.eval()
-    video = torch.randint(0, 256, (2, 3, num_frames, height, width), dtype=torch.uint8)
+    video = torch.randint(0, 256, (2, 3, *shape), dtype=torch.uint8)
     with torch.no_grad():
         model(video[:1])  # says what it cannot take, which the exporter would wrap in a report of its own
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
         program = torch.onnx.export(
-            _Probabilities(model).eval(),
+            network,
             (video,),
             dynamo=True,
             dynamic_shapes={"video": {0: torch.export.Dim("batch")}},
             input_names=["video"],
-            output_names=["probabilities"],
+            output_names=[output],
             verbose=False,
         )
     assert program is not None
