@@ -11,8 +11,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from zamba_lcli._lightning import gather
+from zamba_lcli._lightning import gather, trainer_callbacks
 from zamba_lcli.callbacks.attached import datamodule_of
+from zamba_lcli.callbacks.openvino import OpenVINORuntime
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.data.csv_tables import counted
 from zamba_lcli.errors import InputError
@@ -87,6 +88,8 @@ class Evaluation(Callback):
         """Gathers the outputs of all processes and writes the files."""
         of_processes = gather((self._seen, self._failed, self._notes))
         folder = run_folder(trainer) or Path(trainer.default_root_dir)  # the same in all processes: this is a broadcast
+        runtime = next((c for c in trainer_callbacks(trainer) if isinstance(c, OpenVINORuntime)), None)
+        by_torch = {} if runtime is None else runtime.logits_by_torch()
         if not trainer.is_global_zero:
             return
         module = cast(ZambaVideoClassificationLightningModule, pl_module)
@@ -96,8 +99,11 @@ class Evaluation(Callback):
         for split, outputs in (("holdout", holdout), ("val", val)):
             if outputs is not None:
                 _check_finite(outputs, split)
+        compared = None
+        if runtime is not None and by_torch:
+            compared = runtime.compare(holdout, np.array([by_torch[i] for i in sorted(by_torch)]))
         checkpoint = "" if trainer.ckpt_path is None else str(trainer.ckpt_path)
-        results = TestResults(holdout, val, checkpoint, type(module), self.blank, self.previews)
+        results = TestResults(holdout, val, checkpoint, type(module), self.blank, self.previews, compared)
         with TemporaryDirectory() as nowhere:  # of a dry run, which keeps nothing
             folder = Path(nowhere) if is_dry_run(trainer) else _without_results(folder)
             metrics = results.write(folder)

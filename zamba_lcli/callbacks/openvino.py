@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -13,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
 
 from zamba_lcli import __version__
 from zamba_lcli._lightning import gather
@@ -21,6 +21,7 @@ from zamba_lcli.callbacks.attached import datamodule_of
 from zamba_lcli.checksum import fingerprint
 from zamba_lcli.data import ZambaVideoDataModule
 from zamba_lcli.errors import InputError
+from zamba_lcli.evaluation.results import SplitOutputs, scores_in_short
 from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.models.openvino import XML, CompiledNetwork, RuntimePrecision, lacking, versions, write_converted
 from zamba_lcli.run_folder import is_dry_run
@@ -68,8 +69,7 @@ class OpenVINORuntime(Callback):
         self.calibration_clips = calibration_clips
         self.cache_dir = cache_dir
         self.fallback = fallback
-        self._torch: dict[int, NDArray[np.float64]] = {}
-        self._ours: dict[int, NDArray[np.float64]] = {}
+        self._torch: dict[int, NDArray[np.float64]] = {}  # logits of a test's clips
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses what does not go together, before anything is read."""
@@ -99,7 +99,7 @@ class OpenVINORuntime(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replaces the forward."""
-        self._torch, self._ours = {}, {}
+        self._torch = {}
         self._replace(trainer, pl_module, "test")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -126,23 +126,28 @@ class OpenVINORuntime(Callback):
         module = cast(ZambaVideoClassificationLightningModule, pl_module)
         with _without_replacement(module):
             by_torch = module.mean_logits(batch)
-        for place, index in enumerate(batch["index"]):
-            self._torch[index] = by_torch[place].double().numpy()
-            self._ours[index] = cast(Tensor, outputs)[place].double().numpy()
+        self._torch |= dict(zip(batch["index"], by_torch.double().numpy(), strict=True))
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says for how many clips the top class is torch's."""
-        by_torch, ours = (
-            {k: v for part in gather(found) for k, v in part.items()} for found in (self._torch, self._ours)
-        )
-        if not by_torch or not trainer.is_global_zero:
-            return
-        same = sum(by_torch[index].argmax() == ours[index].argmax() for index in by_torch)
-        text = f"OpenVINORuntime, {self.precision}: the top class is torch's for {same} of {len(by_torch)} clips."
-        if same < (1 - CHANGED) * len(by_torch):
-            rank_zero_warn(f"{text} Compare the scores with those without it, or take another precision.")
+    def logits_by_torch(self) -> dict[int, NDArray[np.float64]]:
+        """Returns the logits that torch computed in a test, (classes,), by the position of the clip; of all processes."""
+        return {index: logits for part in gather(self._torch) for index, logits in part.items()}
+
+    def compare(self, outputs: SplitOutputs, by_torch: NDArray[np.float64]) -> dict[str, Any]:
+        """Returns what the runtime costs, for ``metrics.json``, and says for how many clips the top class is torch's.
+
+        Args:
+            outputs: Of the holdout, as the runtime computed them.
+            by_torch: Logits of the same clips, (N, classes).
+        """
+        same = int((outputs.logits.argmax(axis=1) == by_torch.argmax(axis=1)).sum())
+        clips = len(by_torch)
+        text = f"OpenVINORuntime, {self.precision}: the top class is torch's for {same} of {clips} clips"
+        if same < (1 - CHANGED) * clips:
+            rank_zero_warn(f"{text}. metrics.json has the scores of both; take another precision if they matter.")
         else:
-            rank_zero_info(text)
+            rank_zero_info(f"{text}.")
+        scores = scores_in_short(replace(outputs, logits=by_torch))
+        return {"precision": self.precision, "clips": clips, "same_top_class": same, "by_torch": scores}
 
     def _replace(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Has the module's forward computed by OpenVINO."""

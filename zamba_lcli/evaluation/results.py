@@ -80,6 +80,13 @@ class SplitOutputs:
         return probabilities
 
 
+def scores_in_short(outputs: SplitOutputs) -> dict[str, float]:
+    """Returns accuracy and macro F1 as ``metrics.json`` has them."""
+    predicted = predict_labels(outputs.probabilities, outputs.task)
+    accuracy = float(is_top_class_right(outputs.targets, outputs.probabilities).mean())
+    return {"accuracy": accuracy, "macro_f1": macro_f1(outputs.targets, predicted)}
+
+
 @dataclass(frozen=True)
 class TestResults:
     """The results of a test.
@@ -91,6 +98,7 @@ class TestResults:
         model: Class of the model, for ``calibrated.yaml``.
         blank: Names of the classes of blank clips, in any case.
         previews: Number of clips with a preview in the report.
+        runtime: What a runtime other than torch costs, for ``metrics.json``; None where torch computes.
     """
 
     __test__ = False  # not for pytest
@@ -101,6 +109,7 @@ class TestResults:
     model: type | None = None
     blank: tuple[str, ...] = BLANK
     previews: int = 100
+    runtime: dict[str, Any] | None = None
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Writes all files to ``folder`` and returns the content of ``metrics.json``."""
@@ -110,6 +119,8 @@ class TestResults:
         scores = class_scores(holdout.targets, predicted, holdout.probabilities)
         intervals, by_class = site_intervals(holdout.targets, predicted, holdout.probabilities, holdout.groups)
         metrics = self._metrics(scores, macro_f1(holdout.targets, predicted), intervals)
+        if self.runtime is not None:
+            metrics["runtime"] = self.runtime
         if self.val is not None and len(self.val.targets):
             metrics["fitted_temperature"] = self._fitted_temperature(self.val)
             if self.model is not None:

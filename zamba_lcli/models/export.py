@@ -53,7 +53,9 @@ def export_onnx(
         raise InputError(f"output: {path.absolute()} exists already. Move it away, or give another path.")
     if not path.absolute().parent.is_dir():
         raise InputError(f"output: there is no folder {path.absolute().parent} to write to.")
-    _export(model, _Probabilities(model).eval(), "probabilities", path, (num_frames, height, width))
+    _export(
+        model, _Probabilities(model).eval(), "probabilities", None if is_dry_run else path, (num_frames, height, width)
+    )
 
 
 def export_logits(
@@ -68,9 +70,13 @@ def export_logits(
 
 
 def _export(
-    model: ZambaVideoClassificationLightningModule, network: nn.Module, output: str, path: Path, shape: tuple[int, ...]
+    model: ZambaVideoClassificationLightningModule,
+    network: nn.Module,
+    output: str,
+    path: Path | None,
+    shape: tuple[int, ...],
 ) -> None:
-    """Writes ``network``, which has ``model`` in it or is it, for clips of ``shape``, (T, H, W)."""
+    """Writes ``network``, which has ``model`` in it or is it, for clips of ``shape``, (T, H, W); None writes nothing."""
     try:
         import onnxscript  # noqa: F401  (torch.onnx needs it)
     except ModuleNotFoundError:
@@ -92,7 +98,7 @@ def _export(
         )
     assert program is not None
     program.model.metadata_props["class_names"] = json.dumps(model.class_names)
-    if not is_dry_run:
+    if path is not None:
         with replacing(path) as partial:
             program.save(str(partial))
     # the exporter leaves subclasses of the model's class behind, by the same name: a later YAML could not name it shortly
