@@ -120,7 +120,7 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
         if line.strip().startswith("zamba ")
     ]
     commands = [command.strip() for command in commands]
-    assert len(commands) == 13
+    assert len(commands) == 16
     model = SlowFast(["deer", "blank"], weights=None)
     torch.save(
         {"state_dict": model.state_dict(), "hyper_parameters": {"species": ["deer", "blank"]}}, "zamba_slowfast.ckpt"
@@ -142,5 +142,7 @@ def test_commands_are_complete(clips, folder, capsys, fitted):
         else:
             if words[0] == "predict":
                 shutil.rmtree(folder / "more_clips_predictions", ignore_errors=True)  # of the command before
+            if words[0] == "merge":
+                main(["predict", *words[1:], "--trainer.callbacks.shard=1/1"])
             main(words)
     assert (folder / "more_clips_predictions/predictions.csv").exists()
