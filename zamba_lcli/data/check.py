@@ -61,7 +61,9 @@ def check_data(data: ZambaVideoDataModule, thorough: bool = False) -> Findings:
     table: LabelTable | None = None
     if data.videos is not None:
         try:
-            filepaths, paths, _ = find_videos(data.videos, data.data_dir, data.allow_outside_data_dir)
+            filepaths, paths, _ = find_videos(
+                data.videos, data.data_dir, data.allow_outside_data_dir, data.reader.time_limit
+            )
             clips += [CheckedClip("", filepath, path) for filepath, path in zip(filepaths, paths, strict=True)]
             words.append(f"{counted(len(clips), 'clip')} to predict")
         except InputError as error:
