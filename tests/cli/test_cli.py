@@ -113,7 +113,7 @@ def test_validate_test_and_predict_from_a_run_folder(fitted, clips, folder, pred
     )
     assert "test_macro_f1" in scalars(folder / "runs/test/version_0")
     rows = predict(checkpoint, clips, "--config", config)
-    assert (folder / "runs/tiny/version_2/config.yaml").exists()
+    assert (folder / "runs/tiny/version_0/config.yaml").exists()
     assert list(rows[0]) == ["filepath", *DemoClips.class_names, "top_class", "status", "error", "note"]
     assert [row["filepath"] for row in rows] == sorted(p.name for p in clips.iterdir() if p.suffix in (".mp4", ".avi"))
     assert all(sum(float(row[name]) for name in DemoClips.class_names) == pytest.approx(1, abs=1e-4) for row in rows)
