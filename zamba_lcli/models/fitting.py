@@ -13,11 +13,14 @@ Other: TypeAlias = tuple[str, Callable[[], nn.Module]]  # how it is stated, and 
 OF_POSITIONS = re.compile(
     r"pos_embed|pos_encod|positional|position_bias|rel_pos"
 )  # of the size of frames, not the network
+FEW = 2  # tensors, which are no network
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 def check_body(model: nn.Module, state: dict[str, Tensor], source: str, others: Iterable[Other] = ()) -> None:
     """Refuses weights that are not those of the model's network; heads for other classes and positions may differ.
+
+    A file of a head alone is left as it is.
 
     Args:
         model: Its head is ``head``; all other parameters are the network's.
@@ -31,6 +34,8 @@ def check_body(model: nn.Module, state: dict[str, Tensor], source: str, others: 
     body, lacking, beyond = _differences(model, state)
     if not lacking and not beyond:
         return
+    if sum(not key.startswith("head.") for key in state) <= FEW:
+        return  # a head alone
     what = []
     if lacking:
         what.append(
