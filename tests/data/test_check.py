@@ -180,7 +180,7 @@ def test_clips_that_are_cut_off_are_told(folder, capfd):
     assert told["most.mp4"]["severity"] == "warning"
     assert "cut off: only" in told["most.mp4"]["what"]
     assert "damaged.avi" not in told
-    code, problems = check("--data.labels", "labels.csv", "--data.max_damaged=0.9", "--thorough=true")
+    code, problems = check("--data.labels", "labels.csv", "--thorough", "--data.max_damaged=0.9")
     told = {problem["file"]: problem["what"] for problem in problems}
     assert (code, set(told)) == (0, {"most.mp4", "little.mp4", "damaged.avi"})
     assert "of its frames are damaged" in told["damaged.avi"]

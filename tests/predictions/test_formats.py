@@ -603,3 +603,18 @@ def test_nothing_is_invented_for_a_package(package, videos, write, refused, fold
     pd.DataFrame([cameras]).to_csv(folder / "cameras.csv", index=False)
     refused(lambda: write(videos, ("CamtrapDPPackage", arguments)), "deploymentEnd")
     assert not Path("out").exists() or not list(Path("out").iterdir())
+
+
+def test_how_much_was_read_is_a_comment_of_an_observation(folder, write):
+    (folder / "some").mkdir()
+    cut(write_video(folder / "some/b.mp4", noise(90)), 0.8)
+    time = {"deploymentID": "d1", "timestamp": "2020-05-30T12:00:00Z", "filePath": "b.mp4"}
+    pd.DataFrame([time]).to_csv(folder / "times.csv", index=False)
+    pd.DataFrame([deployment("d1")]).to_csv(folder / "cameras.csv", index=False)
+    some = str(folder / "some")
+    out = write(some, ("CamtrapDPPackage", {**FOREST, "media_dir": some, "threshold": 0.0}), ("CSVPredictions", {}))
+    (row,) = read_csv(out / "predictions.csv")
+    observations = read_csv(out / "camtrap_dp/observations.csv")
+    assert observations
+    assert all(row["note"] in observation["observationComments"] for observation in observations)
+    assert row["note"].startswith("cut off")

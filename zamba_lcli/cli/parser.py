@@ -61,6 +61,15 @@ def asked_for(args: ArgsType, subcommands: list[str]) -> dict[str, bool]:
     return {name: name in named or (options and not named) for name in subcommands}
 
 
+def with_values(words: list[str]) -> list[str]:
+    """Returns the words of the command line with ``--thorough=true`` for ``--thorough``: other options need a value."""
+    following = [*words[1:], ""]
+    return [
+        f"{word}=true" if word == "--thorough" and after not in ("true", "false") else word
+        for word, after in zip(words, following, strict=True)
+    ]
+
+
 class ZambaArgumentParser(LightningArgumentParser):
     """Lightning's parser, with one message for an error in place of three screens of options.
 
@@ -108,7 +117,7 @@ class ZambaArgumentParser(LightningArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parses the command line, and keeps its words for messages."""
-        self._words = list(sys.argv[1:] if args is None else args)
+        self._words = with_values(list(sys.argv[1:] if args is None else args))
         return super().parse_args(self._words, *more, **kwargs)
 
     def dump(self, *args: Any, **kwargs: Any) -> str:
