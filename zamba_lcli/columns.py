@@ -5,6 +5,7 @@ from collections.abc import Iterable
 OF_PART = ("part", "start", "end")  # in the table of timelines
 OF_RESULT = ("top_class", "status", "error")
 NOTE = "note"  # how much of a clip that is damaged or cut off could be read; the last column, which older tables lack
+OF_CROP = ("crop", "crop_x", "crop_y", "crop_width", "crop_height")  # where clips are cropped
 REMEDY = "Give the class another name: a table of predictions would have two columns of that name."
 
 

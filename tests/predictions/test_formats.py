@@ -618,3 +618,62 @@ def test_how_much_was_read_is_a_comment_of_an_observation(folder, write):
     assert observations
     assert all(row["note"] in observation["observationComments"] for observation in observations)
     assert row["note"].startswith("cut off")
+
+
+def test_formats_carry_boxes_and_windows(package, folder):
+    names = ["a.mp4", "b.mp4", "c.mp4", "bad.mp4"]
+    p, times, numbers = [0.9, 0.02, 0.03, 0.05], [0.0, 1.0], [0, 8]
+    boxes = [[4, 0.1, 0.2, 0.3, 0.4, 0.6], [8, 0.5, 0.5, 0.5, 0.5, 0.8]]
+    windows = [[0, 0.0, 0.1, 0.5, 0.5], [8, 0.5, 0.4, 0.5, 0.5]]
+    common = {"frame_rate": 8.0, "duration": 2.0}
+    parts = [PredictedPart(p, times, numbers)]
+    clips = [
+        PredictedClip(
+            names[0], "", p, parts, **common, crop="animal", windows=windows, boxes=boxes, path=package / names[0]
+        ),
+        PredictedClip(
+            names[1], "", p, parts, **common, crop="whole", windows=[[0, 0, 0, 1, 0.9]] * 2, path=package / names[1]
+        ),
+        PredictedClip(
+            names[2],
+            "",
+            p[::-1],
+            [PredictedPart(p[::-1], times, numbers)],
+            **common,
+            crop="blank",
+            path=package / names[2],
+        ),
+        PredictedClip(names[3], "", error="broken", path=package / names[3]),
+    ]
+    paths = [clip.path for clip in clips]
+    run = PredictionRun([*CLASSES[:3], "blank"], "multiclass", "a model", False, names, paths, folder, has_crops=True)
+    CSVPredictions().write(folder / "p.csv", clips, run)
+    rows = read_csv(folder / "p.csv")
+    assert [row["crop"] for row in rows] == ["animal", "whole", "blank", ""]
+    assert [float(rows[0][f"crop_{side}"]) for side in ("x", "y", "width", "height")] == pytest.approx([0, 0.1, 1, 0.8])
+    assert rows[2]["crop_x"] == rows[3]["crop_x"] == ""
+    assert rows[3]["error"] == "broken"
+
+    MegaDetectorJSON().write(folder / "md.json", clips, run)
+    result = validate_batch_results(str(folder / "md.json"))["validation_results"]
+    assert result["errors"] == result["warnings"] == []
+    images = json.loads((folder / "md.json").read_text())["images"]
+    assert [(d["frame_number"], d["bbox"], d["conf"]) for d in images[0]["detections"]] == [
+        (box[0], box[1:5], box[5]) for box in boxes
+    ]
+    assert images[0]["frames_processed"] == [0, 4, 8]
+    assert images[1]["detections"][0]["bbox"] == [0, 0, 1, 1]
+    assert images[2]["detections"] == []
+
+    table = [{**media("a.mp4"), "mediaID": name, "filePath": name} for name in names]
+    (package / "media.csv").write_text(csv_text("media", table), newline="")
+    (package / "observations.csv").write_text(csv_text("observations", []), newline="")
+    observations = CamtrapDPObservations(str(package))
+    observations.check(run)
+    observations.write(folder / "written", clips, run)
+    check_complete(folder / "written")
+    found = {row["mediaID"]: row for row in read_csv(folder / "written/observations.csv")}
+    of_box = [float(found["a.mp4"][f"bbox{side}"]) for side in ("X", "Y", "Width", "Height")]
+    assert of_box == boxes[1][1:5]
+    assert found["a.mp4"]["observationComments"] == "box: frame 8, 1.00 s"
+    assert found["b.mp4"]["bboxX"] == found["c.mp4"]["bboxX"] == ""

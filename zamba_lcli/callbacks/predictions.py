@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
@@ -27,6 +28,7 @@ from zamba_lcli.models.base import ZambaVideoClassificationLightningModule
 from zamba_lcli.predictions import (
     CSVPredictions,
     HTMLReport,
+    PredictedClip,
     PredictedPart,
     PredictedRow,
     PredictionFormat,
@@ -221,26 +223,36 @@ class WritePredictions(BasePredictionWriter):
             )
         ok = int((found.there & ~found.failed).sum())
         self.nothing_predicted = ok == 0 and bool(held.any())
+        blank = 0
         if self._share is None:
             for prediction_format in self.formats:
-                self._write(prediction_format, found, data)
+                blank = self._write(prediction_format, found, data)
             self.spool.remove()
             paths = ", ".join(str(self.folder / f.filename) for f in self.formats)
         else:
             paths = f"{self.spool.folder} (shard {self._share}; zamba merge with the same arguments joins all shards)"
         before = int(self._done_before.sum())
         by_earlier_run = f", {before} of them by the run before" if before else ""
+        called_blank = f", {blank} called blank without a box" if blank else ""
         paths = "a dry run writes nothing" if is_dry_run(trainer) else paths
         in_part = f"{int(found.in_part.sum())} only in part, " if found.in_part.any() else ""
-        trainer.print(f"{ok} clips predicted{by_earlier_run}, {in_part}{int(found.failed.sum())} failed: {paths}")
+        failed = f"{in_part}{int(found.failed.sum())} failed"
+        trainer.print(f"{ok} clips predicted{by_earlier_run}{called_blank}, {failed}: {paths}")
 
-    def _write(self, prediction_format: PredictionFormat, found: FoundRows, data: ZambaVideoDataModule) -> None:
-        """Writes one format."""
+    def _write(self, prediction_format: PredictionFormat, found: FoundRows, data: ZambaVideoDataModule) -> int:
+        """Writes one format; returns how many clips were called blank without being looked at."""
         path = self.folder / prediction_format.filename
         remove_partial(path)
-        rows = self.spool.read(found, self.run.filepaths, self.run.paths, data.sites)
+        crops: Counter[str] = Counter()
+
+        def counted() -> Iterator[PredictedClip]:
+            for clip in self.spool.read(found, self.run.filepaths, self.run.paths, data.sites):
+                crops[clip.crop] += 1
+                yield clip
+
         with replacing(path) as partial:
-            prediction_format.write(partial, rows, self.run)
+            prediction_format.write(partial, counted(), self.run)
+        return crops["blank"]
 
 
 def _run(
@@ -258,6 +270,7 @@ def _run(
         folder=folder,
         root=_root(str(data.videos), data.data_dir, dataset.filepaths, dataset.paths),
         time_limit=data.reader.time_limit,
+        has_crops=data.reader.crop is not None,
     )
 
 
@@ -316,6 +329,7 @@ def _rows(batch: Batch, prediction: Prediction) -> list[PredictedRow]:
             frame_rate=float(batch["frame_rate"][i]),
             duration=float(batch["duration"][i]),
             note=batch["note"][i],
+            **_crop(batch, i),
         )
         for i, filepath in enumerate(batch["filepath"])
         if finite[i]
@@ -323,6 +337,19 @@ def _rows(batch: Batch, prediction: Prediction) -> list[PredictedRow]:
     reasons = [(filepath, reason) for _, filepath, reason in batch["failed"]]
     reasons += [(f, NOT_FINITE) for f, ok in zip(batch["filepath"], finite, strict=True) if not ok]
     return [*rows, *(PredictedRow(filepath, now, error=reason) for filepath, reason in reasons)]
+
+
+def _crop(batch: Batch, i: int) -> dict[str, Any]:
+    """Returns what was cut out of a clip, and the boxes in it, if it was cropped."""
+    windows, boxes = batch["windows"][i], batch["boxes"][i]
+    if boxes is None:
+        return {}
+    if windows is None:
+        return {"crop": "blank"}
+    numbers = batch["frame_numbers"][i].flatten().tolist()
+    of_frames = [[number, *_short(window)] for number, window in zip(numbers, windows.tolist(), strict=True)]
+    found = [[int(frame), *_short(rest)] for frame, *rest in boxes.tolist()]
+    return {"crop": "animal" if found else "whole", "windows": of_frames, "boxes": found}
 
 
 def _short(values: list[float]) -> list[float]:

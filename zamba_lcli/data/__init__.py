@@ -1,6 +1,6 @@
 """From labels and files to batches."""
 
-from zamba_lcli.data.crop import AnimalCrop, Contrast, Motion
+from zamba_lcli.data.crop import AnimalCrop, Contrast, DetectedBoxes, MegaDetectorBoxes, Motion
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.data.demo import DemoClips
 from zamba_lcli.data.samplers import ClassBalanced
@@ -22,12 +22,14 @@ __all__ = [
     "ClassBalanced",
     "Contrast",
     "DemoClips",
+    "DetectedBoxes",
     "EarlyBias",
     "EvenlySpaced",
     "FixedRate",
     "GivenFrames",
     "HighestScores",
     "KeyFrames",
+    "MegaDetectorBoxes",
     "MostMotion",
     "Motion",
     "SceneChanges",

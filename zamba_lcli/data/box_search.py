@@ -11,8 +11,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from tqdm.auto import tqdm
 
 from zamba_lcli._lightning import gather
-from zamba_lcli.data.crop import ClipCrop
-from zamba_lcli.data.crop.finders import TableFinder
+from zamba_lcli.data.crop import ClipCrop, TableFinder
 from zamba_lcli.data.dataset import ClipDataset
 from zamba_lcli.data.video.reading import UnreadableClipError
 from zamba_lcli.errors import InputError

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from zamba_lcli.data.clip_files import wrong_with_file
+from zamba_lcli.data.crop import TableFinder
 from zamba_lcli.data.csv_tables import counted
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.data.labels.checks import (
@@ -107,6 +108,12 @@ def _check_labels(data: ZambaVideoDataModule) -> tuple[LabelTable | None, list[P
             check()
         except InputError as error:
             problems += _problems_in(error, str(table.source))
+    crop = data.reader.crop
+    if crop is not None and isinstance(crop.finder, TableFinder):
+        try:
+            crop.finder.check([c.filepath for c in table.clips], [c.path for c in table.clips], all_needed=True)
+        except InputError as error:
+            problems += _problems_in(error, "data.crop")
     return table, problems
 
 

@@ -27,8 +27,10 @@ from zamba_lcli.predictions.formats import (
     PEOPLE,
     VEHICLES,
     PredictedClip,
+    PredictedPart,
     PredictionFormat,
     PredictionRun,
+    boxes_of,
     check_thresholds,
     is_called,
 )
@@ -54,9 +56,10 @@ class CamtrapDP(PredictionFormat):
 
     Each clip, or each part of it that is predicted by itself, has a media-level observation with the ``classificationMethod``
     ``machine`` for each predicted class, of a multiclass model the most probable one; without a predicted class, it has one of
-    the type ``unknown``. A clip that could not be read has one of the type ``unclassified``, with the reason as comment; so
-    is how much could be read of one that is damaged or cut off. The
-    time and the deployment of a clip are those of the table media, never of the file, whose clock is often wrong.
+    the type ``unknown``. Where clips are cropped it has the surest box of the part, with its frame as comment. A clip that
+    could not be read has one of the type ``unclassified``, with the reason as comment; so is how much could be read of one
+    that is damaged or cut off. The time and the deployment of a clip are those of the table media, never of the file, whose
+    clock is often wrong.
 
     Args:
         threshold: Lowest probability at which a class is predicted: one number, or one for each class by name.
@@ -166,12 +169,14 @@ class CamtrapDP(PredictionFormat):
                 "eventEnd": format_time(media.timestamp + timedelta(seconds=ceil(end))),
             }
             for name, values in self._predicted(part.probabilities, run):
-                comments = [text for text in (values.get("observationComments"), clip.note) if text]
+                box, of_box = ({}, "") if values["observationType"] == "blank" else _box(clip, part)
+                comments = [text for text in (values.get("observationComments"), clip.note, of_box) if text]
                 yield {
                     **base,
                     **section,
                     "observationID": _identifier(base, str(number), name, *values.values()),
                     **values,
+                    **box,
                     **({"observationComments": "; ".join(comments)} if comments else {}),
                 }
 
@@ -326,6 +331,17 @@ class CamtrapDPObservations(CamtrapDP):
             package["project"] = {**project, "observationLevel": [*levels, "media"]}
         package["created"] = format_time(datetime.now(UTC))
         return package
+
+
+def _box(clip: PredictedClip, part: PredictedPart) -> tuple[dict[str, str], str]:
+    """Returns the surest box in a part of a clip, and as a comment its frame, for which the standard has no column."""
+    visible = [box for box in boxes_of(clip, part) if min(box[3:5]) > 0]
+    if not visible:
+        return {}, ""
+    frame, x, y, width, height, _ = max(visible, key=lambda box: box[5])
+    numbers = {"bboxX": x, "bboxY": y, "bboxWidth": min(width, 1 - x), "bboxHeight": min(height, 1 - y)}
+    time = f", {frame / clip.frame_rate:.2f} s" if clip.frame_rate else ""
+    return {name: f"{value:.6f}" for name, value in numbers.items()}, f"box: frame {int(frame)}{time}"
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:

@@ -40,6 +40,9 @@ class PredictedRow:
     duration: float = 0.0  # seconds
     error: str = ""  # why the clip could not be read
     note: str = ""  # how much of a clip that is damaged or cut off could be read
+    crop: str = ""  # animal (cut out), whole (nothing found), blank (nothing found, not looked at); empty without crops
+    windows: list[list[float]] = field(default_factory=list)  # of each frame looked at: its number, x, y, width, height
+    boxes: list[list[float]] = field(default_factory=list)  # of each: frame of the file, x, y, width, height, score
 
     @property
     def status(self) -> str:
@@ -69,6 +72,7 @@ class PredictionRun:
     folder: Path  # output folder of all formats
     root: Path | None = None  # absolute; a folder that holds all clips; None where filepaths are relative to one
     time_limit: float = TIME_LIMIT  # seconds for reading a clip again
+    has_crops: bool = False  # whether clips are looked at in windows
 
 
 class PredictionFormat(ABC):
@@ -86,6 +90,12 @@ class PredictionFormat(ABC):
     @abstractmethod
     def write(self, path: Path, clips: Iterable[PredictedClip], run: PredictionRun) -> None:
         """Writes all clips, in order, to the file or folder ``path``, which does not exist."""
+
+
+def boxes_of(clip: PredictedClip, part: PredictedPart) -> list[list[float]]:
+    """Returns the boxes in a part of a clip, in the order of their frames; a single part is the whole clip."""
+    first, last = part.frame_numbers[0], part.frame_numbers[-1]
+    return [box for box in clip.boxes if len(clip.parts) == 1 or first <= box[0] <= last]
 
 
 def top_class(probabilities: Sequence[float]) -> int:

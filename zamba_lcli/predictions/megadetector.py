@@ -16,6 +16,7 @@ from zamba_lcli.predictions.formats import (
     PredictedPart,
     PredictionFormat,
     PredictionRun,
+    boxes_of,
     check_text,
     is_called,
 )
@@ -72,25 +73,30 @@ class MegaDetectorJSON(PredictionFormat):
             image["note"] = clip.note
         if clip.error:
             return {**image, "failure": clip.error, "detections": None}
-        processed = sorted({number for part in clip.parts for number in part.frame_numbers})
-        detections = [self._detection(part, number_of) for part in clip.parts]
+        processed = sorted(
+            {number for part in clip.parts for number in part.frame_numbers} | {int(b[0]) for b in clip.boxes}
+        )
+        detections = [found for part in clip.parts for found in self._detections(clip, part, number_of)]
         # a single frame has no rate; the format wants one above 0
         rate = clip.frame_rate or 1.0
-        found = [detection for detection in detections if detection is not None]
-        return {**image, "frame_rate": rate, "frames_processed": processed, "detections": found}
+        return {**image, "frame_rate": rate, "frames_processed": processed, "detections": detections}
 
-    def _detection(self, part: PredictedPart, number_of: dict[str, str]) -> dict[str, Any] | None:
+    def _detections(self, clip: PredictedClip, part: PredictedPart, number_of: dict[str, str]) -> list[dict[str, Any]]:
         ranked = sorted(zip(part.probabilities, number_of, strict=True), key=lambda pair: -pair[0])
         if is_called(ranked[0][1], self.blank):
-            return None
+            return []
         confidence, best = ranked[0]
-        return {
-            "category": "2" if is_called(best, self.people) else "3" if is_called(best, self.vehicles) else "1",
-            "conf": float(confidence),
-            "bbox": [0.0, 0.0, 1.0, 1.0],
-            "frame_number": part.frame_numbers[len(part.frame_numbers) // 2],
-            "classifications": [[number_of[name], float(probability)] for probability, name in ranked],
-        }
+        whole = [part.frame_numbers[len(part.frame_numbers) // 2], 0.0, 0.0, 1.0, 1.0, confidence]
+        return [
+            {
+                "category": "2" if is_called(best, self.people) else "3" if is_called(best, self.vehicles) else "1",
+                "conf": float(score),
+                "bbox": bbox,
+                "frame_number": int(frame),
+                "classifications": [[number_of[name], float(probability)] for probability, name in ranked],
+            }
+            for frame, *bbox, score in boxes_of(clip, part) or [whole]
+        ]
 
 
 def _relative(clip: PredictedClip, root: Path | None) -> str:

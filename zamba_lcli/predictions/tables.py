@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from zamba_lcli.columns import NOTE, OF_PART, OF_RESULT, has_column
+from zamba_lcli.columns import NOTE, OF_CROP, OF_PART, OF_RESULT, has_column
 from zamba_lcli.errors import InputError
 from zamba_lcli.predictions.formats import (
     PredictedClip,
@@ -29,7 +29,9 @@ class CSVPredictions(PredictionFormat):
 
     Columns: ``filepath``; ``site``, if the table of the clips has it; a probability for each class; ``top_class``, the one with
     the highest; ``status`` (``ok`` or ``failed``), ``error`` (the reason) and ``note`` (how much of a clip that is damaged or
-    cut off could be read).
+    cut off could be read). With ``data.crop`` also ``crop``: ``animal``, ``whole`` (nothing was found) or ``blank`` (nothing
+    was found, and the network did not look); and the window that holds all that was looked at: ``crop_x``, ``crop_y``,
+    ``crop_width``, ``crop_height``, shares of the picture.
 
     Args:
         threshold: Lowest probability at which a class is predicted: one number, or one for each class by name. The columns
@@ -98,6 +100,7 @@ class ParquetPredictions(PredictionFormat):
         names = _columns(self.threshold, run)
         type_of = dict.fromkeys(names, pa.string())
         type_of |= dict.fromkeys(run.class_names, pa.float64())
+        type_of |= {name: pa.float64() for name in OF_CROP[1:] if run.has_crops}
         type_of |= {name: pa.int8() for name in names if self.threshold is not None and name in _has_columns(run)}
         schema = pa.schema(list(type_of.items()))
         with pq.ParquetWriter(path, schema) as file:
@@ -155,7 +158,7 @@ def _check_names(filename: str, columns: Sequence[str]) -> None:
 def _columns(threshold: float | dict[str, float] | None, run: PredictionRun) -> list[str]:
     has = [] if threshold is None else _has_columns(run)
     site = ["site"] if run.has_sites else []
-    return ["filepath", *site, *run.class_names, *has, *OF_RESULT, NOTE]
+    return ["filepath", *site, *run.class_names, *has, *OF_RESULT, *(OF_CROP if run.has_crops else ()), NOTE]
 
 
 def _has_columns(run: PredictionRun) -> list[str]:
@@ -168,11 +171,22 @@ def _cells(
     """Returns the values of a row; None where there is none."""
     site = [clip.site] if run.has_sites else []
     if clip.error:
-        blanks = len(_columns(threshold, run)) - len(site) - 4
-        return [clip.filepath, *site, *[None] * blanks, clip.status, clip.error, None]
+        crops = [None] * len(OF_CROP) if run.has_crops else []
+        blanks = len(_columns(threshold, run)) - len(site) - 4 - len(crops)
+        return [clip.filepath, *site, *[None] * blanks, clip.status, clip.error, *crops, None]
     has: list[int] = []
     if threshold is not None:
         of = threshold if isinstance(threshold, dict) else dict.fromkeys(run.class_names, threshold)
         has = [int(p >= of[name]) for name, p in zip(run.class_names, clip.probabilities, strict=True)]
     top = run.class_names[top_class(clip.probabilities)]
-    return [clip.filepath, *site, *clip.probabilities, *has, top, clip.status, None, clip.note or None]
+    crop = [clip.crop or None, *_window(clip)] if run.has_crops else []
+    return [clip.filepath, *site, *clip.probabilities, *has, top, clip.status, None, *crop, clip.note or None]
+
+
+def _window(clip: PredictedClip) -> list[float | None]:
+    """Returns the smallest window that holds those of all frames: x, y, width, height."""
+    if not clip.windows:
+        return [None] * 4
+    left, top = (min(window[i] for window in clip.windows) for i in (1, 2))
+    right, bottom = (max(window[i] + window[i + 2] for window in clip.windows) for i in (1, 2))
+    return [left, top, right - left, bottom - top]

@@ -13,6 +13,7 @@ from zamba_lcli.data.crop.boxes import Detections
 from zamba_lcli.data.sampling.base import KEPT_BYTES, Frames, TooLongError, plain_value
 from zamba_lcli.errors import InputError
 
+TOLERANCE = 0.05  # of the picture, by which boxes may be outside: detectors round
 MASS = 0.25  # of what moves most, that a second animal must have
 Found = list[NDArray[np.float64]]  # for each picture (M, 5): x, y, width, height as shares of it, and a score
 
@@ -116,9 +117,9 @@ class Contrast(PictureFinder):
         height, width = frames.shape[1:3]
         fine, coarse = max(1, round(max(height, width) / 100)), max(3, max(height, width) // 6)
         found = []
-        for frame in frames.astype(np.float32) / 255:
-            smooth = uniform_filter(frame, (fine, fine, 0))
-            difference = np.abs(smooth - uniform_filter(smooth, (coarse, coarse, 0))).max(axis=2)  # (H, W)
+        for grey in frames.mean(axis=3, dtype=np.float32) / 255:
+            smooth = uniform_filter(grey, fine)
+            difference = np.abs(smooth - uniform_filter(smooth, coarse))  # (H, W)
             found.append(_around(difference, self.size * min(height, width), 0.5, 1.0))
         return found
 
@@ -172,6 +173,29 @@ def check_pictures(finder: PictureFinder) -> None:
         raise InputError(f"data.crop: {name}: fps: {finder.fps} is not a number above 0.")
     if finder.side < 16:
         raise InputError(f"data.crop: {name}: side: {finder.side} is less than 16 pixels.")
+
+
+def checked_boxes(rows: NDArray[np.float64], of: str) -> NDArray[np.float64]:
+    """Returns boxes cut to the picture.
+
+    Args:
+        rows: (M, 5) x, y, width, height as shares of the picture, and a score.
+        of: Whose boxes they are, for the message.
+
+    Raises:
+        InputError: If they are no boxes in the picture.
+    """
+    low, high = rows[:, :2], rows[:, :2] + rows[:, 2:4]
+    inside = (low >= -TOLERANCE).all(axis=1) & (high <= 1 + TOLERANCE).all(axis=1) & (rows[:, 2:4] >= 0).all(axis=1)
+    right = inside & np.isfinite(rows).all(axis=1) & (rows[:, 4] >= 0) & (rows[:, 4] <= 1)
+    if not right.all():
+        wrong = [float(f"{value:.4g}") for value in rows[~right][0]]
+        raise InputError(
+            f"{of}: {wrong[:4]} with the score {wrong[4]} is no box in the picture. Boxes are x, y, width and height as shares "
+            "of the picture, 0 to 1, with a score of 0 to 1."
+        )
+    low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
+    return np.concatenate([low, high - low, rows[:, 4:]], axis=1)
 
 
 def _around(difference: NDArray[np.float32], least: float, share: float, mass: float) -> NDArray[np.float64]:

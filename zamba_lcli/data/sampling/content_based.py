@@ -98,13 +98,19 @@ class MostMotion(ContentSampling):
         return _highest(motion, times, self.num_frames, self.too_short)
 
 
+def boxes_of_crop(frames: Frames) -> Sequence[float]:
+    """Stands for the boxes of ``data.crop``, by whose confidence frames are scored; it is never called."""
+    raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class HighestScores(ContentSampling):
     """Frames with the highest scores of a function, such as an animal detector; in order of time.
 
     Args:
         scorer: Takes at most 16 pictures of a clip at a time, uint8 (N, preview_height, preview_width, 3), and returns their
-            scores, (N,). An import path of a function, or ``class_path`` and ``init_args`` of a callable dataclass.
+            scores, (N,). An import path of a function, or ``class_path`` and ``init_args`` of a callable dataclass. Left out:
+            the confidence of the boxes that are found for ``data.crop``, in the frames that its finder looks at.
         num_frames: Number of frames.
         too_short: Clips with fewer frames: ``repeat_last`` or ``refuse``.
         preview_fps: Maximum rate at which frames are scored, a second.
@@ -112,7 +118,7 @@ class HighestScores(ContentSampling):
         preview_width: Width in pixels of the pictures scored.
     """
 
-    scorer: Callable[[Frames], Sequence[float]]
+    scorer: Callable[[Frames], Sequence[float]] = boxes_of_crop
     num_frames: int = 16
     too_short: TooShort = "repeat_last"
     preview_fps: float = 4.0
@@ -131,6 +137,20 @@ class HighestScores(ContentSampling):
     def watch(self, pictures: int) -> Watcher:
         """Returns a watcher that keeps the pictures scored together, 16 at most."""
         return _Scores(self)
+
+    @property
+    def takes_boxes(self) -> bool:
+        """Whether frames are scored by the boxes of ``data.crop``."""
+        return self.scorer is boxes_of_crop
+
+    def highest(self, times: Times, scores: NDArray[np.float64]) -> Times:
+        """Returns the times with the highest scores, (num_frames,) seconds.
+
+        Args:
+            times: (N,) seconds, ascending.
+            scores: (N,).
+        """
+        return _highest(scores, times, self.num_frames, self.too_short)
 
     def scores(self, frames: Frames) -> NDArray[np.float64]:
         """Returns the scores of pictures, (N,)."""

@@ -227,6 +227,32 @@ def decode(
     return delivered
 
 
+def deliver(
+    path: Path,
+    index: ClipIndex,
+    wanted: list[int],
+    begin: Callable[[], Callable[[VideoFrame], T]],
+    deadline: Deadline,
+) -> dict[int, tuple[int, T]]:
+    """Decodes the frames at the ``wanted`` positions, the cheapest way that works; for each of them ``begin`` is called.
+
+    Raises:
+        UnreadableClipError: If no frame is good, or if they take more memory than there is.
+    """
+    sparing = not index.order_decoded  # where packets and pictures do not go together, a decoder may pass over too much
+    try:
+        try:
+            delivered = decode(path, index, wanted, begin(), deadline, seek=index.seekable, sparing=sparing)
+            if sparing and any(delivered[position][0] != position for position in wanted):
+                # something is damaged: the frames that were spared may be the nearest good ones
+                delivered = decode(path, index, wanted, begin(), deadline, seek=index.seekable, sparing=False)
+        except SeekMissedError:  # the index of some AVI files leads astray
+            delivered = decode(path, index, wanted, begin(), deadline, seek=False, sparing=False)
+    except MemoryError:
+        raise UnreadableClipError("there is not enough memory for its pictures") from None
+    return delivered
+
+
 def _in_order(frames: Iterator[Numbered]) -> Iterator[Numbered]:
     """Yields frames in the order they are shown: after damage, a decoder may hand out one after others that follow it."""
     waiting: list[Numbered] = []

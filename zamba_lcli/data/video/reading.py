@@ -17,9 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zamba_lcli.data.clip_cache import ClipCache
-from zamba_lcli.data.crop import ClipCrop, Detections, NothingFoundError, PictureFinder
-from zamba_lcli.data.crop.finders import TableFinder
-from zamba_lcli.data.sampling import ContentSampling, FrameSampling, Timeline, TooLongError, TooShortError, Watcher
+from zamba_lcli.data.crop import ClipCrop, Detections, NothingFoundError, PictureFinder, TableFinder
+from zamba_lcli.data.sampling import (
+    ContentSampling,
+    FrameSampling,
+    HighestScores,
+    Timeline,
+    TooLongError,
+    TooShortError,
+    Watcher,
+)
 from zamba_lcli.data.sampling.base import at_most
 from zamba_lcli.data.video import pictures
 from zamba_lcli.data.video.cropping import Cropping, Finding
@@ -27,7 +34,7 @@ from zamba_lcli.data.video.deadline import TIME_LIMIT as TIME_LIMIT
 from zamba_lcli.data.video.deadline import Deadline, read_within
 from zamba_lcli.data.video.deadline import UnreadableClipError as UnreadableClipError
 from zamba_lcli.data.video.declared import note_of
-from zamba_lcli.data.video.decoding import FrameReader, SeekMissedError, decode
+from zamba_lcli.data.video.decoding import FrameReader, deliver
 from zamba_lcli.data.video.opening import open_clip
 from zamba_lcli.data.video.packets import ClipIndex, read_index
 from zamba_lcli.data.video.pictures import PictureMaker, upright
@@ -165,6 +172,10 @@ class ClipReader:
         ):
             if (value := getattr(self, name)) < least:
                 raise InputError(f"data.{name}: {value} is less than {least}.")
+        if isinstance(self.sampling, HighestScores) and self.sampling.takes_boxes and self.crop is None:
+            raise InputError(
+                "data.sampling.init_args.scorer is missing: state one, or data.crop, whose boxes then score the frames."
+            )
         if self.max_damaged > 1:
             raise InputError(f"data.max_damaged: {self.max_damaged} is a share, at most 1.")
 
@@ -247,7 +258,7 @@ class ClipReader:
             return watchers[0].see
 
         try:
-            delivered = _delivered(path, index, wanted, begin, deadline)
+            delivered = deliver(path, index, wanted, begin, deadline)
         except TooLongError as error:
             raise UnreadableClipError(f"too long: {error}") from None
         found = watchers[0].boxes()
@@ -270,7 +281,13 @@ class ClipReader:
             found = self._from_table(path, len(index.timeline.times))
         try:
             times = self.sampling.times(index.timeline)
-            if isinstance(self.sampling, ContentSampling):
+            if isinstance(self.sampling, HighestScores) and self.sampling.takes_boxes and found is not None:
+                if len(found.numbers):
+                    times = index.timeline.times[found.numbers]
+                times = self.sampling.highest(
+                    times, found.best_scores() if len(found.numbers) else np.zeros(len(times))
+                )
+            elif isinstance(self.sampling, ContentSampling):
                 times = self._chosen_by_content(path, index, times, self.sampling, deadline)
         except TooShortError as error:
             raise UnreadableClipError(f"too short: {error}") from None
@@ -309,7 +326,7 @@ class ClipReader:
         try:
             if self.crop is not None and found is not None and self.crop.calls_blank(found):
                 raise NothingFoundError  # before any frame is decoded
-            delivered = _delivered(path, index, wanted, begin, deadline)
+            delivered = deliver(path, index, wanted, begin, deadline)
         except NothingFoundError:
             return self._blank(index, positions), 0.0
         numbers = np.array([delivered[int(position)][0] for position in positions])
@@ -356,7 +373,7 @@ class ClipReader:
 
             return see
 
-        delivered = _delivered(path, index, wanted, begin, deadline)
+        delivered = deliver(path, index, wanted, begin, deadline)
         return watchers[0].choose(times, np.array([delivered[int(position)][1] for position in positions]))
 
 
@@ -367,29 +384,3 @@ def read_clip(path: Path, sampling: FrameSampling, *, move: Move | None = None, 
         UnreadableClipError: See ``ClipReader.read``.
     """
     return ClipReader(sampling, **options).read(path, move)
-
-
-def _delivered(
-    path: Path,
-    index: ClipIndex,
-    wanted: list[int],
-    begin: Callable[[], Callable[[VideoFrame], T]],
-    deadline: Deadline,
-) -> dict[int, tuple[int, T]]:
-    """Decodes the frames at the ``wanted`` positions, the cheapest way that works; for each of them ``begin`` is called.
-
-    Raises:
-        UnreadableClipError: If no frame is good, or if they take more memory than there is.
-    """
-    sparing = not index.order_decoded  # where packets and pictures do not go together, a decoder may pass over too much
-    try:
-        try:
-            delivered = decode(path, index, wanted, begin(), deadline, seek=index.seekable, sparing=sparing)
-            if sparing and any(delivered[position][0] != position for position in wanted):
-                # something is damaged: the frames that were spared may be the nearest good ones
-                delivered = decode(path, index, wanted, begin(), deadline, seek=index.seekable, sparing=False)
-        except SeekMissedError:  # the index of some AVI files leads astray
-            delivered = decode(path, index, wanted, begin(), deadline, seek=False, sparing=False)
-    except MemoryError:
-        raise UnreadableClipError("there is not enough memory for its pictures") from None
-    return delivered
