@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 Task: TypeAlias = Literal["multilabel", "multiclass"]
+StatedTask: TypeAlias = Literal["auto", "multilabel", "multiclass"]  # auto: what the labels make it
 Features: TypeAlias = Tensor | list[Tensor]  # a trunk's output; dimension 0 counts clips
 Interval: TypeAlias = Literal["epoch", "step"]
 BLANK = ("blank", "empty")  # usual names of the class of clips without animals, in any case
@@ -52,6 +53,19 @@ class FeatureSource(Protocol):
 
     def backbone(self, module: Any, entries: Sequence[str]) -> Tensor:
         """Returns the frozen backbone's outputs as a batch."""
+        ...
+
+
+@runtime_checkable
+class KnowsTask(Protocol):
+    """Labels that know which task a model has."""
+
+    def task_of_labels(self) -> tuple[Task, str]:
+        """Returns the task, and why."""
+        ...
+
+    def set_task(self, task: Task) -> None:
+        """Lets them be read for a task."""
         ...
 
 

@@ -147,7 +147,7 @@ def test_fit_validate_and_test_give_the_same_macro_f1(task, zamba, clips, folder
     assert expected > sk.f1_score(truth, predicted, average="macro", zero_division=0)
 
 
-def test_a_multilabel_model(zamba, clips, folder):
+def test_a_multilabel_model(zamba, clips, folder, predict):
     """Each class by itself; clips with two labels."""
     rows = read_csv(clips / "labels.csv")
     shutil.copytree(clips, folder / "clips")
@@ -177,6 +177,25 @@ def test_a_multilabel_model(zamba, clips, folder):
         average.append(sk.average_precision_score(truth[:, i], probabilities[:, i]))
         assert float(row["average_precision"]) == pytest.approx(average[-1], abs=1e-5)
     assert metrics["mean_average_precision"] == pytest.approx(np.mean(average), abs=1e-5)
+    # beside it the scores above thresholds, which are fitted on the val clips
+    limits = np.array([metrics["fitted_thresholds"]["by_class"][name] for name in names])
+    assert metrics["fitted_thresholds"]["val_clips"] == 4
+    expected = sk.f1_score(truth, probabilities > limits, average="macro", zero_division=np.nan)
+    assert metrics["macro_f1_at_thresholds"] == pytest.approx(expected)
+    per_class = read_csv(found / "per_class.csv")
+    assert [float(row["threshold"]) for row in per_class] == pytest.approx(limits, rel=1e-5)
+    for name, column in (("precision", 0), ("recall", 1), ("f1", 2)):
+        each = sk.precision_recall_fscore_support(truth, probabilities > limits, average=None, zero_division=np.nan)
+        shown = [float(row[f"{name}_at_threshold"] or "nan") for row in per_class]
+        assert shown == pytest.approx(each[column], abs=1e-5, nan_ok=True)
+    assert "the highest F1 on the 4 val clips" in metrics["rule"]
+    assert metrics["rule"] in (found / "report.html").read_text()
+    assert f"{expected:.3f}" in (found / "report.html").read_text()
+    checkpoint = folder / "runs/tiny/version_0/checkpoints/last.ckpt"
+    for row in predict(checkpoint, clips, "--config", found / "thresholds.yaml"):
+        assert [int(row[f"has_{name}"]) for name in names] == [
+            float(row[name]) > limits[i] for i, name in enumerate(names)
+        ]
     logged = scalars(found)["test_macro_f1"][-1][1]
     assert metrics["macro_f1"] == pytest.approx(
         np.nanmean(

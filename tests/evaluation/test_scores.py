@@ -200,3 +200,17 @@ def test_the_temperature_is_the_best_one(task, factor):
 def test_a_model_that_is_never_wrong_has_a_temperature():
     targets = np.eye(3, dtype=bool)
     assert 0.01 <= calibration.fit_temperature(targets, np.eye(3), "multiclass") < 0.1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_thresholds_of_the_highest_f1(seed):
+    targets, logits = sample("multilabel", seed)
+    targets[:, 0] = False
+    probabilities = probabilities_of(logits, "multilabel").round(1)  # many are equal
+    thresholds = calibration.best_thresholds(targets, probabilities)
+    assert thresholds[0] == 0.5  # without clips none is better
+    for truth, p, threshold in zip(targets.T[1:], probabilities.T[1:], thresholds[1:], strict=True):
+        tried = {at: sk.f1_score(truth, p > at, zero_division=0) for at in (*np.arange(0.05, 1, 0.1), 0.5)}
+        assert sk.f1_score(truth, p > threshold) == pytest.approx(max(tried.values()))
+        best = [at for at, f1 in tried.items() if f1 > max(tried.values()) - 1e-9]
+        assert abs(threshold - 0.5) <= min(abs(at - 0.5) for at in best) + 1e-9

@@ -32,8 +32,12 @@ class Evaluation(Callback):
     - ``metrics.json``: the scores of all clips, with 95 % intervals for new sites like these (without sites: by clips, which
       are too narrow); the expected calibration error of the top class, beside that of a calibrated model of as many clips; and
       the temperature fitted on the val clips. ``macro_f1`` is scikit-learn's ``f1_score(average="macro",
-      zero_division=np.nan)``: a class that no clip has and that is never predicted does not count.
-    - ``per_class.csv``, ``per_site.csv``, ``confusion_matrix.csv`` (clips with one label; rows are labels).
+      zero_division=np.nan)``: a class that no clip has and that is never predicted does not count. ``rule`` says which
+      classes are predicted. Those of a multilabel model are those above one half, as in ``fit`` and ``validate``; beside it,
+      ``macro_f1_at_thresholds`` is by a threshold for each class, that of the highest F1 on the val clips
+      (``fitted_thresholds``).
+    - ``per_class.csv``, ``per_site.csv``, ``confusion_matrix.csv`` (clips with one label; rows are labels). Columns that end
+      with ``_at_threshold`` or ``_at_thresholds`` go by the thresholds, the others by one half.
     - ``predictions.csv``: each clip of the holdout with its labels and probabilities; those that could not be read, with why.
     - ``operating_points.csv``: thresholds by which clips are sorted out at a miss rate (1 - sensitivity, ``may_lose``) of 1 to
       15 %, with the specificity (``removed``) and the miss rate of these clips (``lost``), of other clips of the same sites
@@ -41,7 +45,8 @@ class Evaluation(Callback):
       there are too few clips. Of ``blank`` classes, clips with a higher probability are sorted out, and all that are not blank
       are positive; of other classes, clips with a lower probability are, and those with the class are positive.
     - ``calibration.csv``: accuracy of the top class by confidence.
-    - ``calibrated.yaml``: the temperature, for ``zamba predict --config``.
+    - ``calibrated.yaml``: the temperature, for ``zamba predict --config``; ``thresholds.yaml``: the thresholds of a multilabel
+      model, which go with the temperature that it was tested with.
 
     - ``report.html``: all of this to look at, with animated previews of clips, errors first; a single file that needs no
       network.
@@ -109,7 +114,8 @@ class Evaluation(Callback):
             metrics = results.write(folder)
         if doubt := metrics.get("fitted_temperature", {}).get("doubt"):
             rank_zero_warn(f"calibrated.yaml: {doubt}")
-        shown = {name: metrics[name] for name in ("accuracy", "macro_f1", "expected_calibration_error")}
+        names = ("accuracy", "macro_f1", "macro_f1_at_thresholds", "expected_calibration_error")
+        shown = {name: metrics[name] for name in names if name in metrics}
         where = "a dry run writes nothing" if is_dry_run(trainer) else folder / "report.html"
         trainer.print(", ".join(f"{name} {value:.4f}" for name, value in shown.items()) + f": {where}")
 

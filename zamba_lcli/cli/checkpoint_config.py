@@ -19,7 +19,7 @@ from zamba_lcli.console import print_once, tell_difference
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.errors import InputError
 from zamba_lcli.models.weights import PUBLISHED, load_checkpoint
-from zamba_lcli.types import POSITION, SPLITS_KEY
+from zamba_lcli.types import POSITION, SPLITS_KEY, Task
 
 HEAD_ARGUMENTS = (
     "head_hidden_layer_sizes",
@@ -27,6 +27,7 @@ HEAD_ARGUMENTS = (
     "post_backbone_dropout",
     "num_frames",
 )  # zamba's, and ours
+SPLIT_COMMANDS = ("fit", "validate", "test")  # that read labels
 KEYWORDS = ("best", "last", "hpc")  # values of ckpt_path that Lightning takes besides a path
 
 
@@ -102,6 +103,7 @@ def _with_checkpoint(
     ):
         if stated.get(key) is None and (theirs is not None or key in stated):  # null is the default, not a choice
             stated[key] = theirs
+    _take_task(config.subcommand, stated, found["model"]["init_args"])
     both = {}  # the checkpoint's values of what is stated
     for prefix, section in (("model.init_args", found["model"]["init_args"]), ("data", found["data"])):
         for key, theirs in section.items():
@@ -114,6 +116,58 @@ def _with_checkpoint(
         if _with_classes(ours) != _with_classes(theirs):
             tell_difference(key, ours, theirs)
     return config
+
+
+def _take_task(subcommand: str, stated: Namespace, found: dict[str, Any]) -> None:
+    """Takes the checkpoint's task where ``auto`` is stated, or none; labels may make it another one by now."""
+    task = stated.get("model.init_args.task")
+    if "task" not in found or task not in (None, "auto"):
+        return
+    if task == "auto":
+        stated.pop("model.init_args.task")
+    if task == "auto" or subcommand == "fit":
+        print_once(f"model.init_args.task: {found['task']} as in the checkpoint.")
+
+
+def decide_task(model: Any, datamodule: ZambaVideoDataModule, config: Namespace, ckpt_path: str | None) -> None:
+    """Decides the task of a model for which ``auto`` is stated, and keeps it in the configuration, which is recorded.
+
+    Args:
+        model: The model.
+        datamodule: Knows the labels.
+        config: The program's.
+        ckpt_path: The checkpoint, if there is one; of ``last`` the task is open until it is found.
+    """
+    if not model.task_is_open or ckpt_path in KEYWORDS:
+        return
+    stated = config[config.subcommand]
+    if ckpt_path is None:
+        known = _task_of_weights(stated, model.class_names, fits=config.subcommand == "fit")
+    else:
+        theirs = load_checkpoint(Path(ckpt_path), mmap=True).get("hyper_parameters", {}).get("task")
+        known = None if theirs is None else (theirs, "as in the checkpoint")
+    if config.subcommand in SPLIT_COMMANDS or known is not None:
+        model.decide_task(datamodule, known)
+    if "task" in stated.model.init_args:
+        stated["model.init_args.task"] = model.task
+
+
+def _task_of_weights(config: Namespace, class_names: list[str], *, fits: bool) -> tuple[Task, str] | None:
+    """Returns the task of the checkpoint that a model's weights come from, and why; None if it does not matter.
+
+    zamba's models are multilabel. Of ours the task matters if the head is kept.
+    """
+    init_args = config.model.init_args
+    path = init_args.get("weights")
+    if path is None or not Path(path).is_file() or not zipfile.is_zipfile(path):
+        return None
+    found = load_checkpoint(Path(path), mmap=True).get("hyper_parameters", {})
+    if "species" in found and "class_names" not in found:
+        return "multilabel", f"as zamba's models such as {path} are"
+    keeps = sorted(found.get("class_names", [])) == sorted(class_names) or init_args.get("keep_matching_classes")
+    if "task" in found and (keeps or not fits):
+        return found["task"], f"as that of {path} is"
+    return None
 
 
 def _configuration_in(checkpoint: dict[str, Any], ckpt_path: str) -> dict[str, Any]:

@@ -180,6 +180,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         """Hands the model its optimizer and scheduler, to be built when the trainer asks for them."""
         if self.model is None:
             return
+        checkpoint_config.decide_task(self.model, self.datamodule, self.config, self.built.get("ckpt_path"))
         check_untrained(self.model, str(self.subcommand), self.built.get("ckpt_path"))
         if self.subcommand == "fit":
             check_optimization(self.built.optimizer, self.stated.lr_scheduler, trainer_callbacks(self.trainer))
@@ -192,6 +193,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         if self.built.ckpt_path == "last":
             self.built.ckpt_path = str(last_checkpoint(self.trainer, self.built.trainer.logger))
             print_once(f"ckpt_path: last is {self.built.ckpt_path}.")
+            checkpoint_config.decide_task(self.model, self.datamodule, self.config, self.built.ckpt_path)
         check_before_fit(self.trainer, self.model, self.stated.lr_scheduler, self.built.ckpt_path)
         saved = next((c for c in trainer_callbacks(self.trainer) if isinstance(c, RunFolderConfig)), None)
         if saved is not None:

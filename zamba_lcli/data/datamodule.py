@@ -33,7 +33,7 @@ from zamba_lcli.data.video.reading import TIME_LIMIT, ClipReader
 from zamba_lcli.errors import InputError
 from zamba_lcli.run_folder import run_folder
 from zamba_lcli.seed import run_seed
-from zamba_lcli.types import POSITION, SPLITS_KEY, Batch, Task
+from zamba_lcli.types import POSITION, SPLITS_KEY, Batch, StatedTask
 
 
 class ZambaVideoDataModule(LightningDataModule):
@@ -125,7 +125,7 @@ class ZambaVideoDataModule(LightningDataModule):
         batch_augmentation: list[nn.Module] | None = None,
         trained_clips: TrainedClips = "refuse",
         class_names: list[str] | None = None,
-        task: Task = "multilabel",
+        task: StatedTask = "auto",
     ) -> None:
         """Checks the arguments; see the class."""
         super().__init__()
@@ -158,7 +158,7 @@ class ZambaVideoDataModule(LightningDataModule):
             labels if demo is None else str(demo.labels),
             data_dir=data_dir if demo is None else str(demo.data_dir),
             class_names=demo.class_names if class_names is None and demo is not None else class_names,
-            task=task,
+            task="multiclass" if demo is not None and task == "auto" else task,  # each of its clips has one label
             allow_sites_across_splits=allow_sites_across_splits,
             trained_clips=trained_clips,
             time_limit=time_limit,

@@ -18,6 +18,7 @@ from zamba_lcli.types import Task
 MISS_RATES = (0.01, 0.02, 0.05, 0.10, 0.15)  # 1 - sensitivity, at most
 BINS = 15  # of the reliability, as in Guo et al. 2017
 TEMPERATURES = (0.01, 100.0)  # the lowest and the highest that is fitted
+ENOUGH_CLIPS = 50  # to fit a temperature on
 DRAWS = 1000  # of a calibrated model's labels
 
 
@@ -83,6 +84,29 @@ def _miss_rate_at_new_sites(scores: Floats, site_of: NDArray[Any], rate: float) 
             missed += int((scores[site_of == site] < threshold).sum())
             clips += int((site_of == site).sum())
     return missed / clips if clips else float("nan")
+
+
+def best_thresholds(targets: Bools, probabilities: Floats) -> Floats:
+    """Returns for each class the threshold of the highest F1, (classes,): clips with a higher probability have the class.
+
+    It is in the middle between two probabilities; of thresholds that are equally good, the nearest to one half. One half for a
+    class without clips, of which no threshold is better than another.
+    """
+    return np.array([_best_threshold(*of_class) for of_class in zip(targets.T, probabilities.T, strict=True)])
+
+
+def _best_threshold(target: Bools, probabilities: Floats) -> float:
+    if not target.any():
+        return 0.5
+    order = np.argsort(-probabilities)
+    sorted_p = probabilities[order]
+    predicted = np.arange(1, len(order) + 1)  # so many clips are above the threshold
+    f1 = 2 * np.cumsum(target[order]) / (predicted + target.sum())
+    next_p = np.append(sorted_p[1:], 0.0)
+    f1[sorted_p == next_p] = -1.0  # no threshold is between equal ones
+    holds_half = (next_p <= 0.5) & (sorted_p > 0.5)
+    thresholds = np.where(holds_half, 0.5, (sorted_p + next_p) / 2)[f1 >= f1.max() - 1e-12]
+    return float(thresholds[np.abs(thresholds - 0.5).argmin()])
 
 
 @dataclass(frozen=True)
@@ -179,6 +203,15 @@ def fit_temperature(targets: Bools, logits: Floats, task: Task) -> float:
 
         optimizer.step(closure)  # type: ignore[no-untyped-call]
     return float(np.clip(1 / max(inverse.item(), 1e-9), *TEMPERATURES))
+
+
+def doubt_of_temperature(temperature: float, clips: int) -> str | None:
+    """Returns why a temperature fitted on ``clips`` clips is not reliable; None if it is."""
+    if clips < ENOUGH_CLIPS:
+        return f"it is fitted on {clips} val clips; {ENOUGH_CLIPS} or more are needed."
+    if not TEMPERATURES[0] < temperature < TEMPERATURES[1]:
+        return "no temperature fits best: the val clips are all right, or no better than chance."
+    return None
 
 
 def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, task: Task) -> torch.Tensor:

@@ -27,6 +27,7 @@ from zamba_lcli.evaluation.scores import (
     macro_f1,
     predict_labels,
 )
+from zamba_lcli.evaluation.thresholds import COLUMNS, AtThresholds, at_thresholds, rule
 from zamba_lcli.files import replacing, write_text
 from zamba_lcli.predictions.formats import BLANK, is_called, printable
 from zamba_lcli.report.page import Report, ReportClip, evenly_spaced_ranks, read_in_part
@@ -41,9 +42,9 @@ FILES = (
     "operating_points.csv",
     "calibration.csv",
     "calibrated.yaml",
+    "thresholds.yaml",
     "report.html",
 )
-ENOUGH_CLIPS = 50  # to fit a temperature on
 ENOUGH_SITES = 8  # for intervals with the stated coverage
 CALIBRATED = "# Calibrated probabilities: zamba predict --ckpt_path ... --config calibrated.yaml\n"
 
@@ -118,17 +119,29 @@ class TestResults:
         predicted = predict_labels(holdout.probabilities, holdout.task)
         scores = class_scores(holdout.targets, predicted, holdout.probabilities)
         intervals, by_class = site_intervals(holdout.targets, predicted, holdout.probabilities, holdout.groups)
+        fitted = self._at_thresholds()
         metrics = self._metrics(scores, macro_f1(holdout.targets, predicted), intervals)
         if self.runtime is not None:
             metrics["runtime"] = self.runtime
+        if fitted is not None:
+            metrics |= fitted.metrics(holdout.class_names)
+            metrics["intervals_95"]["macro_f1_at_thresholds"] = list(fitted.interval)
+            write_text(folder / "thresholds.yaml", fitted.stated(holdout.class_names))
         if self.val is not None and len(self.val.targets):
             metrics["fitted_temperature"] = self._fitted_temperature(self.val)
             if self.model is not None:
                 self._write_calibrated(folder / "calibrated.yaml", metrics["fitted_temperature"]["temperature"])
         write_text(folder / "metrics.json", json.dumps(_plain(metrics), indent=2, ensure_ascii=False))
-        self._write_tables(folder, scores, by_class)
-        self._report(scores, metrics).write(folder / "report.html")
+        self._write_tables(folder, scores, by_class, fitted)
+        self._report(scores, metrics, fitted).write(folder / "report.html")
         return metrics
+
+    def _at_thresholds(self) -> AtThresholds | None:
+        """Returns the scores of a multilabel model by thresholds that are fitted on the val clips; None without these."""
+        holdout, val = self.holdout, self.val
+        if holdout.task != "multilabel" or val is None or not len(val.targets):
+            return None
+        return at_thresholds(holdout.targets, holdout.probabilities, holdout.groups, val.targets, val.probabilities)
 
     def _metrics(
         self, scores: ClassScores, mean_f1: float, intervals: dict[str, tuple[float, float]]
@@ -137,6 +150,7 @@ class TestResults:
         return {
             "checkpoint": self.checkpoint,
             "task": holdout.task,
+            "rule": rule(holdout.task),
             "classes": holdout.class_names,
             "clips": len(holdout.targets),
             "failed": len(holdout.failed),
@@ -158,7 +172,7 @@ class TestResults:
         return {
             "temperature": fitted,
             "val_clips": len(val.targets),
-            "doubt": _doubt_of_temperature(fitted, len(val.targets)),
+            "doubt": calibration.doubt_of_temperature(fitted, len(val.targets)),
             "with_it": _calibration_errors(replace(self.holdout, temperature=fitted)),
         }
 
@@ -168,23 +182,28 @@ class TestResults:
         text = yaml.safe_dump({"model": {"class_path": class_path, "init_args": {"temperature": temperature}}})
         write_text(path, CALIBRATED + text)
 
-    def _write_tables(self, folder: Path, scores: ClassScores, by_class: dict[str, Floats]) -> None:
+    def _write_tables(
+        self, folder: Path, scores: ClassScores, by_class: dict[str, Floats], fitted: AtThresholds | None
+    ) -> None:
         holdout, names = self.holdout, self.holdout.class_names
         ends = [f"{score}{end}" for score in by_class for end in ("", "_low", "_high")]
         _write_table(
             folder / "per_class.csv",
-            ["class", "support", *ends, "average_precision"],
+            ["class", "support", *ends, "average_precision", *([] if fitted is None else COLUMNS)],
             (
                 [
                     name,
                     scores.support[i],
                     *(value for score in by_class for value in (getattr(scores, score)[i], *by_class[score][i])),
                     scores.average_precision[i],
+                    *([] if fitted is None else fitted.rows()[i]),
                 ]
                 for i, name in enumerate(names)
             ),
         )
-        _write_table(folder / "per_site.csv", ["site", "clips", "accuracy", "macro_f1"], _site_rows(holdout))
+        at_thresholds = [] if fitted is None else ["macro_f1_at_thresholds"]
+        header = ["site", "clips", "accuracy", "macro_f1", *at_thresholds]
+        _write_table(folder / "per_site.csv", header, _site_rows(holdout, fitted))
         matrix = confusion_matrix(holdout.targets, holdout.probabilities)
         rows = ([name, *row] for name, row in zip(names, matrix, strict=True))
         _write_table(folder / "confusion_matrix.csv", [_free_column("true", names), *names], rows)
@@ -215,40 +234,45 @@ class TestResults:
 
     def _notes(self, metrics: dict[str, Any]) -> list[str]:
         notes = [f"Checkpoint: {self.checkpoint}"] if self.checkpoint else []
-        notes += metrics["doubts"]
+        notes += [metrics["rule"], *metrics["doubts"]]
         notes += read_in_part(f"{printable(filepath)}: {note}" for filepath, note in self.holdout.notes.items())
+        notes += filter(None, [metrics.get("fitted_thresholds", {}).get("doubt")])
         fitted = metrics.get("fitted_temperature", {})
         if doubt := fitted.get("doubt"):
             notes.append(f"The fitted temperature {fitted['temperature']:.3g} is not reliable: {doubt}")
         return notes
 
-    def _report(self, scores: ClassScores, metrics: dict[str, Any]) -> Report:
+    def _report(self, scores: ClassScores, metrics: dict[str, Any], fitted: AtThresholds | None) -> Report:
         holdout, probabilities = self.holdout, self.holdout.probabilities
         pictures = self._pictures()
         drawn = metrics["intervals_95"]["drawn"]
-        between = {}
-        for name in ("accuracy", "macro_f1"):
+        titles = {"accuracy": "accuracy"}
+        if fitted is not None:
+            titles["macro_f1_at_thresholds"] = "macro F1, each class above its threshold"
+        titles["macro_f1"] = "macro F1" if holdout.task == "multiclass" else "macro F1, each class above one half"
+        shown = []
+        for name, title in titles.items():
             low, high = metrics["intervals_95"][name]
-            between[name] = f"unknown from one of the {drawn}" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
-        of_classes = zip(
-            scores.support, scores.precision, scores.recall, scores.f1, scores.average_precision, strict=True
-        )
+            between = f"unknown from one of the {drawn}" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+            shown += [(title, f"{metrics[name]:.3f}"), (f"{title}, 95 % interval by {drawn}", between)]
+        by_rule = scores if fitted is None else fitted.scores
+        columns = {"clips": scores.support, "precision": by_rule.precision, "recall": by_rule.recall, "F1": by_rule.f1}
+        if fitted is not None:
+            columns |= {"threshold": fitted.values, "F1 above one half": scores.f1}
+        columns["average precision"] = scores.average_precision
         return Report(
             title=f"Test on {len(holdout.targets)} clips",
             summary=[
                 ("clips", str(len(holdout.targets))),
                 ("could not be read", str(len(holdout.failed))),
-                ("accuracy", f"{metrics['accuracy']:.3f}"),
-                (f"accuracy, 95 % interval by {drawn}", between["accuracy"]),
-                ("macro F1", f"{metrics['macro_f1']:.3f}"),
-                (f"macro F1, 95 % interval by {drawn}", between["macro_f1"]),
+                *shown,
                 ("mean average precision", f"{metrics['mean_average_precision']:.3f}"),
                 ("expected calibration error", f"{metrics['expected_calibration_error']:.3f}"),
                 ("that of a calibrated model, by chance", f"{metrics['calibration_error_by_chance']['mean']:.3f}"),
             ],
             class_names=holdout.class_names,
-            columns=["clips", "precision", "recall", "F1", "average precision"],
-            per_class=[[int(support), *map(float, of_class)] for support, *of_class in of_classes],
+            columns=list(columns),
+            per_class=[[int(n), *map(float, values)] for n, *values in zip(*columns.values(), strict=True)],
             confusion=confusion_matrix(holdout.targets, probabilities).tolist(),
             clips=[
                 ReportClip(
@@ -294,15 +318,6 @@ def _calibration_errors(outputs: SplitOutputs) -> dict[str, Any]:
     }
 
 
-def _doubt_of_temperature(temperature: float, clips: int) -> str | None:
-    """Returns why a temperature fitted on ``clips`` clips is not reliable; None if it is."""
-    if clips < ENOUGH_CLIPS:
-        return f"it is fitted on {clips} val clips; {ENOUGH_CLIPS} or more are needed."
-    if not calibration.TEMPERATURES[0] < temperature < calibration.TEMPERATURES[1]:
-        return "no temperature fits best: the val clips are all right, or no better than chance."
-    return None
-
-
 def _doubts_of_intervals(outputs: SplitOutputs) -> list[str]:
     """Returns why the intervals may not have the stated coverage."""
     if outputs.sites is None:
@@ -321,13 +336,14 @@ def _doubts_of_intervals(outputs: SplitOutputs) -> list[str]:
     return notes
 
 
-def _site_rows(outputs: SplitOutputs) -> Iterable[list[Any]]:
+def _site_rows(outputs: SplitOutputs, fitted: AtThresholds | None) -> Iterable[list[Any]]:
     sites = np.array([site or "" for site in outputs.sites or []], dtype=object)
     for site in sorted(set(sites)):
         at = sites == site
         targets, probabilities = outputs.targets[at], outputs.probabilities[at]
-        mean_f1 = macro_f1(targets, predict_labels(probabilities, outputs.task))
-        yield [site, at.sum(), is_top_class_right(targets, probabilities).mean(), mean_f1]
+        rules: list[Floats | float] = [0.5] if fitted is None else [0.5, fitted.values]
+        mean_f1 = [macro_f1(targets, predict_labels(probabilities, outputs.task, limit)) for limit in rules]
+        yield [site, at.sum(), is_top_class_right(targets, probabilities).mean(), *mean_f1]
 
 
 def _prediction_rows(outputs: SplitOutputs) -> Iterable[list[Any]]:

@@ -36,10 +36,16 @@ class ClassScores:
         return float(torch.from_numpy(self.average_precision).nanmean())
 
 
-def predict_labels(probabilities: Floats, task: Task) -> Bools:
-    """Returns the predicted classes: those above one half, or of a multiclass model the one with the highest probability."""
+def predict_labels(probabilities: Floats, task: Task, thresholds: Floats | float = 0.5) -> Bools:
+    """Returns the predicted classes: of a multiclass model the one with the highest probability, else those above thresholds.
+
+    Args:
+        probabilities: (clips, classes).
+        task: The model's task.
+        thresholds: That of each class, (classes,), or one for all; for multilabel alone.
+    """
     if task == "multilabel":
-        return probabilities > 0.5
+        return probabilities > thresholds
     predicted = np.zeros(probabilities.shape, np.bool_)
     predicted[np.arange(len(predicted)), probabilities.argmax(axis=1)] = True
     return predicted

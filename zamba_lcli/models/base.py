@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import torch
-from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -14,26 +13,18 @@ import zamba_lcli.models.exact_resume as exact_resume
 import zamba_lcli.models.optimization as optimization
 from zamba_lcli._lightning import attached_trainer, average_in_small_checkpoint, is_fitting
 from zamba_lcli.errors import InputError
-from zamba_lcli.losses import (
-    ClassWeights,
-    accumulation_correction,
-    check_classes,
-    check_labels,
-    check_takes_mixed_targets,
-    prepare_loss,
-    stated_loss,
-    weighted_losses,
-)
+from zamba_lcli.losses import accumulation_correction, check_labels, check_takes_mixed_targets
 from zamba_lcli.metrics import ClipMetrics, log_train_loss
 from zamba_lcli.models.batch_norm import refuse_single_values
 from zamba_lcli.models.blank_clips import by_clip
 from zamba_lcli.models.layers import lay_out_channels_last
 from zamba_lcli.models.parameter_groups import blocks_of, frozen_in_backbone, groups_of, layers_of
+from zamba_lcli.models.task import ModelWithTask
 from zamba_lcli.seed import run_seed, seed_for, seed_generators, share_seed
-from zamba_lcli.types import Batch, FeatureSource, Interval, Prediction, Task
+from zamba_lcli.types import Batch, FeatureSource, Interval, Prediction, StatedTask
 
 
-class ZambaVideoClassificationLightningModule(LightningModule):
+class ZambaVideoClassificationLightningModule(ModelWithTask):
     """Base of all networks: trunk -> backbone -> head, trained on clips with one label or several.
 
     The trunk never trains. The backbone is frozen until a finetuning callback unfreezes it; the head always trains.
@@ -43,7 +34,8 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     Args:
         class_names: The classes, in the order of the logits. On the command line they come from the labels.
         task: ``multilabel``: a clip may have several labels, each judged by itself (binary cross-entropy with logits).
-            ``multiclass``: each clip has exactly one label (cross-entropy).
+            ``multiclass``: each clip has exactly one label (cross-entropy). ``auto``: the task of the stated loss; without one
+            multiclass where every labelled clip has exactly one label and there are two classes or more, else multilabel.
         decay_norm_and_bias: Whether the optimizer's weight decay acts on BatchNorm layers and biases too.
         backbone_lr_decay: Layer-wise decay of the learning rate, between 0 and 1: the last layer of the backbone has the
             backbone's learning rate, each one before it that of the next one times this. Null for the same in all of it.
@@ -73,7 +65,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
     def __init__(
         self,
         class_names: Sequence[str],
-        task: Task = "multilabel",
+        task: StatedTask = "auto",
         decay_norm_and_bias: bool = True,
         backbone_lr_decay: float | None = None,
         loss: nn.Module | None = None,
@@ -84,7 +76,6 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         """Sets up loss and metrics; see the class for the arguments."""
         super().__init__()
         class_names = list(class_names)
-        check_classes(class_names, task)
         if backbone_lr_decay is not None and not 0 < backbone_lr_decay <= 1:
             raise InputError(f"model.init_args.backbone_lr_decay: {backbone_lr_decay} is not above 0 and at most 1.")
         if temperature <= 0:
@@ -93,7 +84,6 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             warnings.filterwarnings("ignore", message="Attribute 'loss' is an instance of `nn.Module`")  # not for long
             self.save_hyperparameters()
         self.hparams["class_names"] = self.class_names = class_names
-        self.task: Task = task
         self.decay_norm_and_bias = decay_norm_and_bias
         self.backbone_lr_decay = backbone_lr_decay
         self.temperature = temperature
@@ -103,11 +93,7 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         self.train_backbone_batchnorm = True
         self.frozen_blocks = 0  # the backbone's first ones, once it is unfrozen
         self.features: FeatureSource | None = None
-        self.loss = prepare_loss(loss, task, len(class_names))
-        if isinstance(self.hparams.get("loss"), nn.Module):  # from Python; on the command line it is stated already
-            self.hparams["loss"] = stated_loss(self.loss)
-        self.class_weights = ClassWeights(class_weights, class_names, task)
-        self.configure_metrics()
+        self.state_task(task, loss, class_weights)
         self.optimization: optimization.Optimization | None = None
         self.stated_callbacks: dict[str, Any] = {}
         self.resumed: dict[str, Any] | None = None
@@ -195,31 +181,18 @@ class ZambaVideoClassificationLightningModule(LightningModule):
             raise InputError(optimization.MISSING)
         return self.optimization.configure(self.parameter_groups(), attached_trainer(self))
 
-    def configure_metrics(self) -> None:
-        """Makes the metrics of each stage."""
-        self.train_metrics = ClipMetrics(self.class_names, self.task, "train")
-        self.val_metrics = ClipMetrics(self.class_names, self.task, "val")
-        self.test_metrics = ClipMetrics(self.class_names, self.task, "test")
-
-    def logged_names(self) -> list[str]:
-        """Returns the names of the values that a fit logs, which callbacks may monitor."""
-        return [*self.train_metrics.names(), *self.val_metrics.names()]
-
     def setup(self, stage: str) -> None:
-        """Balances the classes if that is stated, lays out weights, and lets all processes go by one seed."""
+        """Decides an open task, balances classes if that is stated, lays out weights, lets all processes go by one seed."""
         lay_out_channels_last(self)
         share_seed(self.trainer)
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if stage != "predict":
+            self.decide_task(data)
         if self.task == "multiclass" and stage == "fit" and getattr(data, "batch_augmentation", None):
             check_takes_mixed_targets(self.loss, len(self.class_names))
         if stage == "fit":
             self.trainer.optimizers = []  # not those of an earlier run
             self.class_weights.balance(data)
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Turns logits into probabilities, both float (B, classes)."""
-        logits = logits / self.temperature
-        return logits.sigmoid() if self.task == "multilabel" else logits.softmax(dim=1)
 
     def mean_logits(self, batch: Batch) -> Tensor:
         """Returns the logits of each video, float (B, classes): the mean over its clips, where there are several."""
@@ -237,15 +210,6 @@ class ZambaVideoClassificationLightningModule(LightningModule):
         else:
             logits = self(batch["video"]) if len(batch["video"]) else self._no_logits(batch)
         return by_clip(logits, batch, self.class_names)
-
-    def mean_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Returns the mean loss of clips.
-
-        Args:
-            logits: Float (B, classes).
-            target: Float (B, classes), 1 where the clip has the label, between 0 and 1 for mixed clips.
-        """
-        return weighted_losses(self.loss, logits, target, self.class_weights.values, self.task).mean()
 
     def _step(self, batch: Batch, metrics: ClipMetrics) -> tuple[Tensor, Tensor]:
         """Returns the batch's mean loss and its logits, and counts its clips in ``metrics``."""

@@ -21,7 +21,7 @@ from zamba_lcli.data.labels.class_names import check_classes, check_names
 from zamba_lcli.data.labels.split_record import SplitRecord
 from zamba_lcli.data.labels.table import LabelledClip, LabelTable, read_labels
 from zamba_lcli.errors import InputError
-from zamba_lcli.types import Task
+from zamba_lcli.types import StatedTask, Task
 
 TrainedClips: TypeAlias = Literal["refuse", "leave_out", "keep"]
 
@@ -33,7 +33,7 @@ class LabelSet:
         labels: The table or package; ``None`` if there is none.
         data_dir: Folder that relative filepaths start from; ``None`` for the folder of the table, package or zip.
         class_names: The classes in order; ``None`` for those in the labels, sorted.
-        task: ``multiclass`` refuses clips with several labels.
+        task: ``multiclass`` refuses clips with several labels; ``auto`` until the labels are asked for it.
         allow_sites_across_splits: Whether clips of a site may be in several splits.
         trained_clips: What is done with clips of val and holdout that the checkpoint's model has learned from.
         time_limit: Seconds that reading a clip may take.
@@ -46,7 +46,7 @@ class LabelSet:
         *,
         data_dir: str | None,
         class_names: Sequence[str] | None,
-        task: Task,
+        task: StatedTask,
         allow_sites_across_splits: bool,
         trained_clips: TrainedClips,
         time_limit: float,
@@ -56,7 +56,7 @@ class LabelSet:
         check_names(class_names or [])
         self.labels = labels
         self.data_dir = data_dir
-        self.task = task
+        self.task: StatedTask = task
         self.allow_sites_across_splits = allow_sites_across_splits
         self.trained_clips = trained_clips
         self.known_in_holdout: list[str] = []  # clips that the checkpoint's model has learned from: left out, or kept
@@ -90,6 +90,26 @@ class LabelSet:
     def class_names(self) -> list[str]:
         """The classes in the order of the targets."""
         return list(self.table.class_names if self._class_names is None else self._class_names)
+
+    def task_of_labels(self) -> tuple[Task, str]:
+        """Returns the task that is stated, or that the labels make it, and why."""
+        if self.task != "auto":
+            return self.task, "as stated with the data"
+        clips, classes = self.table.clips, self.class_names
+        several = [clip for clip in clips if len(clip.labels) != 1]
+        if len(classes) < 2:
+            return "multilabel", f"as {' '.join(classes)} is the only class"
+        if several:
+            what = f"{counted(len(several), 'clip')} of {len(clips)} with several labels, such as {several[0].filepath}"
+            return "multilabel", f"as there {'is' if len(several) == 1 else 'are'} {what}"
+        return "multiclass", f"as each of the {len(clips)} clips has exactly one of {len(classes)} labels"
+
+    def set_task(self, task: Task) -> None:
+        """Sets the task that was decided; a table that does not fit it is refused when it is read again."""
+        self.task = task
+        if task == "multiclass" and "table" in self.__dict__ and any(len(c.labels) != 1 for c in self.table.clips):
+            self._checked = None
+            del self.__dict__["table"]
 
     def keep_splits(self, state: Mapping[str, Any] | None) -> None:
         """Keeps the splits of the checkpoint's run for clips and sites that it knows.
