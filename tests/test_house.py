@@ -32,6 +32,7 @@ HEAVY = {
     "nncf",
     "onnxscript",
     "openvino",
+    "optuna",
     "pyarrow",
     "pytorchvideo",
     "safetensors",

@@ -49,13 +49,13 @@ def complete(parser: LightningArgumentParser, config: Namespace, what_is_stated:
         config = _with_checkpoint(parser, config, what_is_stated()[name], ckpt_path)
     if name == "check":
         return config
-    if name != "fit" and ckpt_path is None:
+    if name not in ("fit", "sweep") and ckpt_path is None:
         _check_trained(config[name], name)
     if config[name].get("model") is None:
         raise InputError(
             "model is missing: give a recipe (--config slowfast_finetune.yaml), or a class (--model SlowFast)."
         )
-    if name != "fit" and ckpt_path is None:
+    if name not in ("fit", "sweep") and ckpt_path is None:
         _take_from_weights(config[name], what_is_stated()[name])
     return config
 

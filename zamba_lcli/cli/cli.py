@@ -39,6 +39,8 @@ from zamba_lcli.cli.parser import ZambaArgumentParser, asked_for, parser_argumen
 from zamba_lcli.cli.repeatable import check_repeatable
 from zamba_lcli.cli.run_files import last_lines, place_results, tell_new_folder
 from zamba_lcli.cli.saved_config import RunFolderConfig
+from zamba_lcli.cli.sweep import SweptRun, run_sweep
+from zamba_lcli.cli.sweep_file import check_alone
 from zamba_lcli.cli.trainer import ZambaTrainer, arrange_callbacks, callback_priority, trainer_arguments
 from zamba_lcli.console import print_once
 from zamba_lcli.errors import InputError
@@ -50,13 +52,16 @@ IGNORED_WITHOUT_TRAINING = (
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",  # only to train
 )
 
+TRAINING = ("fit", "sweep")
+
 
 class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
-    """Lightning's command line with the subcommands fit, validate, test and predict, and check and export."""
+    """Lightning's command line with the subcommands fit, validate, test and predict, and check, sweep, merge and export."""
 
-    def __init__(self, args: ArgsType = None) -> None:
-        """Parses ``args`` (those of the process if None) and runs the subcommand."""
+    def __init__(self, args: ArgsType = None, swept: SweptRun | None = None) -> None:
+        """Parses ``args`` (those of the process if None) and runs the subcommand; ``swept`` goes with a trial of a sweep."""
         self._args = args
+        self._swept = swept
         self._parsers: dict[str | None, LightningArgumentParser] = {}
         with mended_jsonargparse(raise_best_union_error, RecipeSchema, FirstLevel), warnings.catch_warnings():
             super().__init__(
@@ -95,7 +100,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         """Returns the subcommands, with those of their arguments that the command line does not have."""
         return {
             **LightningCLI.subcommands(),
-            **{name: {"model", "datamodule"} for name in ("check", "merge", "export")},
+            **{name: {"model", "datamodule"} for name in ("check", "sweep", "merge", "export")},
         }
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -129,6 +134,8 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         for key in ("trainer", "data"):
             if not isinstance(self.stated[key], Namespace):
                 raise InputError(f"{key}: expected keys below it, not {self.stated[key]}.")
+        if self.config.subcommand == "sweep":
+            check_alone(self.stated)
         if self.stated.seed_everything is True:
             self.stated.seed_everything = random.SystemRandom().randrange(2**32)  # Lightning takes 0
         self.config = checkpoint_config.complete(self.parser, self.config, self.parse_without_defaults)
@@ -142,7 +149,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Checks that the run can be repeated with the config.yaml of its run folder."""
-        if self.subcommand != "fit":
+        if self.subcommand not in TRAINING:
             return
         try:
             check_repeatable(self._parsers[self.subcommand], self.stated)
@@ -153,6 +160,10 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Builds data, model and trainer; where a checkpoint brings the weights, no others are loaded or downloaded."""
+        if self.subcommand == "sweep":  # each trial builds its own
+            self.model = self.datamodule = None
+            self.config_init, self.trainer = self.config, cast(Trainer, self.trainer_class)
+            return
         check_profiler(self.stated.trainer.profiler)
         self._results = place_results(self.stated, str(self.subcommand))
         self._recorded = self.config
@@ -171,6 +182,7 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
         check_trainer(built, self.stated.trainer.strategy)
         trainer = super().instantiate_trainer(**trainer_arguments(built, str(self.subcommand)), **kwargs)
         cast(ZambaTrainer, trainer).results_folder = self._results
+        trainer_callbacks(trainer).extend(filter(None, [self._swept]))
         arrange_callbacks(trainer_callbacks(trainer), str(self.subcommand))
         for message in IGNORED if self.subcommand == "fit" else (*IGNORED, *IGNORED_WITHOUT_TRAINING):
             warnings.filterwarnings("ignore", message=message)
@@ -194,6 +206,8 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
             self.built.ckpt_path = str(last_checkpoint(self.trainer, self.built.trainer.logger))
             print_once(f"ckpt_path: last is {self.built.ckpt_path}.")
             checkpoint_config.decide_task(self.model, self.datamodule, self.config, self.built.ckpt_path)
+        if self._swept is not None:
+            self._swept.check(self.trainer, self.model)
         check_before_fit(self.trainer, self.model, self.stated.lr_scheduler, self.built.ckpt_path)
         saved = next((c for c in trainer_callbacks(self.trainer) if isinstance(c, RunFolderConfig)), None)
         if saved is not None:
@@ -222,6 +236,11 @@ class ZambaCLI(StatedWinsOverCheckpoint, LightningCLI):
     def _metrics(self, prefix: str) -> list[str]:
         metrics = {name: value for name, value in self.trainer.callback_metrics.items() if name.startswith(prefix)}
         return [f"{name:24} {float(value):.4f}" for name, value in sorted(metrics.items())]
+
+    def sweep(self, **_: Any) -> None:
+        """Runs the trials of a sweep, each as ``fit`` would."""
+        parser = cast(ZambaArgumentParser, self._parsers["sweep"])
+        run_sweep(self.stated, parser, lambda args, swept: type(self)(["fit", *args], swept))
 
     def before_validate(self) -> None:
         """Keeps the splits of the checkpoint's run."""

@@ -44,7 +44,7 @@ class RecipeFile(ActionConfigFile):
             hint = did_you_mean(Path(text).name, known, cutoff=0.5)
             parser.error(f"--config: there is no file {text}.{hint} Recipes of the program: {', '.join(known)}.")
         if Path(text).is_file():
-            stated = _read(parser, Path(text))
+            stated = read_config(parser, Path(text))
             kept = _without_nulls(stated, cfg)
             if kept != stated:
                 text = yaml.safe_dump(kept)  # jsonargparse takes a text as it takes a file
@@ -54,7 +54,7 @@ class RecipeFile(ActionConfigFile):
             tell_left_out(key, items, cfg.get(key), str(values) if "\n" not in str(values) else "--config")
 
 
-def _read(parser: Any, path: Path) -> dict[str, Any]:
+def read_config(parser: Any, path: Path) -> dict[str, Any]:
     """Reads a configuration, or ends the program with a message that names the file, as jsonargparse's does not."""
     try:
         text = path.read_text(encoding="utf-8")

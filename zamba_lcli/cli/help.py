@@ -18,6 +18,7 @@ CLASSES = (
 )
 ABOUT = {
     "fit": "Train: the head of a network, then its last blocks as well, as the YAML says.",
+    "sweep": "Train again and again with other values of some keys, and tell which are best.",
     "validate": "Score a checkpoint on the val clips.",
     "test": "Score a checkpoint on the holdout clips; writes tables and a report.",
     "predict": "Classify clips; writes a table and a report.",
@@ -26,6 +27,7 @@ ABOUT = {
     "export": "Export the model of a checkpoint to ONNX.",
 }
 FIRST = {  # subcommand -> the most used keys, in this order
+    "sweep": ("config", "sweep", "data.labels", "data.data_dir", "trainer.max_epochs", "trainer.logger"),
     "predict": ("config", "ckpt_path", "data.videos", "trainer.callbacks", "trainer.devices"),
     "merge": ("config", "ckpt_path", "data.videos", "trainer.callbacks"),
     "export": ("config", "ckpt_path", "output"),

@@ -97,3 +97,15 @@ def _nodes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
     yield path, value if plain else "an object" if items is None else "keys" if isinstance(value, dict) else "a list"
     for key, item in items or ():
         yield from _nodes(item, (*path, key))
+
+
+def differing_keys(before: Any, now: Any, key: str = "") -> list[str]:
+    """Returns the keys, with dots, at which two configurations differ; of a list its own."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now else [key]
+    keys = dict.fromkeys((*before, *now))
+    return [
+        differing
+        for name in keys
+        for differing in differing_keys(before.get(name), now.get(name), f"{key}.{name}".lstrip("."))
+    ]

@@ -78,6 +78,25 @@ class ZambaTrainer(Trainer):
         judgement = "Nothing needs fixing" if problems else "All is well"
         print(f"{judgement}: {checked}.")
 
+    def sweep(
+        self,
+        model: LightningModule | None = None,
+        datamodule: ZambaVideoDataModule | None = None,
+        sweep: str = "sweep.yaml",
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Trains again and again with other values of some keys; the command line does it, with a trainer for each trial.
+
+        Args:
+            model: Not used.
+            datamodule: Not used.
+            sweep: YAML file: metric, trials or hours, and parameters, keys of this configuration with their values.
+            ckpt_path: Not for a sweep; here so that the config.yaml of a fit can be read.
+            weights_only: Without effect, as in a fit.
+        """
+        raise NotImplementedError
+
     def merge(
         self,
         model: LightningModule | None = None,
