@@ -1,6 +1,6 @@
 """Sweeps: trials that are whole runs, a study that goes on, and what is refused."""
 
-import sqlite3
+import signal
 import subprocess
 import sys
 import time
@@ -122,21 +122,18 @@ def test_each_trial_is_a_run_that_its_config_repeats(sweep, refused, folder, cap
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_after_a_kill(sweep, clips, folder):
-    write_yaml("sweep.yaml", {**SAME, "trials": 2})
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_sweep_goes_on_after_an_interruption(sweep, clips, folder, number):
+    write_yaml("sweep.yaml", SAME)
     command = [sys.executable, "-m", "zamba_lcli", "sweep", "--config", str(TINY)]
-    child = subprocess.Popen([*command, "--data.labels", str(clips / "labels.csv"), "--trainer.max_epochs=500"])
+    child = subprocess.Popen([*command, "--data.labels", str(clips / "labels.csv"), "--trainer.max_epochs=12"])
     last = folder / "runs/tiny/version_0/checkpoints/last.ckpt"
     end = time.monotonic() + 120
     while not last.exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    child.kill()
-    child.wait()
-    with sqlite3.connect(folder / "runs/tiny/sweep.db") as study:
-        study.execute(  # the same sweep, made shorter for the rest
-            "UPDATE study_user_attributes SET value_json = replace(value_json, '\"max_epochs\": 500', '\"max_epochs\": 2')"
-        )
-    sweep()
+        time.sleep(0.02)
+    child.send_signal(number)
+    assert child.wait() == (130 if number == signal.SIGINT else -number)
+    sweep("--trainer.max_epochs=12")
     rows = read_csv(folder / "runs/tiny/trials.csv")
     assert [row["state"] for row in rows] == ["interrupted", "complete", "complete"]
     assert rows[0][LR] == rows[1][LR]
@@ -144,10 +141,21 @@ def test_a_sweep_goes_on_after_a_kill(sweep, clips, folder):
 
 
 @pytest.mark.slow
-def test_trials_are_pruned_and_fail_by_themselves(sweep, folder):
+def test_a_pruned_trial_leaves_a_whole_run(sweep, folder):
     pruner = {"class_path": "optuna.pruners.ThresholdPruner", "init_args": {"upper": 1e-6}}
-    sweep(pruner=pruner, trials=1)
+    with pytest.raises(SystemExit) as exit_info:
+        sweep(pruner=pruner, trials=1)
+    assert exit_info.value.code == 1  # none was completed
     run = folder / "runs/tiny/version_0"
     assert read_csv(folder / "runs/tiny/trials.csv")[0]["state"] == "pruned"
     assert (run / "checkpoints/last.ckpt").exists()
     assert not list(run.glob("checkpoints/*step=4*"))
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_is_recorded_and_the_sweep_goes_on(sweep, folder):
+    sampler = {"class_path": "optuna.samplers.GridSampler", "init_args": {"search_space": {LR: [0.01, 1e30]}}}
+    sweep(trials=3, parameters={LR: [0.01, 1e30]}, sampler=sampler)  # 1e30: the loss is not finite
+    rows = read_csv(folder / "runs/tiny/trials.csv")
+    assert sorted(row["state"] for row in rows) == ["complete", "failed"]  # the grid has no more
+    assert "never a finite number" in next(row["error"] for row in rows if row["state"] == "failed")
