@@ -45,6 +45,7 @@ def value_at(config, key):
     return config
 
 
+@pytest.mark.slow
 def test_keys_and_values_that_do_not_fit_are_refused(sweep, refused, folder):
     for parameters, texts in (
         ({"optimizer.init_args.lrr": [0.1]}, ["sweep.yaml: parameters", "optimizer", "lrr", "Did you mean lr?"]),
