@@ -154,9 +154,7 @@ def test_a_pruned_trial_leaves_a_whole_run(sweep, folder):
 
 
 @pytest.mark.slow
-def test_a_trial_that_fails_is_recorded_and_the_sweep_goes_on(sweep, folder):
-    sampler = {"class_path": "optuna.samplers.GridSampler", "init_args": {"search_space": {LR: [0.01, 1e30]}}}
-    sweep(trials=3, parameters={LR: [0.01, 1e30]}, sampler=sampler)  # 1e30: the loss is not finite
-    rows = read_csv(folder / "runs/tiny/trials.csv")
-    assert sorted(row["state"] for row in rows) == ["complete", "failed"]  # the grid has no more
-    assert "never a finite number" in next(row["error"] for row in rows if row["state"] == "failed")
+def test_a_grid_ends_when_it_has_no_more(sweep, folder):
+    sampler = {"class_path": "optuna.samplers.GridSampler", "init_args": {"search_space": {LR: [0.01, 0.1]}}}
+    sweep(trials=3, parameters={LR: [0.01, 0.1]}, sampler=sampler)
+    assert [row["state"] for row in read_csv(folder / "runs/tiny/trials.csv")] == ["complete", "complete"]
