@@ -13,6 +13,7 @@ from zamba_lcli.data.crop.boxes import Detections
 from zamba_lcli.data.sampling.base import KEPT_BYTES, Frames, TooLongError, plain_value
 from zamba_lcli.errors import InputError
 
+VERSION = 1  # of how boxes are found; another one where they change, so that kept ones are found anew
 TOLERANCE = 0.05  # of the picture, by which boxes may be outside: detectors round
 MASS = 0.25  # of what moves most, that a second animal must have
 Found = list[NDArray[np.float64]]  # for each picture (M, 5): x, y, width, height as shares of it, and a score
@@ -25,7 +26,7 @@ class BoxFinder:
 
     def key(self) -> Any:
         """Returns all that the boxes depend on, besides the clip's file, as plain values."""
-        return plain_value(self, "data.crop")
+        return [plain_value(self, "data.crop"), VERSION]
 
 
 class PictureFinder(BoxFinder, ABC):

@@ -17,7 +17,7 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 
 from zamba_lcli.data.crop.boxes import Detections
-from zamba_lcli.data.crop.finders import TableFinder, checked_boxes
+from zamba_lcli.data.crop.finders import VERSION, TableFinder, checked_boxes
 from zamba_lcli.data.csv_tables import listing
 from zamba_lcli.data.folders import VIDEO_SUFFIXES
 from zamba_lcli.data.sampling.base import plain_value
@@ -60,7 +60,7 @@ class MegaDetectorBoxes(TableFinder):
 
     def key(self) -> Any:
         """Returns the arguments, and a hash of the file's content."""
-        return [plain_value(self, "data.crop"), self._file().digest]
+        return [plain_value(self, "data.crop"), self._file().digest, VERSION]
 
     def check(self, filepaths: Sequence[str], paths: Sequence[Path], all_needed: bool) -> None:
         """Finds the entry of each clip, and refuses a file of other clips."""
