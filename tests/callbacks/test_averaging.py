@@ -52,9 +52,9 @@ def load(path):
 
 
 def val_loss_of(zamba, folder, checkpoint):
-    before = set(folder.glob("runs/tiny/*"))
+    before = set(folder.glob("runs/tiny/*/validate_*"))
     zamba("validate", "--ckpt_path", checkpoint)
-    (run,) = set(folder.glob("runs/tiny/*")) - before
+    (run,) = set(folder.glob("runs/tiny/*/validate_*")) - before
     return scalars(run)["val_loss"][-1][1]
 
 

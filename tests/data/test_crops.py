@@ -38,7 +38,7 @@ def test_predictions_are_averaged_over_parts_and_crops(fitted, clips, folder, nu
     (folder / "videos.csv").write_text("filepath\n" + "".join(f"{path}\n" for path in videos))
     more = ["--data.width=56", "--data.num_crops", str(number), "--data.sampling=SeveralClips"]
     more += ["--data.sampling.num_clips=2", "--data.sampling.num_frames=8", "--trainer.logger=false"]
-    main(["predict", "--ckpt_path", str(checkpoint), "--data.videos", "videos.csv", *more])
+    main(["predict", "--ckpt_path", str(checkpoint), "--data.videos", "videos.csv", f"--data.data_dir={clips}", *more])
     rows = read_csv(folder / "videos_predictions/predictions.csv")
     assert [row["status"] for row in rows] == ["ok", "ok"]
     sampling = SeveralClips(num_clips=2, num_frames=8)

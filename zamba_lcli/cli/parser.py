@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
@@ -63,10 +64,9 @@ def asked_for(args: ArgsType, subcommands: list[str]) -> dict[str, bool]:
 
 def with_values(words: list[str]) -> list[str]:
     """Returns the words of the command line with ``--thorough=true`` for ``--thorough``: other options need a value."""
-    following = [*words[1:], ""]
     return [
         f"{word}=true" if word == "--thorough" and after not in ("true", "false") else word
-        for word, after in zip(words, following, strict=True)
+        for word, after in zip_longest(words, words[1:])
     ]
 
 

@@ -45,16 +45,17 @@ class Declared:
 def declared(path: Path, container: InputContainer, stream: VideoStream) -> Declared:
     """Returns what the header of a file says of its video."""
     kind = container.format.name.partition(",")[0]
-    seconds = 0.0 if stream.duration is None else float(stream.duration * (stream.time_base or 0))
+    start = float((stream.start_time or 0) * (stream.time_base or 0))  # what is declared counts from 0
     if kind == "mov":
-        return Declared(stream.frames, seconds)
+        return Declared(stream.frames, max(0.0, float((stream.duration or 0) * (stream.time_base or 0)) - start))
     if kind == "avi" and _is_cut_off(path):  # FFmpeg gives such a stream the length that it guesses from what is left
         return Declared(stream.frames, stream.frames / float(stream.average_rate or 1))
     of_file = (container.duration or 0) * MICROSECOND
     if kind == "matroska":
         tag = _seconds(stream.metadata.get("DURATION", ""))
         # that of the file is the longest stream's, and where none is written, a guess from the bit rate
-        return Declared(0, tag or (of_file if len(container.streams) == 1 and not stream.bit_rate else 0.0))
+        tag = tag or (of_file if len(container.streams) == 1 and not stream.bit_rate else 0.0)
+        return Declared(0, max(0.0, tag - start))
     return Declared()
 
 
