@@ -476,10 +476,10 @@ CASES = {  # what is wrong -> what makes it, the command, what the message says
         [*FIT, "--trainer.precision=16-true", "--data.sampling.num_frames=16"],
         ["trainer.precision", "Half", "32-true"],
     ),
-    "statistics of a package that is not there": (
-        callbacks("[{class_path: DeviceStatsMonitor}]"),
-        MORE,
-        ["DeviceStatsMonitor", "psutil"],
+    "logger of a package that is not there": (
+        None,
+        [*FIT, "--trainer.logger=CometLogger"],
+        ["CometLogger", "comet-ml"],
     ),
     "registry": (None, [*FIT, "--ckpt_path", "registry"], ["ckpt_path: registry", "path"]),
     "decay that is none": (
