@@ -206,7 +206,7 @@ def test_files_are_relative_for_other_programs(videos, write, folder, place, wri
     (folder / place).mkdir(exist_ok=True)
     names = [written.format(videos=videos, name=name) for name in ("a.mp4", "b/c.mp4")]
     (folder / place / "list.csv").write_text("\n".join(["filepath", *names, ""]))
-    args = [] if data_dir is None else [f"--data.data_dir={data_dir}"]
+    args = ["--data.allow_outside_data_dir=true"] if data_dir is None else [f"--data.data_dir={data_dir}"]
     out = write(Path(place) / "list.csv", ("MegaDetectorJSON", {}), args=args)
     assert [image["file"] for image in json.loads((out / "megadetector.json").read_text())["images"]] == expected
 
