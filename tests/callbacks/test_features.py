@@ -172,6 +172,7 @@ def test_clips_that_cannot_be_read_are_treated_as_elsewhere(zamba, folder, clips
         assert first in (folder / f"runs/{name}/version_0/failed.csv").read_text()
 
 
+@pytest.mark.slow
 def test_augmentation_is_refused_or_cached_in_views(zamba, folder, refused, counted):
     refused(lambda: zamba("fit", *recipe(folder, "a", {}, augmentation=FLIP)), "data.augmentation", "views")
     counted.update(read=0, trunk=0)

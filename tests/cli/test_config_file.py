@@ -170,6 +170,7 @@ def test_a_number_that_begins_with_0_is_no_octal_one(printed, folder):
     )
 
 
+@pytest.mark.slow
 def test_a_run_from_python_takes_what_a_file_takes(clips, folder, capfd):
     config = yaml.safe_load(TINY.read_text())
     config["lr_scheduler"] = cls("CosineAnnealingLR", eta_min=0.01)

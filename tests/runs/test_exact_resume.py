@@ -55,7 +55,7 @@ OPTIONS = {  # what is stated, and where the run is interrupted: in the default 
     ),
     "plateau_by_step": (stated(NEVER, more=plateau("train_loss")), "", "batch-2 batch-4 batch-7 val-4"),
     "plateau_by_step_of_the_validation": (
-        stated(NEVER, more=plateau("val_loss"), val_check_interval=1), "val-3", "batch-2 within-6 val-4",
+        stated(NEVER, more=plateau("val_loss"), val_check_interval=1), "", "val-3 batch-2 within-6 val-4",
     ),
     "plateau_by_step_accumulating": (
         stated(more=plateau("train_loss"), accumulate_grad_batches=2), "", "batch-5 batch-2 batch-4",
@@ -68,7 +68,7 @@ OPTIONS = {  # what is stated, and where the run is interrupted: in the default 
     ),
     "stopped_before_min_steps": (stated(stopping(1), min_steps=10, max_epochs=5), "", "batch-9 epoch-8 batch-7"),
     "stopped_between_validations": (
-        stated(stopping(3, check_on_train_epoch_end=False), val_check_interval=2), "val-6", "batch-5 within-6",
+        stated(stopping(3, check_on_train_epoch_end=False), val_check_interval=2), "", "val-6 batch-5 within-6",
     ),
     "validated_every_three_batches": (
         stated(NEVER, val_check_interval=3, check_val_every_n_epoch=None), "", "batch-4 val-6 batch-3",

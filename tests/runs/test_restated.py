@@ -286,6 +286,7 @@ def test_a_learning_rate_that_was_found_is_kept_until_another_one_is_stated(zamb
     assert list(rates(4).values()) == pytest.approx([0.025] * 2)
 
 
+@pytest.mark.slow
 def test_callbacks_go_by_what_is_stated(zamba, folder, capfd):
     def stated(patience, decay):
         return more(

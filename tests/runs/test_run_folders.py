@@ -436,6 +436,7 @@ def test_metrics_csv_goes_on(zamba, folder):
     assert (CSV / "metrics_1.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_other_commands_append_to_metrics_csv(zamba, folder):
     more = with_csv()
     zamba("fit", *more, "--trainer.max_epochs=1")

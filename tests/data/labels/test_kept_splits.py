@@ -106,6 +106,7 @@ def test_a_new_clip_of_a_known_site_goes_where_its_site_is(zamba, many, fitted_o
         assert (row["filepath"] in seen) == (split_of[row["site"]] == "holdout")
 
 
+@pytest.mark.slow
 def test_a_train_clip_under_another_name_is_known(zamba, many, fitted_on_many, folder, refused):
     before = splits_in(fitted_on_many)
     train, val = (next(name for name, split in before.items() if split == kind) for kind in ("train", "val"))
