@@ -15,6 +15,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from zamba_lcli._lightning import pop_class_path
 from zamba_lcli.cli.checks import check_checkpoint_file
+from zamba_lcli.cli.names import PREDICTING
 from zamba_lcli.console import print_once, tell_difference
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.errors import InputError
@@ -77,7 +78,7 @@ def _check_trained(config: Namespace, subcommand: str) -> None:
     """Refuses to use a model that has not been trained on the user's classes."""
     if config.get("model.init_args.weights") not in (None, *PUBLISHED):
         return
-    videos = subcommand in ("predict", "merge") and config.get("data.videos") is None
+    videos = subcommand in PREDICTING and config.get("data.videos") is None
     raise InputError(
         f"ckpt_path is missing: without it {subcommand} would use a model that has not been trained on your classes. Give "
         "e.g. --ckpt_path runs/slowfast/version_0/checkpoints/last.ckpt"

@@ -16,7 +16,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from zamba_lcli.cli.help import classes_in, short_names
-from zamba_lcli.cli.names import did_you_mean
+from zamba_lcli.cli.names import PREDICTING, did_you_mean
 from zamba_lcli.errors import InputError
 from zamba_lcli.schedulers import stated_name
 
@@ -254,7 +254,7 @@ def _describe_unknown_arguments(words: list[str], options: list[str], command: s
     if unknown:
         lines = [f"there is no option {word}.{_nearest_option(word.lstrip('-'), options)}" for word in unknown]
         return "\n".join(lines)
-    usual = "--data.videos" if command in ("predict", "merge") else "--data.labels"
+    usual = "--data.videos" if command in PREDICTING else "--data.labels"
     option = OPTION_OF_SUFFIX.get(Path(words[0]).suffix, usual)
     return f"{words[0]} has no option before it. Did you mean {option} {words[0]}?"
 

@@ -1,7 +1,9 @@
-"""Names that were most likely meant."""
+"""Names: of subcommands alike, and those that were most likely meant."""
 
 import difflib
 from collections.abc import Iterable
+
+PREDICTING = ("predict", "merge")  # subcommands whose clips are ``data.videos``
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:

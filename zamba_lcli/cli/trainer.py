@@ -20,6 +20,7 @@ from zamba_lcli.callbacks import (
     WritePredictions,
 )
 from zamba_lcli.callbacks.model_table import leave_out_flops
+from zamba_lcli.cli.names import PREDICTING
 from zamba_lcli.data.check import check_data, summary, write_report
 from zamba_lcli.data.datamodule import ZambaVideoDataModule
 from zamba_lcli.loggers import ZambaTensorBoardLogger
@@ -28,7 +29,6 @@ from zamba_lcli.models.export import export_onnx
 from zamba_lcli.models.weights import load_checkpoint
 from zamba_lcli.run_folder import is_dry_run, run_folder
 
-PREDICTING = ("predict", "merge")
 SHOWN = 20  # problems that are printed; all are in the report
 RANKS = ((BackboneFinetuning, 0), (FrozenFeatureCache, 1), (SaveOnInterrupt, 3), (Speed, 4))  # 2: all others
 

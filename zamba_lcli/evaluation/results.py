@@ -120,7 +120,7 @@ class TestResults:
         scores = class_scores(holdout.targets, predicted, holdout.probabilities)
         intervals, by_class = site_intervals(holdout.targets, predicted, holdout.probabilities, holdout.groups)
         fitted = self._at_thresholds()
-        metrics = self._metrics(scores, macro_f1(holdout.targets, predicted), intervals)
+        metrics = self._metrics(scores, intervals)
         if self.runtime is not None:
             metrics["runtime"] = self.runtime
         if fitted is not None:
@@ -143,9 +143,7 @@ class TestResults:
             return None
         return at_thresholds(holdout.targets, holdout.probabilities, holdout.groups, val.targets, val.probabilities)
 
-    def _metrics(
-        self, scores: ClassScores, mean_f1: float, intervals: dict[str, tuple[float, float]]
-    ) -> dict[str, Any]:
+    def _metrics(self, scores: ClassScores, intervals: dict[str, tuple[float, float]]) -> dict[str, Any]:
         holdout = self.holdout
         return {
             "checkpoint": self.checkpoint,
@@ -156,8 +154,7 @@ class TestResults:
             "failed": len(holdout.failed),
             "doubts": holdout.doubts + _doubts_of_intervals(holdout),
             "sites": None if holdout.sites is None else len({site for site in holdout.sites if site}),
-            "accuracy": float(is_top_class_right(holdout.targets, holdout.probabilities).mean()),
-            "macro_f1": mean_f1,
+            **scores_in_short(holdout),
             "mean_average_precision": scores.mean_average_precision,
             "intervals_95": {
                 "drawn": "clips" if holdout.sites is None else "sites",

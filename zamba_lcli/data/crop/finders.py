@@ -107,8 +107,7 @@ class Contrast(PictureFinder):
 
     def __post_init__(self) -> None:
         """Checks the arguments."""
-        if not 0 < self.size <= 1:
-            raise InputError(f"data.crop: Contrast: size: {self.size} is not a share between 0 and 1.")
+        check_size(self, self.size)
         check_pictures(self)
 
     def find(self, frames: Frames) -> Found:
@@ -146,8 +145,7 @@ class Motion(PictureFinder):
 
     def __post_init__(self) -> None:
         """Checks the arguments."""
-        if not 0 < self.size <= 1:
-            raise InputError(f"data.crop: Motion: size: {self.size} is not a share between 0 and 1.")
+        check_size(self, self.size)
         check_pictures(self)
 
     def find(self, frames: Frames) -> Found:
@@ -165,6 +163,12 @@ class Motion(PictureFinder):
         change = np.abs(change).max(axis=3)  # (N, H, W)
         change -= np.median(change, axis=0)  # what changes most of the time, such as leaves
         return [_around(picture, self.size * min(height, width), 0.3, MASS) for picture in change]
+
+
+def check_size(finder: PictureFinder, size: float) -> None:
+    """Refuses a least side of a box that is no share of the picture."""
+    if not 0 < size <= 1:
+        raise InputError(f"data.crop: {type(finder).__name__}: size: {size} is not a share between 0 and 1.")
 
 
 def check_pictures(finder: PictureFinder) -> None:
